@@ -1,0 +1,50 @@
+"""Mistakes of the user's, told in one sentence, and the exit codes of every command."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+
+class UserError(Exception):
+    """Something that the user can put right: its text is one sentence that says what was expected, what was found and where."""
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Runs a command's `main(arguments)` and leaves the process with the exit code that the outcome calls for.
+
+    0 (or what `main` returns) on success; 2 for a `UserError` and for a full disk, with one sentence on standard error;
+    130 when interrupted; 1, with the traceback, for a failure of our own.
+    """
+    try:
+        code = main(sys.argv[1:]) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        if is_full_disk(error):
+            print(f"error: the disk is full: {error}", file=sys.stderr)
+            code = 2
+        else:
+            traceback.print_exc()
+            code = 1
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Says whether an exception, or the one that caused it, is a disk without room (as Python, TensorFlow or Orbax tell it)."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,49 @@
+"""Installs i3d_jax; what each extra is for stands beside it."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+EXTRAS = {
+    # Reading and writing TFRecord datasets. On x86-64 Linux the CPU build: half the size, and the accelerator stays JAX's.
+    "data": [
+        "tensorflow-cpu>=2.21; platform_system == 'Linux' and platform_machine == 'x86_64'",
+        "tensorflow>=2.21; platform_system != 'Linux' or platform_machine != 'x86_64'",
+        "google-crc32c>=1.9",
+    ],
+    # Decoding and resizing videos: prepare, predict and the quickstart.
+    "prepare": ["av>=18.1", "opencv-contrib-python-headless>=5.0", "tqdm>=4.66"],
+    "cuda": ["jax[cuda13]>=0.10.2"],
+    "tpu": ["jax[tpu]>=0.10.2"],
+    # TensorBoard events beside metrics.jsonl.
+    "report": ["tensorboard>=2.21"],
+    # Reading PyTorch's weights.
+    "torch": ["torch>=2.13", "safetensors>=0.8"],
+    "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.15"],
+}
+# What runs on a CPU. PyTorch stays out: its default wheels bring gigabytes of CUDA, and nothing but its weights needs it.
+EXTRAS["all"] = EXTRAS["data"] + EXTRAS["prepare"] + EXTRAS["report"]
+
+setup(
+    name="i3d_jax",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "i3d_jax/__init__.py").read_text()).group(1),
+    description="Video action recognition with inflated 3D ConvNets, in JAX and Flax",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["i3d_jax", "i3d_jax.*"]),
+    install_requires=[
+        "jax>=0.10.2",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "chex>=0.1.92",
+        "ml-collections>=1.1.0",
+        "numpy>=2.0",
+    ],
+    extras_require=EXTRAS,
+)

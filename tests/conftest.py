@@ -1,0 +1,21 @@
+"""Four virtual CPU devices for every test, and the real clips where they are at hand."""
+
+import os
+
+# Read once, when JAX first looks for devices: it has to stand here before any import of JAX.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_videos() -> Path:
+    """The folder of real clips that stands beside a developer's checkout; tests that need it skip where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "videos"
+    if not folder.is_dir():
+        pytest.skip("the real clips are not on this machine")
+    return folder
