@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Something that the user can put right: its text is one sentence that says what was expected, what was found and where."""
 
 

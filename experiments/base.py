@@ -1,0 +1,82 @@
+"""Every key of a configuration, with what it means; the other recipes change what they need.
+
+The values are those of the release's RGB stream on Kinetics.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration that the recipes start from."""
+    config = ConfigDict()
+    # The randomness of initial parameters, dropout, clips, crops and flips: all of it.
+    config.seed = 0
+    # Training ends after this many steps; it may be raised when a run is started again.
+    config.total_steps = 115_000
+    # Clips a step over all devices; the release's 64 GPUs took 6 each.
+    config.batch_size = 384
+    # A checkpoint directory or a workdir whose parameters and statistics training starts from; None: from scratch.
+    config.init_from = placeholder(str)
+    # Steps between two lines of the log and of metrics.jsonl; each holds the mean since the one before.
+    config.log_every = 50
+
+    config.model = ConfigDict()
+    # The architecture, as in `models.create`; the other keys of this section are its options.
+    config.model.name = "i3d"
+    # "rgb".
+    config.model.stream = "rgb"
+    # Share of the pooled features dropped in training.
+    config.model.dropout_rate = 0.5
+    # Scales the channels of every layer; 1.0 is the paper's network.
+    config.model.width_multiplier = 1.0
+    # How much of batch normalisation's running statistics a step keeps. Short runs need a smaller one: evaluation uses
+    # these statistics, and after n steps decay^n of them is still their initial value.
+    config.model.batch_norm_decay = 0.999
+    # The computation's dtype: "float32" or "bfloat16"; parameters, statistics and logits stay float32.
+    config.model.dtype = "float32"
+
+    config.data = ConfigDict()
+    # The dataset folder that `python -m i3d_jax.prepare` wrote.
+    config.data.directory = placeholder(str)
+    # The split trained on.
+    config.data.train_split = "train"
+    # Consecutive frames of a training clip, at the dataset's frame rate.
+    config.data.frames = 64
+    # Side of the square cut out of each frame, in pixels: at random in training, the centre in evaluation.
+    config.data.crop = 224
+    # Whether half of the training clips are mirrored. Switch it off where left and right are different actions.
+    config.data.flip = True
+    # Damaged records are skipped and counted; above this share of a split's records the run stops.
+    config.data.max_damaged_share = 0.05
+    # Above 0: first draw that many training videos (and a quarter as many test videos) of each of the eight embedded
+    # actions into the workdir, and prepare them there.
+    config.data.synthetic_videos_per_action = 0
+
+    config.optimizer = ConfigDict()
+    # One learning rate for each stretch of the training, and the steps at which the next one begins.
+    config.optimizer.learning_rates = (0.1, 0.01, 0.001)
+    config.optimizer.boundaries = (97_000, 108_000)
+    config.optimizer.momentum = 0.9
+    # On kernels only, added to the gradient.
+    config.optimizer.weight_decay = 1e-7
+
+    config.evaluation = ConfigDict()
+    # The split evaluated; None: the first there is of validation, validate, val, test, else the training split.
+    config.evaluation.split = placeholder(str)
+    # Steps between two evaluations; there is one at the end in any case. 0: at the end only.
+    config.evaluation.every = 5_000
+    # Videos at a time, over all devices.
+    config.evaluation.batch_size = 8
+    # Frames of a window: 250 are the paper's 10 seconds. Shorter videos are looped.
+    config.evaluation.frames = 250
+    # Windows of a video, evenly spread; 1 takes the first frames. Their logits are averaged.
+    config.evaluation.windows = 1
+
+    config.checkpoints = ConfigDict()
+    # Steps between two checkpoints; there is one at each evaluation and at the end in any case.
+    config.checkpoints.every = 1_000
+    # How many of the newest are kept, besides the best.
+    config.checkpoints.keep_last = 3
+
+    return config.lock()

@@ -1,0 +1,306 @@
+"""Checkpoint directories: `model.json` beside an Orbax tree; saving, restoring, and fitting variables to a model.
+
+    DIR/model.json   what the model is, how its pixels are prepared, where its weights come from
+    DIR/tree/        Orbax: `variables` {"params", "batch_stats"} and, in training, `training` (optimizer, step, position)
+
+The tree appears by one rename, after model.json: a directory with both is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from i3d_jax import models
+from i3d_jax.errors import UserError
+from i3d_jax.training.state import TrainState
+
+FORMAT_VERSION = 1
+_REQUIRED = ("format_version", "model", "options", "num_classes", "labels", "preprocessing", "provenance")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Description:
+    """What `model.json` says.
+
+    Attributes:
+      model: the architecture's name, as `models.create` takes it.
+      options: its options, JSON values.
+      num_classes: class scores it gives.
+      labels: the classes' names in the order of the scores.
+      preprocessing: how pixels are prepared: the fields of `data.preprocessing.Preprocessing`, and `crop` (pixels),
+        `frames` (of a window) and `windows` (of a video) of the evaluation.
+      provenance: where the weights come from, free JSON values.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    num_classes: int
+    labels: Sequence[str]
+    preprocessing: Mapping[str, Any]
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def create_model(self) -> nn.Module:
+        """Makes the model that it describes."""
+        return models.create(self.model, self.num_classes, **self.options)
+
+    def write(self, directory: Path) -> None:
+        """Writes `model.json` into a directory, whole or not at all."""
+        text = json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False)
+        temporary = directory / f".model.json.tmp-{os.getpid()}"
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, directory / "model.json")
+
+    @classmethod
+    def read(cls, directory: Path) -> Description:
+        """Reads `model.json`; a `UserError` names what is wrong with it."""
+        path = directory / "model.json"
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path} cannot be read as JSON: {error}") from None
+        missing = [key for key in _REQUIRED if key not in fields]
+        if missing:
+            raise UserError(f"{path} lacks {', '.join(missing)}")
+        if fields["format_version"] != FORMAT_VERSION:
+            raise UserError(f"{path} is of format version {fields['format_version']}, expected {FORMAT_VERSION}")
+        if len(fields["labels"]) != fields["num_classes"]:
+            raise UserError(f"{path} names {len(fields['labels'])} labels for {fields['num_classes']} classes")
+        return cls(**{field.name: fields[field.name] for field in dataclasses.fields(cls)})
+
+
+def is_whole(directory: Path) -> bool:
+    """Says whether a directory is a checkpoint that was written to the end."""
+    tree = directory / "tree"
+    return (directory / "model.json").is_file() and tree.is_dir() and ocp.utils.is_checkpoint_finalized(tree)
+
+
+def steps_in(directory: Path) -> list[int]:
+    """The steps of the whole checkpoints in a folder of them (`WORKDIR/checkpoints`), rising."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdigit() and is_whole(entry))
+
+
+def find(directory: str | os.PathLike) -> Path:
+    """Finds the checkpoint that a directory stands for: itself, or the newest of a workdir or of its `checkpoints`.
+
+    Raises:
+      UserError: there is none.
+    """
+    directory = Path(directory).resolve()
+    if not directory.is_dir():
+        raise UserError(f"the checkpoint directory {directory} does not exist")
+    if is_whole(directory):
+        return directory
+    for folder in (directory / "checkpoints", directory):
+        if steps := steps_in(folder):
+            return folder / str(steps[-1])
+    raise UserError(
+        f"{directory} holds no whole checkpoint: expected model.json and tree/, or a workdir with checkpoints/"
+    )
+
+
+def save(directory: str | os.PathLike, description: Description, variables: Mapping[str, Any]) -> None:
+    """Writes a model's variables {"params", "batch_stats"} as a checkpoint directory, and waits until it is whole.
+
+    Raises:
+      UserError: the directory exists and is not empty.
+    """
+    directory = Path(directory).resolve()
+    if directory.exists() and any(directory.iterdir()):
+        raise UserError(f"{directory} exists and is not empty: a checkpoint is written to a new directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    description.write(directory)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+        writer.save(directory / "tree", ocp.args.Composite(variables=ocp.args.StandardSave(dict(variables))))
+
+
+def load(directory: str | os.PathLike) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+    """Reads a checkpoint.
+
+    Args:
+      directory: a checkpoint directory, or a workdir (its newest checkpoint is read).
+
+    Returns:
+      (model, variables {"params", "batch_stats"} as NumPy arrays, metadata: the object of `model.json`).
+
+    Raises:
+      UserError: there is no whole checkpoint, or its variables are not those of its model.
+    """
+    directory = find(directory)
+    description = Description.read(directory)
+    model = description.create_model()
+    stored = _restore(directory, "variables")
+    variables = fit(stored, _template(model), source=str(directory), target=f"the model {description.model!r}")
+    return model, variables, json.loads((directory / "model.json").read_text(encoding="utf-8"))
+
+
+def _restore(directory: Path, item: str):
+    """Reads one tree of a checkpoint as NumPy arrays, whatever devices it was written from."""
+    path = directory / "tree" / item
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            shapes = reader.metadata(path).item_metadata.tree
+            return reader.restore(path, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes))
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(f"the checkpoint {directory} cannot be read: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _template(model: nn.Module):
+    """The shapes of a model's variables, which depend on no particular size of clip."""
+    clip = {"rgb": jax.ShapeDtypeStruct((1, 16, 64, 64, 3), jnp.float32)}
+    if getattr(model, "stream", "rgb") == "flow":
+        clip = {"flow": jax.ShapeDtypeStruct((1, 16, 64, 64, 2), jnp.float32)}
+    return jax.eval_shape(model.init, jax.random.key(0), clip)
+
+
+def fit(variables: Mapping[str, Any], template: Mapping[str, Any], *, source: str, target: str) -> dict[str, Any]:
+    """Returns the variables if they have the template's names and shapes.
+
+    Args:
+      variables: {"params", "batch_stats"} from somewhere else.
+      template: the same of arrays or shapes.
+      source, target: what to call the two sides.
+
+    Raises:
+      UserError: names that only one side has, and shapes that differ, of both sides.
+    """
+    theirs, ours = (flax.traverse_util.flatten_dict(dict(tree), sep="/") for tree in (variables, template))
+    problems = [
+        f"{name} {list(theirs[name].shape)} against {list(ours[name].shape)}"
+        for name in ours
+        if name in theirs and theirs[name].shape != ours[name].shape
+    ]
+    for only, one, other in ((ours, target, theirs), (theirs, source, ours)):
+        if lacking := [name for name in only if name not in other]:
+            problems.append(f"only {one} has {_some(lacking)}")
+    if problems:
+        raise UserError(f"the variables of {source} do not fit {target}: " + "; ".join(problems[:6]))
+    return flax.traverse_util.unflatten_dict({name: theirs[name] for name in ours}, sep="/")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+class Checkpoints:
+    """The checkpoints of a run: written beside the training, the best and the last few kept.
+
+    The best is the one whose `provenance.metrics.top1` is highest (the later of equals); only those saved with metrics
+    can be it.
+    """
+
+    def __init__(self, directory: Path, description: Description, *, keep_last: int):
+        """Takes over a folder of checkpoints; what a crash left half-written in it is removed.
+
+        Args:
+          directory: `WORKDIR/checkpoints`; made if missing.
+          description: what every checkpoint's model.json says, besides the step and its metrics.
+          keep_last: how many of the newest are kept, at least 1.
+        """
+        if keep_last < 1:
+            raise UserError(f"checkpoints.keep_last must be at least 1, found {keep_last}")
+        self.directory = Path(directory).resolve()
+        self._description = description
+        self._keep_last = keep_last
+        self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            for entry in self.directory.iterdir():
+                if entry.name.isdigit() and not is_whole(entry):
+                    shutil.rmtree(entry)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._writer.close()
+
+    def steps(self) -> list[int]:
+        """The steps of the whole checkpoints, rising."""
+        return steps_in(self.directory)
+
+    def best(self) -> int | None:
+        """The step of the best checkpoint, None where none was saved with metrics."""
+        scored = [(metrics["top1"], step) for step in self.steps() if (metrics := self._metrics(step))]
+        return max(scored)[1] if scored else None
+
+    def _metrics(self, step: int) -> Mapping[str, float] | None:
+        return Description.read(self.directory / str(step)).provenance["metrics"]
+
+    def save(self, state: TrainState, metrics: Mapping[str, float] | None) -> None:
+        """Begins to write a checkpoint; training may go on at once.
+
+        Args:
+          state: the state to keep.
+          metrics: the figures of an evaluation of this very state, or None.
+        """
+        self.wait()
+        step = int(state.step)
+        directory = self.directory / str(step)
+        if is_whole(directory):
+            return
+        # The step that follows uses this state's memory again, while the writer still reads.
+        state = jax.tree.map(jnp.copy, state)
+        if jax.process_index() == 0:
+            directory.mkdir(exist_ok=True)
+            provenance = {**self._description.provenance, "step": step, "metrics": metrics}
+            dataclasses.replace(self._description, provenance=provenance).write(directory)
+        training = {"step": state.step, "clips": state.clips, "optimizer_state": state.optimizer_state}
+        self._writer.save(
+            directory / "tree",
+            ocp.args.Composite(
+                variables=ocp.args.StandardSave(state.variables), training=ocp.args.StandardSave(training)
+            ),
+        )
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is whole, then removes those that need not be kept."""
+        self._writer.wait_until_finished()
+        steps = self.steps()
+        kept = {*steps[-self._keep_last :], self.best()}
+        if jax.process_index() == 0:
+            for step in steps:
+                if step not in kept:
+                    # Without model.json it is no checkpoint any more, however far the removal comes.
+                    (self.directory / str(step) / "model.json").unlink()
+                    shutil.rmtree(self.directory / str(step))
+
+    def restore(self, state: TrainState) -> TrainState:
+        """Reads the newest checkpoint into the shapes and onto the devices of `state`.
+
+        Raises:
+          UserError: the checkpoint is of another model or optimizer, or damaged.
+        """
+        directory = self.directory / str(self.steps()[-1])
+        fit(
+            _restore(directory, "variables"),
+            state.variables,
+            source=str(directory),
+            target=f"the model {self._description.model!r} of this run",
+        )
+        training = {"step": state.step, "clips": state.clips, "optimizer_state": state.optimizer_state}
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"variables": state.variables, "training": training})
+        args = {item: ocp.args.StandardRestore(tree) for item, tree in target.items()}
+        try:
+            stored = self._writer.restore(directory / "tree", ocp.args.Composite(**args))
+        except (ValueError, OSError, KeyError) as error:
+            raise UserError(f"the checkpoint {directory} does not fit this run: {_one_line(error)}") from error
+        return TrainState(**stored["variables"], **stored["training"])

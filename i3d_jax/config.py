@@ -1,0 +1,122 @@
+"""A run's configuration: read from a recipe, changed on the command line, kept in the workdir and compared with it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from i3d_jax.errors import UserError
+
+# Keys that say how long and how often, not what is computed: a run may go on with others.
+_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.")
+
+
+def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
+    """Reads a recipe and applies the command line's changes.
+
+    Args:
+      recipe: "FILE.py" or "FILE.py:VARIANT"; the file defines `get_config()` or `get_config(variant)`.
+      overrides: arguments such as "--config.data.crop=112"; a value is read as the type of the recipe's own.
+
+    Raises:
+      UserError: no such recipe (those beside it are listed) or variant, an unknown key (the nearest is named), or a
+        value of another type.
+    """
+    path = Path(recipe.partition(":")[0])
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path("experiments")
+        there = sorted(str(entry) for entry in folder.glob("*.py") if entry.stem not in ("__init__", "base"))
+        raise UserError(f"there is no recipe {path}; there are: {', '.join(there) or f'none in {folder}'}")
+    # Recipes import their base as `experiments.base`, from wherever the command is run.
+    sys.path.insert(0, str(path.resolve().parent.parent))
+    try:
+        known = list(_flat(json.loads(_parsed(recipe, ()).to_json())))
+        for argument in overrides:
+            key = argument.partition("=")[0].removeprefix("--config.")
+            if not argument.startswith("--config."):
+                raise UserError(f"unknown argument {argument!r}; a key of the recipe is set by --config.KEY=VALUE")
+            if key not in known:
+                # The last word counts most: someone who forgets the section has still spelt the key.
+                last = key.split(".")[-1]
+                close = [name for name in known if name.split(".")[-1] == last]
+                close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise UserError(f"{recipe} has no key {key!r}{hint}")
+        return _parsed(recipe, overrides)
+    finally:
+        sys.path.pop(0)
+
+
+def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        values(["main", f"--config={recipe}", *overrides])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        text = " ".join(str(error).split())
+        raise UserError(f"{recipe} cannot be used with {' '.join(overrides) or 'no changes'}: {text}") from error
+    return values.config
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens nested objects: {"data": {"crop": 224}} to {"data.crop": 224}."""
+    result = {}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            result.update(_flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Compares a configuration with the one that the workdir was made by, if there is one.
+
+    `total_steps` and how often something happens may differ.
+
+    Raises:
+      UserError: other keys differ; each is named with both values.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        return
+    try:
+        before = _flat(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    now = _flat(json.loads(config.to_json()))
+    different = [
+        f"{key} was {before.get(key, 'absent')!r} and is {now.get(key, 'absent')!r}"
+        for key in {**before, **now}
+        if before.get(key, "absent") != now.get(key, "absent") and not key.startswith(_FREE_KEYS)
+    ]
+    if different:
+        raise UserError(
+            f"{workdir} was made by another configuration: {'; '.join(different)}; choose another --workdir or go back"
+        )
+
+
+def keep(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Writes `config.json` into the workdir, which is made if missing."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    temporary = workdir / f".config.json.tmp-{os.getpid()}"
+    temporary.write_text(config.to_json(indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, workdir / "config.json")
+
+
+def recipe_name(recipe: str) -> str:
+    """A name for the runs of a recipe: "experiments/kinetics.py:small" gives "kinetics-small"."""
+    path, _, variant = recipe.partition(":")
+    return re.sub(r"[^\w.-]+", "-", "-".join(part for part in (Path(path).stem, variant) if part))

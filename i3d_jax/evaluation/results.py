@@ -1,0 +1,28 @@
+"""`results.json` of a workdir: the figures of each split."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from i3d_jax.errors import UserError
+
+
+def read(path: Path) -> dict[str, dict[str, float]]:
+    """Reads {split: figures}; a file that is not there gives {}."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+
+
+def record(path: Path, split: str, figures: Mapping[str, float]) -> None:
+    """Sets the figures of one split and leaves the others; the file is written whole or not at all."""
+    results = {**read(path), split: dict(figures)}
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

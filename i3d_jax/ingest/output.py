@@ -1,0 +1,102 @@
+"""The folder that `prepare` writes into: whose it is, that it is being written, and what is left of earlier runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION
+from i3d_jax.data.files import written_whole
+from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.errors import UserError
+from i3d_jax.ingest.plan import Shard
+
+# Stands in the folder from a run's first write until its `dataset.json` does: the mark of a killed run.
+UNFINISHED = "unfinished.json"
+SKIPPED = "skipped.csv"
+
+_SHARD = r"[A-Za-z0-9_-]+-\d{5}-of-\d{5}\.(tfrecord|json)"
+_TEMPORARY = rf"({_SHARD}|{re.escape(DESCRIPTION)}|{re.escape(UNFINISHED)}|{re.escape(SKIPPED)})\.tmp-\d+"
+
+
+def refuse_foreign(directory: Path, preprocessing: Preprocessing) -> None:
+    """Refuses a folder that holds anything but a dataset, whole or unfinished, of this very preprocessing.
+
+    Raises:
+      UserError: what was expected and what was found.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"a folder was expected for the output, found the file {directory}")
+    if not directory.is_dir():
+        return
+    descriptions = [directory / name for name in (DESCRIPTION, UNFINISHED) if (directory / name).is_file()]
+    for path in descriptions:
+        _refuse_other_preprocessing(path, preprocessing)
+    if not descriptions:
+        strangers = sorted(path.name for path in directory.iterdir() if not _is_harmless(path.name))
+        if strangers:
+            raise UserError(
+                f"an empty folder or a dataset of ours was expected at {directory}, found {strangers[0]!r} in it:"
+                " choose another --output"
+            )
+
+
+def begin(directory: Path, preprocessing: Preprocessing) -> None:
+    """Marks the folder, made where there is none, as unfinished: until `end` nobody can take it for a dataset."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with written_whole(directory / UNFINISHED) as file:
+        file.write(
+            json.dumps({"format_version": FORMAT_VERSION, "preprocessing": preprocessing.to_json()}, indent=2).encode()
+        )
+    (directory / DESCRIPTION).unlink(missing_ok=True)
+
+
+def end(directory: Path) -> None:
+    """Takes the mark away; `dataset.json` stands by now."""
+    (directory / UNFINISHED).unlink(missing_ok=True)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Removes what killed runs were writing; only files of our own naming."""
+    for path in _files(directory):
+        if re.fullmatch(_TEMPORARY, path.name):
+            path.unlink()
+
+
+def remove_stale(directory: Path, shards: Iterable[Shard]) -> None:
+    """Removes shards and indexes that are not among `shards`: of another shard count or of splits that are gone."""
+    current = {path for shard in shards for path in (shard.path(directory), shard.index_path(directory))}
+    for path in _files(directory):
+        if re.fullmatch(_SHARD, path.name) and path not in current:
+            path.unlink()
+
+
+def _files(directory: Path) -> list[Path]:
+    """Returns the files of the folder and of its folder of indexes."""
+    return [path for path in (*directory.glob("*"), *directory.glob("index/*")) if path.is_file()]
+
+
+def _is_harmless(name: str) -> bool:
+    return name.startswith(".") or re.fullmatch(_TEMPORARY, name) is not None
+
+
+def _refuse_other_preprocessing(path: Path, preprocessing: Preprocessing) -> None:
+    try:
+        description = json.loads(path.read_bytes())
+        version, found = description["format_version"], dict(description["preprocessing"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a description of a dataset: choose another --output") from error
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format version {FORMAT_VERSION} was expected, found {version!r}: choose another --output"
+        )
+    different = [
+        f"{name} {found.get(name)!r} instead of {value!r}"
+        for name, value in preprocessing.to_json().items()
+        if found.get(name) != value
+    ]
+    if different:
+        made_with = f"{path.parent} holds a dataset made with {', '.join(different)}"
+        raise UserError(f"{made_with}: choose another --output or the same options")

@@ -1,0 +1,118 @@
+"""Which clip goes into which shard, and what a shard is made from: the same on every machine and in every run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from i3d_jax.data.dataset import FORMAT_VERSION
+from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.data.records import FOOTER_BYTES, HEADER_BYTES, ShardIndex, index_path, shard_name
+from i3d_jax.ingest.annotations import Clip
+
+CLIPS_PER_SHARD = 64  # Some 500 MB of ten-second videos at the default preprocessing.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One shard as it is to be.
+
+    Attributes:
+      split: whose shard it is.
+      number: from 0.
+      shards: of the split.
+      clips: in the order of the records.
+      fingerprint: of everything that decides about the shard's bytes.
+    """
+
+    split: str
+    number: int
+    shards: int
+    clips: tuple[Clip, ...]
+    fingerprint: str
+
+    def path(self, directory: Path) -> Path:
+        """Returns the path of the TFRecord file."""
+        return directory / shard_name(self.split, self.number, self.shards)
+
+    def index_path(self, directory: Path) -> Path:
+        """Returns the path of the index, which is written after the TFRecord file."""
+        return index_path(directory, self.split, self.number, self.shards)
+
+    def finished(self, directory: Path) -> ShardIndex | None:
+        """Returns the index if the shard stands in the folder, whole and made from the very same things; else None."""
+        index = ShardIndex.read(self.index_path(directory))
+        if index is None or index.fingerprint != self.fingerprint:
+            return None
+        try:
+            size = os.path.getsize(self.path(directory))
+        except FileNotFoundError:
+            return None
+        return index if size == sum(HEADER_BYTES + length + FOOTER_BYTES for length in index.lengths) else None
+
+
+def plan(
+    clips: Sequence[Clip],
+    videos: Path,
+    *,
+    labels: Sequence[str],
+    preprocessing: Preprocessing,
+    shards: int | None = None,
+) -> list[Shard]:
+    """Places clips into shards by a hash of their names, so that a clip's shard does not depend on the other clips.
+
+    Args:
+      clips: all clips of the dataset, with different names.
+      videos: the folder of the video files; their sizes are part of the fingerprints, so that a file that has appeared
+        or changed since is picked up.
+      labels: the actions, in the dataset's order.
+      preprocessing: how frames are made.
+      shards: of each split; None for one for every 64 clips.
+
+    Returns:
+      The shards of every split, the splits in the order in which they first appear.
+    """
+    label_indexes = {label: index for index, label in enumerate(labels)}
+    placed = []
+    for split in dict.fromkeys(clip.split for clip in clips):
+        members = [clip for clip in clips if clip.split == split]
+        count = shards or math.ceil(len(members) / CLIPS_PER_SHARD)
+        contents: list[list[Clip]] = [[] for _ in range(count)]
+        for clip in sorted(members, key=_hash):
+            contents[_hash(clip) % count].append(clip)
+        for number, content in enumerate(contents):
+            fingerprint = _fingerprint(content, videos, label_indexes, preprocessing)
+            placed.append(
+                Shard(split=split, number=number, shards=count, clips=tuple(content), fingerprint=fingerprint)
+            )
+    return placed
+
+
+def _hash(clip: Clip) -> int:
+    return int.from_bytes(hashlib.sha256(clip.name.encode()).digest())
+
+
+def _fingerprint(
+    clips: Sequence[Clip], videos: Path, label_indexes: Mapping[str, int], preprocessing: Preprocessing
+) -> str:
+    """Returns a hash of everything that decides about a shard's bytes."""
+    made_from = {
+        "format_version": FORMAT_VERSION,
+        "preprocessing": preprocessing.to_json(),
+        "clips": [
+            [dataclasses.astuple(clip), label_indexes[clip.label], _size_in_bytes(videos / clip.path)] for clip in clips
+        ],
+    }
+    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+
+
+def _size_in_bytes(path: Path) -> int | None:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None

@@ -1,0 +1,69 @@
+"""The rule by which frames that come at any times become frames at a constant rate."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import TypeVar
+
+Frame = TypeVar("Frame")
+
+
+def resample(
+    timed_frames: Iterable[tuple[Fraction, Frame]],
+    frame_rate: Fraction,
+    *,
+    start: Fraction = Fraction(0),
+    end: Fraction | None = None,
+) -> Iterator[Frame]:
+    """Yields the frames of a piece of a video at a constant rate, while the source's frames stream by.
+
+    Frame k of the result stands at time start + k / frame_rate: it is the source frame nearest in time, the earlier one
+    of two that are equally near. Their number is the piece's duration times `frame_rate`, rounded, and at least 1; the
+    video ends one mean frame interval after its last frame. The same object is yielded again where a frame repeats.
+
+    Args:
+      timed_frames: (seconds from the video's start, frame), strictly increasing in time. Frames long before `start`
+        may be left out, as after a seek, but not the last one before it.
+      frame_rate: frames a second.
+      start: seconds, 0 or more, where the piece starts.
+      end: seconds where it ends, after `start`; None, or a time after the video's end, for the video's end.
+
+    Yields:
+      The frames; none at all if the video has none or ends before `start`.
+    """
+    most = None if end is None else max(1, round((end - start) * frame_rate))
+    yielded = 0
+    chosen: deque[Frame] = deque()  # For the next results; how many there will be is not yet certain.
+    first = last = frame = None
+    count = 0
+    for time, next_frame in timed_frames:
+        if count == 0:
+            first = time
+        else:
+            # Places are counted in results: result k stands at place k.
+            middle = ((last + time) / 2 - start) * frame_rate
+            while yielded + len(chosen) <= middle:
+                chosen.append(frame)
+        last, frame = time, next_frame
+        count += 1
+        certain = round((time - start) * frame_rate)
+        if most is not None:
+            certain = min(certain, most)
+        while chosen and yielded < certain:
+            yield chosen.popleft()
+            yielded += 1
+        if yielded == most:
+            return
+    if count == 0:
+        return
+    interval = (last - first) / (count - 1) if count > 1 else 1 / frame_rate
+    if last + interval <= start:
+        return
+    total = max(1, round((last + interval - start) * frame_rate))
+    if most is not None:
+        total = min(total, most)
+    while yielded < total:
+        yield chosen.popleft() if chosen else frame
+        yielded += 1

@@ -1,0 +1,182 @@
+"""Trains a recipe to the end, evaluating on the way, or evaluates the checkpoint that it finds.
+
+Started again on the same workdir, training goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from i3d_jax import checkpoint, experiment
+from i3d_jax import config as configuration
+from i3d_jax.data.preprocessing import refuse_mismatch
+from i3d_jax.errors import run
+from i3d_jax.report.summary import figures_text, summary
+from i3d_jax.training import optimizer, partition
+from i3d_jax.training.logs import MetricsFile, ProgressLines
+from i3d_jax.training.loop import train
+from i3d_jax.training.state import TrainState, initial_state
+from i3d_jax.training.step import training_step
+
+EXAMPLE = """\
+examples:
+  python -m i3d_jax.main --config experiments/quickstart.py --workdir runs/quickstart
+  python -m i3d_jax.main --config experiments/custom.py:small --config.data.directory=DATASET --config.total_steps=500
+  python -m i3d_jax.main --config experiments/custom.py --workdir DIR --mode evaluate --config.evaluation.split=test
+
+experiments/base.py holds every key, with a comment.
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command."""
+    options, overrides = _parser().parse_known_args(arguments)
+    config = configuration.load(options.config, overrides)
+    workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
+    if options.mode == "train":
+        _train(config, workdir)
+    else:
+        _evaluate(config, workdir)
+
+
+def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    began = time.perf_counter()
+    # What the user may have got wrong is found first, before the data is made and again before anything is written.
+    configuration.refuse_other(config, workdir)
+    mesh = partition.make_mesh()
+    partition.check_batch_size(config.batch_size, mesh, key="batch_size")
+    cadence = experiment.cadence(config)
+    schedule = optimizer.stepwise(
+        learning_rates=config.optimizer.learning_rates, boundaries=config.optimizer.boundaries
+    )
+    sgd = optimizer.momentum_sgd(
+        schedule, momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
+    )
+    dataset = experiment.open_data(config, workdir)
+    description = experiment.describe(config, dataset)
+    model = description.create_model()
+    variables = experiment.draw_variables(config, model)
+    evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
+    experiment.clips_to_train_on(config, dataset, first_clip=0)
+    if config.init_from is not None:
+        variables = experiment.initial_from(config.init_from, description, variables)
+
+    configuration.keep(config, workdir)
+    with checkpoint.Checkpoints(
+        workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last
+    ) as checkpoints:
+        # Resume, then another run's parameters, then scratch.
+        state = partition.replicate(initial_state(variables, sgd), mesh)
+        if steps := checkpoints.steps():
+            newest = checkpoints.directory / str(steps[-1])
+            experiment.refuse_other_labels(checkpoint.Description.read(newest).labels, dataset, where=str(newest))
+            state = checkpoints.restore(state)
+            _say(f"going on from step {steps[-1]} of {workdir}")
+        elif config.init_from is not None:
+            _say(f"starting from {config.init_from}")
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        _say(
+            f"{description.model}: {parameters:,} parameters, {len(dataset.labels)} classes; "
+            f"{mesh.size} {jax.default_backend()} device{'s' * (mesh.size != 1)}, {config.batch_size} clips a step"
+        )
+
+        writers = [
+            MetricsFile(workdir / "metrics.jsonl", after_step=int(state.step)),
+            ProgressLines(cadence.total_steps),
+        ]
+        writers += _tensorboard(workdir)
+
+        def write(number: int, split: str, values: Mapping[str, float]) -> None:
+            for writer in writers:
+                writer.write(number, split, values)
+
+        def evaluate(state: TrainState) -> Mapping[str, float]:
+            figures = evaluation(state.variables, int(state.step))
+            write(int(state.step), evaluation.split, figures)
+            return figures
+
+        step = partition.compile_training_step(training_step(model, sgd, seed=config.seed), mesh)
+        batches = experiment.clips_to_train_on(config, dataset, first_clip=int(state.clips))
+        state = train(
+            state,
+            batches,
+            step=lambda state, batch: step(state, partition.shard_batch(batch, mesh)),
+            cadence=cadence,
+            learning_rate=schedule,
+            evaluate=evaluate,
+            keeper=checkpoints,
+            write=write,
+        )
+        if evaluation.stored().get("step") != int(state.step):
+            evaluate(state)
+        checkpoints.wait()
+        best = checkpoints.best()
+    for damage in batches.damaged:
+        _say(f"skipped in training: {damage}")
+    print(summary(config, workdir, dataset, evaluation.split, best=best, seconds=time.perf_counter() - began))
+
+
+def _evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    directory = checkpoint.find(workdir)
+    model, variables, metadata = checkpoint.load(directory)
+    dataset = experiment.open_data(config, workdir)
+    experiment.refuse_other_labels(metadata["labels"], dataset, where=str(directory))
+    refuse_mismatch(
+        metadata["preprocessing"],
+        {**dataset.preprocessing.to_json(), "crop": config.data.crop},
+        expected_by=str(directory),
+        found_in=str(dataset.directory),
+    )
+    mesh = partition.make_mesh()
+    evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
+    figures = evaluation(partition.replicate(variables, mesh), metadata["provenance"].get("step"))
+    print(figures_text(evaluation.split, figures))
+    print(f"of {directory}; the predictions are in {workdir / 'predictions' / f'{evaluation.split}.npz'}")
+
+
+def _tensorboard(workdir: Path) -> list:
+    """Returns a writer of TensorBoard events, none where TensorBoard is not installed."""
+    try:
+        from i3d_jax.report.tensorboard import TensorBoard
+    except ImportError:
+        _say("TensorBoard is not installed (extra `report`): metrics go to metrics.jsonl alone")
+        return []
+    return [TensorBoard(workdir / "tensorboard")]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m i3d_jax.main",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE.py[:VARIANT]",
+        required=True,
+        help="the recipe; --config.KEY=VALUE changes a key of it",
+    )
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="gets checkpoints, metrics and predictions (default: runs/NAME-OF-THE-RECIPE)"
+    )
+    parser.add_argument(
+        "--mode", choices=("train", "evaluate"), default="train", help="what to do (default: %(default)s)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

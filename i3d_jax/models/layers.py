@@ -1,0 +1,276 @@
+"""Convolution, pooling and the convolution unit that every network here is built of.
+
+Arrays are NDHWC: [batch, time, height, width, channels]. Padding is TensorFlow's SAME (an odd pixel goes after).
+
+How an operation is lowered is chosen per platform here and nowhere else. On TPUs and GPUs it is XLA's native 3D operation.
+On CPUs XLA's 3D convolution is several times slower than the machine's matrix product, so there the taps along time
+become channels of one 2D convolution, pointwise convolutions and weight gradients become matrix products, and max-pools
+become maxima of shifted slices. Both give the same numbers up to the order of summation.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+BATCH_NORM_EPSILON = 1e-3
+# Below this many channels in all taps of a row, a product per tap is too thin for the matrix units: 2D convolution wins.
+THIN_CHANNELS = 64
+
+_NDHWC = ("NDHWC", "DHWIO", "NDHWC")
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+Three = tuple[int, int, int]
+Pads = tuple[tuple[int, int], ...]
+
+
+def same_padding(sizes: Sequence[int], window: Sequence[int], strides: Sequence[int]) -> Pads:
+    """TensorFlow's SAME padding: (before, after) for each axis, the odd one after."""
+    return tuple(lax.padtype_to_pads(sizes, window, strides, "SAME"))
+
+
+# --- convolution ------------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolution(inputs: jax.Array, kernel: jax.Array, strides: Three, padding: Pads) -> jax.Array:
+    """3D convolution (cross-correlation).
+
+    Args:
+      inputs: float [B, T, H, W, C].
+      kernel: float [t, h, w, C, features], of the inputs' dtype.
+      strides: along time, height, width.
+      padding: zeros (before, after) along time, height, width.
+
+    Returns:
+      float [B, T', H', W', features].
+    """
+    return lax.platform_dependent(
+        inputs,
+        kernel,
+        cpu=functools.partial(_folded_convolution, strides=strides, padding=padding),
+        default=functools.partial(_native_convolution, strides=strides, padding=padding),
+    )
+
+
+def _convolution_forward(inputs, kernel, strides, padding):
+    return convolution(inputs, kernel, strides, padding), (inputs, kernel)
+
+
+def _convolution_backward(strides, padding, residuals, gradient):
+    inputs, kernel = residuals
+    return lax.platform_dependent(
+        inputs,
+        kernel,
+        gradient,
+        cpu=functools.partial(_folded_gradients, strides=strides, padding=padding),
+        default=functools.partial(_native_gradients, strides=strides, padding=padding),
+    )
+
+
+convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+def _native_convolution(inputs, kernel, *, strides, padding):
+    return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=_NDHWC)
+
+
+def _native_gradients(inputs, kernel, gradient, *, strides, padding):
+    forward = functools.partial(_native_convolution, strides=strides, padding=padding)
+    return jax.vjp(forward, inputs, kernel)[1](gradient)
+
+
+def _folded_convolution(inputs, kernel, *, strides, padding):
+    """The same convolution as one over images whose channels hold all taps along time."""
+    taps, *window, channels, features = kernel.shape
+    if kernel.shape[:3] == (1, 1, 1) and strides == (1, 1, 1) and not any(map(sum, padding)):
+        return (inputs.reshape(-1, channels) @ kernel.reshape(channels, features)).reshape(*inputs.shape[:-1], features)
+    inputs = jnp.pad(inputs, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
+    steps = (inputs.shape[1] - taps) // strides[0] + 1
+    last = (steps - 1) * strides[0] + 1
+    shifted = [lax.slice_in_dim(inputs, tap, tap + last, strides[0], axis=1) for tap in range(taps)]
+    folded = jnp.concatenate(shifted, axis=-1)
+    images = folded.reshape(-1, *folded.shape[2:])
+    kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(*window, taps * channels, features)
+    outputs = lax.conv_general_dilated(images, kernel, strides[1:], padding[1:], dimension_numbers=_NHWC)
+    return outputs.reshape(-1, steps, *outputs.shape[1:])
+
+
+def _folded_gradients(inputs, kernel, gradient, *, strides, padding):
+    return (
+        _folded_input_gradient(inputs, kernel, gradient, strides, padding),
+        _folded_kernel_gradient(inputs, kernel, gradient, strides, padding),
+    )
+
+
+def _folded_input_gradient(inputs, kernel, gradient, strides, padding):
+    if strides != (1, 1, 1):
+        forward = functools.partial(_native_convolution, kernel=kernel, strides=strides, padding=padding)
+        return jax.vjp(forward, inputs)[1](gradient)[0]
+    turned = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+    mirrored = tuple(
+        (size - 1 - before, size - 1 - after) for size, (before, after) in zip(kernel.shape[:3], padding, strict=True)
+    )
+    return _folded_convolution(gradient, turned, strides=strides, padding=mirrored)
+
+
+def _folded_kernel_gradient(inputs, kernel, gradient, strides, padding):
+    taps, height, width, channels, features = kernel.shape
+    if taps * channels < THIN_CHANNELS and taps * height * width > 1:
+        forward = functools.partial(_folded_convolution, inputs, strides=strides, padding=padding)
+        return jax.vjp(lambda kernel: forward(kernel=kernel), kernel)[1](gradient)[0]
+    inputs = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
+    outputs = gradient.reshape(-1, features)
+
+    def tap_gradient(offsets):
+        window = inputs
+        for axis, (offset, stride) in enumerate(zip(offsets, strides, strict=True), start=1):
+            last = offset + (gradient.shape[axis] - 1) * stride + 1
+            window = lax.slice_in_dim(window, offset, last, stride, axis=axis)
+        return lax.dot_general(window.reshape(-1, channels), outputs, (((0,), (0,)), ((), ())))
+
+    products = [tap_gradient(offsets) for offsets in _positions((taps, height, width))]
+    return jnp.stack(products).reshape(kernel.shape)
+
+
+def _positions(window):
+    return [(t, h, w) for t in range(window[0]) for h in range(window[1]) for w in range(window[2])]
+
+
+# --- pooling ----------------------------------------------------------------------------------------------------------
+
+
+def max_pool(inputs: jax.Array, window: Three, strides: Three) -> jax.Array:
+    """Max-pooling with SAME padding: float [B, T, H, W, C] to [B, ceil(T / stride), ...].
+
+    Where several inputs of a window are the largest, the native operation hands the gradient to the first of them and
+    the CPU's divides it among them.
+    """
+    padding = same_padding(inputs.shape[1:4], window, strides)
+    return _max_pool(inputs, window, strides, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(inputs, window, strides, padding):
+    return lax.platform_dependent(
+        inputs,
+        cpu=functools.partial(_sliced_max_pool, window=window, strides=strides, padding=padding),
+        default=functools.partial(_native_max_pool, window=window, strides=strides, padding=padding),
+    )
+
+
+def _max_pool_forward(inputs, window, strides, padding):
+    return _max_pool(inputs, window, strides, padding), inputs
+
+
+def _max_pool_backward(window, strides, padding, inputs, gradient):
+    def backward(pool):
+        pool = functools.partial(pool, window=window, strides=strides, padding=padding)
+        return lambda inputs, gradient: jax.vjp(pool, inputs)[1](gradient)[0]
+
+    return (
+        lax.platform_dependent(inputs, gradient, cpu=backward(_sliced_max_pool), default=backward(_native_max_pool)),
+    )
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _native_max_pool(inputs, *, window, strides, padding):
+    pads = ((0, 0), *padding, (0, 0))
+    return lax.reduce_window(inputs, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), pads)
+
+
+def _sliced_max_pool(inputs, *, window, strides, padding):
+    """The maximum along one axis after the other, each over shifted slices."""
+    for axis, (size, stride, pads) in enumerate(zip(window, strides, padding, strict=True), start=1):
+        if size == 1 and stride == 1:
+            continue
+        widths = [(0, 0)] * inputs.ndim
+        widths[axis] = pads
+        padded = jnp.pad(inputs, widths, constant_values=-jnp.inf)
+        last = (padded.shape[axis] - size) // stride * stride + 1
+        slices = [lax.slice_in_dim(padded, start, start + last, stride, axis=axis) for start in range(size)]
+        inputs = functools.reduce(jnp.maximum, slices)
+    return inputs
+
+
+def average_pool(inputs: jax.Array, window: Three) -> jax.Array:
+    """Average-pooling at stride 1 without padding: float [B, T, H, W, C] to [B, T - t + 1, H - h + 1, W - w + 1, C]."""
+    sums = lax.reduce_window(inputs, 0.0, lax.add, (1, *window, 1), (1, 1, 1, 1, 1), "VALID")
+    return sums / math.prod(window)
+
+
+# --- modules ----------------------------------------------------------------------------------------------------------
+
+
+def release_initializer(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
+    """The release's initial kernels: normal, cut off at two deviations, with deviation 1 / sqrt(fan in) before the cut."""
+    fan_in = math.prod(shape[:-1])
+    return jax.nn.initializers.truncated_normal(1 / math.sqrt(fan_in))(key, shape, dtype)
+
+
+class Convolution(nn.Module):
+    """A 3D convolution with SAME padding; parameters `kernel` [t, h, w, C, features] and, if asked for, `bias`.
+
+    Attributes:
+      features: channels of the output.
+      window: taps along time, height, width.
+      strides: along time, height, width.
+      use_bias: whether a bias is added.
+      dtype: dtype of the computation; parameters are float32.
+    """
+
+    features: int
+    window: Three
+    strides: Three = (1, 1, 1)
+    use_bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Convolves float [B, T, H, W, C] to `dtype` [B, T', H', W', features]."""
+        kernel = self.param("kernel", release_initializer, (*self.window, inputs.shape[-1], self.features), jnp.float32)
+        padding = same_padding(inputs.shape[1:4], self.window, self.strides)
+        outputs = convolution(inputs.astype(self.dtype), kernel.astype(self.dtype), self.strides, padding)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            outputs = outputs + bias.astype(self.dtype)
+        return outputs
+
+
+class ConvolutionUnit(nn.Module):
+    """Convolution, batch normalisation (an offset, no gain) and ReLU: the release's `Unit3D`.
+
+    Attributes:
+      features, window, strides, dtype: as in `Convolution`.
+      batch_norm_decay: how much of the running statistics one training step keeps, 0 to 1.
+    """
+
+    features: int
+    window: Three = (1, 1, 1)
+    strides: Three = (1, 1, 1)
+    batch_norm_decay: float = 0.999
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
+        """Maps float [B, T, H, W, C] to `dtype` [B, T', H', W', features], with the batch's statistics if `train`."""
+        outputs = Convolution(self.features, self.window, self.strides, dtype=self.dtype, name="conv_3d")(inputs)
+        outputs = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.batch_norm_decay,
+            epsilon=BATCH_NORM_EPSILON,
+            use_scale=False,
+            # The mean of squares less the square of the mean loses digits, and the gradients with them.
+            use_fast_variance=False,
+            dtype=self.dtype,
+            name="batch_norm",
+        )(outputs)
+        return nn.relu(outputs)

@@ -1,0 +1,105 @@
+"""Prepares a dataset: a folder of videos and their annotations become sharded TFRecords that training reads.
+
+Videos are decoded, turned upright, brought to square pixels, resampled and resized; a video that is missing or damaged
+is skipped and listed with its reason in skipped.csv. Started again, it does only what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.errors import run
+from i3d_jax.ingest.annotations import DIALECTS, read
+
+if TYPE_CHECKING:
+    from i3d_jax.ingest.local import Summary
+
+EXAMPLE = """\
+example:
+  python -m i3d_jax.prepare --annotations labels.csv --videos videos --output datasets/mine
+
+labels.csv, where start and end (in seconds) may be left out or empty:
+  video,label,split,start,end
+  cooking/soup.mp4,stirring,train,,
+  cooking/long.mp4,chopping,test,12.5,20
+"""
+MOST_SHOWN = 10  # Skipped videos named in the summary.
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command."""
+    options = _parser().parse_args(arguments)
+    preprocessing = Preprocessing(
+        frame_rate=options.frame_rate, short_side=options.short_side, jpeg_quality=options.jpeg_quality
+    )
+    clips = [clip for file in options.annotations for clip in read(options.dialect, file, options.videos)]
+    # Imported late: --help and mistakes in the annotations need none of it.
+    from i3d_jax.ingest.local import prepare_dataset
+
+    summary = prepare_dataset(
+        clips,
+        options.videos,
+        options.output,
+        name=options.name or Path(options.output).resolve().name,
+        preprocessing=preprocessing,
+        processes=options.processes,
+        shards=options.shards,
+    )
+    _show(summary)
+
+
+def _show(summary: Summary) -> None:
+    """Prints what the dataset holds, what is not in it and what to do with it."""
+    for split, size in summary.splits.items():
+        shards = f"{size.shards} shard{'s' * (size.shards != 1)}"
+        print(f"{split}: {size.videos} videos with {size.frames} frames in {shards}, {size.skipped} skipped")
+    for skipped in summary.skipped[:MOST_SHOWN]:
+        print(f"  skipped {skipped.name}: {skipped.reason}")
+    if len(summary.skipped) > MOST_SHOWN:
+        print(f"  and {len(summary.skipped) - MOST_SHOWN} more in {summary.directory / 'skipped.csv'}")
+    directory = shlex.quote(str(summary.directory))
+    print(f"The dataset is in {summary.directory}. To train on it:")
+    print(f"  python -m i3d_jax.main --config experiments/custom.py --config.data.directory={directory} --workdir DIR")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m i3d_jax.prepare",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    annotations_help = "which actions the videos show; Kinetics has a file for each split: name them all"
+    add("--annotations", metavar="FILE", nargs="+", required=True, help=annotations_help)
+    add("--videos", metavar="DIR", required=True, help="the folder of the video files")
+    add("--output", metavar="DIR", required=True, help="the dataset: a new folder, or one that an earlier run has left")
+    add("--dialect", choices=DIALECTS, default="csv", help="of the annotations (default: %(default)s)")
+    usual = Preprocessing()
+    frame_rate_help = "frames a second after resampling (default: %(default)s)"
+    add("--frame_rate", metavar="FPS", type=float, default=usual.frame_rate, help=frame_rate_help)
+    short_side_help = "the shorter side after resizing (default: %(default)s)"
+    add("--short_side", metavar="PIXELS", type=int, default=usual.short_side, help=short_side_help)
+    jpeg_quality_help = "1 to 100, of the stored frames (default: %(default)s)"
+    add("--jpeg_quality", metavar="QUALITY", type=int, default=usual.jpeg_quality, help=jpeg_quality_help)
+    processes_help = "processes that read videos (default: one for every core, here %(default)s)"
+    add("--processes", metavar="N", type=_positive, default=os.cpu_count() or 1, help=processes_help)
+    add("--shards", metavar="N", type=_positive, help="shards of each split (default: one for every 64 videos)")
+    add("--name", help="of the dataset (default: the last part of --output)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of 1 or more was expected, found {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run(main)

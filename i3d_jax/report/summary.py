@@ -1,0 +1,54 @@
+"""What a run prints at its end: what it did, where things are and what to try next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from i3d_jax.data.dataset import Dataset
+from i3d_jax.evaluation import results
+from i3d_jax.training.logs import duration
+
+
+def figures_text(split: str, figures: Mapping[str, Any]) -> str:
+    """Writes a split's figures in one line."""
+    text = (
+        f"{split}: top-1 {100 * figures['top1']:.1f}%, top-5 {100 * figures['top5']:.1f}%, "
+        f"mean class accuracy {100 * figures['mean_class_accuracy']:.1f}%, loss {figures['loss']:.3f}, "
+        f"{figures['videos']} videos"
+    )
+    return text + (f", {figures['damaged']} damaged ones skipped" if figures["damaged"] else "")
+
+
+def summary(
+    config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, split: str, *, best: int | None, seconds: float
+) -> str:
+    """Writes the table that ends a training run; the figures are those in `results.json`."""
+    train = dataset.splits[config.data.train_split]
+    rows = [
+        (
+            "trained",
+            f"{config.total_steps} steps of {config.batch_size} clips, on {train.videos} videos of {dataset.name!r}",
+        ),
+        ("accuracy", figures_text(split, results.read(workdir / "results.json")[split])),
+        ("time", duration(seconds)),
+        ("checkpoint", str(workdir / "checkpoints" / str(config.total_steps))),
+        ("best so far", f"step {best}") if best != config.total_steps else None,
+        ("figures", str(workdir / "results.json")),
+        ("predictions", str(workdir / "predictions" / f"{split}.npz")),
+        ("curves", f"tensorboard --logdir {shlex.quote(str(workdir))}"),
+        ("dataset", str(dataset.directory)),
+    ]
+    lines = [""] + [f"  {name:12s} {text}" for name, text in filter(None, rows)]
+    video = "VIDEO"
+    if config.data.synthetic_videos_per_action:
+        name = str(np.load(workdir / "predictions" / f"{split}.npz")["video"][0])
+        video = shlex.quote(str(dataset.directory.parent / "videos" / name))
+    lines += ["", "Now let it name the action in a video:"]
+    lines += [f"  python -m i3d_jax.predict {video} --checkpoint {shlex.quote(str(workdir))}"]
+    return "\n".join(lines)

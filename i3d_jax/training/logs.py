@@ -1,0 +1,73 @@
+"""What a run tells: a line of `metrics.jsonl` for programs and a line on the screen for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a line, with `step`, `split` and then the values."""
+
+    def __init__(self, path: Path, *, after_step: int):
+        """Opens the file for appending; lines of steps after `after_step`, which will be taken again, are dropped."""
+        self._path = path
+        kept = []
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                # The last line of a killed run may be cut short.
+                try:
+                    step = json.loads(line)["step"]
+                except (ValueError, KeyError, TypeError):
+                    continue
+                if step <= after_step:
+                    kept.append(line + "\n")
+        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, path)
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Appends a line."""
+        # JSON has no NaN.
+        values = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+
+
+class ProgressLines:
+    """One line on standard error for each set of values."""
+
+    def __init__(self, total_steps: int):
+        self._total_steps = total_steps
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Prints the values that people look at, in their units."""
+        width = len(str(self._total_steps))
+        words = [f"step {step:{width}d}/{self._total_steps}", f"{split:5s}"]
+        words.append(f"loss {values['loss']:.3f}")
+        words.append(f"top-1 {100 * values['top1']:5.1f}%")
+        if "top5" in values:
+            words.append(f"top-5 {100 * values['top5']:5.1f}%  {values['videos']} videos")
+        if "learning_rate" in values:
+            words.append(f"learning rate {values['learning_rate']:g}")
+        if "clips_per_second" in values:
+            words.append(f"{values['clips_per_second']:.1f} clips/s")
+            words.append(f"{100 * values['data_wait_share']:.0f}% waiting for data")
+            words.append(f"{duration(values['seconds_left'])} left")
+        print("  ".join(words), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Writes seconds as people say them: "45 s", "3 min 20 s", "2 h 05 min", "4 d 03 h"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    if seconds < 86400:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 86400} d {seconds % 86400 // 3600:02d} h"

@@ -1,0 +1,188 @@
+"""The training loop: it receives iterators and functions, and knows neither files nor TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+
+from i3d_jax.errors import UserError
+from i3d_jax.training.metrics import Sums, add, means
+from i3d_jax.training.state import TrainState
+
+Batch = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """How long and how often, in steps.
+
+    Attributes:
+      total_steps: training ends after so many.
+      log_every: steps between two lines of the log.
+      evaluate_every: steps between two evaluations; 0: at the end only.
+      checkpoint_every: steps between two checkpoints; each evaluation is followed by one.
+    """
+
+    total_steps: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+
+    def __post_init__(self):
+        for name in ("total_steps", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if self.evaluate_every < 0:
+            raise UserError(f"evaluate_every must be at least 0, found {self.evaluate_every}")
+
+    def evaluates(self, step: int) -> bool:
+        """Says whether there is an evaluation after `step`."""
+        return step == self.total_steps or (self.evaluate_every > 0 and step % self.evaluate_every == 0)
+
+    def checkpoints(self, step: int) -> bool:
+        """Says whether there is a checkpoint after `step`."""
+        return self.evaluates(step) or step % self.checkpoint_every == 0
+
+    def logs(self, step: int) -> bool:
+        """Says whether there is a line after `step`: a checkpoint is one too, so that a resumed run has the same lines."""
+        return self.checkpoints(step) or step % self.log_every == 0
+
+
+class Keeper(Protocol):
+    """Where checkpoints go: `checkpoint.Checkpoints`, or a test's stand-in."""
+
+    def save(self, state: TrainState, metrics: Mapping[str, float] | None) -> None:
+        """Keeps a state, with the figures of its evaluation if there was one."""
+
+
+class NonFinite(UserError):
+    """The loss or the gradient was not a finite number."""
+
+
+def train(
+    state: TrainState,
+    batches: Iterator[Batch],
+    *,
+    step: Callable[[TrainState, Batch], tuple[TrainState, Sums]],
+    cadence: Cadence,
+    learning_rate: Callable[[int], float],
+    evaluate: Callable[[TrainState], Mapping[str, float]],
+    keeper: Keeper,
+    write: Callable[[int, str, Mapping[str, float]], None],
+) -> TrainState:
+    """Trains from `state` to the last step.
+
+    Args:
+      state: where to begin; its memory is used again.
+      batches: endless; the first is that of the state's next step.
+      step: (state, batch) -> (state, metrics as sums and counts), asynchronous.
+      cadence: how long and how often.
+      learning_rate: step (0 is the first) to rate, for the log only.
+      evaluate: state -> figures; "top1" is what the best checkpoint is chosen by.
+      keeper: keeps states, of finite loss and gradient only.
+      write: (step, split, values), for the log.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      NonFinite: at the first step whose loss or gradient is not finite; the checkpoints before it stay.
+    """
+    stretch = _Stretch(cadence.total_steps)
+    unsettled: list[tuple[int, Sums]] = []
+
+    def settle(keep: int) -> None:
+        """Reads the metrics of all but the last `keep` steps; reading waits for the devices."""
+        while len(unsettled) > keep:
+            number, metrics = unsettled.pop(0)
+            stretch.add(number, jax.device_get(metrics))
+
+    for number in range(int(state.step) + 1, cadence.total_steps + 1):
+        with stretch.waiting():
+            batch = next(batches)
+        state, metrics = step(state, batch)
+        unsettled.append((number, metrics))
+        # One step stays unread, so that the devices are never idle while the host looks at figures.
+        settle(keep=1)
+        if not cadence.logs(number):
+            continue
+        settle(keep=0)
+        write(number, "train", stretch.end(number, float(learning_rate(number - 1))))
+        figures = None
+        if cadence.evaluates(number):
+            figures = evaluate(state)
+            stretch.restart_clock()
+        if cadence.checkpoints(number):
+            keeper.save(state, figures)
+    return state
+
+
+class _Stretch:
+    """The steps since the last line of the log: their metrics and their time."""
+
+    def __init__(self, total_steps: int):
+        self._total_steps = total_steps
+        self._sums: Sums = {}
+        # The first step of a run compiles: its time says nothing of the speed.
+        self._compiling = True
+        self._timed_steps = self._timed_clips = 0
+        self._waited = 0.0
+        self._started = time.perf_counter()
+
+    def waiting(self) -> _Wait:
+        """Times what runs within as waiting for data."""
+        return _Wait(self)
+
+    def add(self, number: int, metrics: Sums) -> None:
+        """Adds a step's metrics; raises `NonFinite` if they are not finite."""
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(metrics[name][0]):
+                raise NonFinite(
+                    f"the {name.replace('_', ' ')} of step {number} is {float(metrics[name][0])}: training stopped, and the "
+                    "checkpoints before it are kept; a lower learning rate is the usual remedy"
+                )
+        self._sums = add(self._sums, metrics)
+        if self._compiling:
+            self._compiling = False
+            self.restart_clock()
+        else:
+            self._timed_steps += 1
+            self._timed_clips += int(metrics["loss"][1])
+
+    def waited(self, seconds: float) -> None:
+        """Counts seconds spent waiting for data."""
+        self._waited += seconds
+
+    def restart_clock(self) -> None:
+        """Leaves what was just done, a compilation or an evaluation, out of the speed."""
+        self._timed_steps = self._timed_clips = 0
+        self._waited = 0.0
+        self._started = time.perf_counter()
+
+    def end(self, number: int, learning_rate: float) -> dict[str, float]:
+        """Returns the means over the stretch and the speed, and begins a new one."""
+        values = {**means(self._sums), "learning_rate": learning_rate}
+        if self._timed_steps:
+            seconds = max(time.perf_counter() - self._started, 1e-9)
+            values["clips_per_second"] = self._timed_clips / seconds
+            values["data_wait_share"] = self._waited / seconds
+            values["seconds_left"] = (self._total_steps - number) * seconds / self._timed_steps
+        self._sums = {}
+        self.restart_clock()
+        return values
+
+
+class _Wait:
+    def __init__(self, stretch: _Stretch):
+        self._stretch = stretch
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *exception) -> None:
+        self._stretch.waited(time.perf_counter() - self._began)

@@ -1,0 +1,219 @@
+"""I3D against the golden logits, the release's table of endpoints and its own laws."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import chex
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from i3d_jax import models
+from i3d_jax.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden"
+# The release's names of variables, and ours.
+LEAVES = {"w": "kernel", "b": "bias", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"}
+
+
+def golden_value(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The rule by which anyone can make the golden files' weights again."""
+    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    if name.endswith("/w"):
+        value = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))
+    elif name.endswith("moving_variance"):
+        value = random.uniform(0.5, 1.5, shape)
+    else:
+        value = random.standard_normal(shape) * 0.1
+    return value.astype(np.float32)
+
+
+def golden_variables(model, inputs, seed: int, prefix: str):
+    """Our variables, each filled with the value that the rule gives its name in the release."""
+    template = jax.eval_shape(lambda: model.init(jax.random.key(0), inputs))
+    flat = {}
+    for path, leaf in flax.traverse_util.flatten_dict(template).items():
+        collection, *scopes, ours = path
+        theirs = {
+            ("params", "kernel"): "w",
+            ("params", "bias"): "beta" if scopes[-1] == "batch_norm" else "b",
+            ("batch_stats", "mean"): "moving_mean",
+            ("batch_stats", "var"): "moving_variance",
+        }[collection, ours]
+        scope = "/".join(scopes)
+        if scopes[0] == "Logits":
+            scope += "/conv_3d"
+        flat[path] = golden_value(seed, f"{prefix}/inception_i3d/{scope}/{theirs}", leaf.shape)
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+@pytest.mark.parametrize(("stream", "prefix", "file"), [("rgb", "RGB", "golden_rgb_seed1.npz")])
+def test_golden_logits_and_features(stream, prefix, file):
+    golden = np.load(GOLDEN / file)
+    seed, shape = int(golden["seed"]), tuple(golden["input_shape"])
+    clip = np.random.default_rng([seed, 7]).uniform(-1, 1, shape).astype(np.float32)
+    model = models.create("i3d", stream=stream)
+    inputs = {stream: clip}
+    logits, endpoints = jax.jit(model.apply)(golden_variables(model, inputs, seed, prefix), inputs)
+    chex.assert_shape(logits, (1, 400))
+    assert np.abs(logits - golden["logits"]).max() <= 1e-4 * np.abs(golden["logits"]).max()
+    assert np.abs(endpoints["features"] - golden["features"]).max() <= 1e-4 * np.abs(golden["features"]).max()
+
+
+# The release's table for 64 frames of 224 pixels.
+ENDPOINTS = {
+    "Conv3d_1a_7x7": (32, 112, 112, 64),
+    "MaxPool3d_2a_3x3": (32, 56, 56, 64),
+    "Conv3d_2b_1x1": (32, 56, 56, 64),
+    "Conv3d_2c_3x3": (32, 56, 56, 192),
+    "MaxPool3d_3a_3x3": (32, 28, 28, 192),
+    "Mixed_3b": (32, 28, 28, 256),
+    "Mixed_3c": (32, 28, 28, 480),
+    "MaxPool3d_4a_3x3": (16, 14, 14, 480),
+    "Mixed_4b": (16, 14, 14, 512),
+    "Mixed_4c": (16, 14, 14, 512),
+    "Mixed_4d": (16, 14, 14, 512),
+    "Mixed_4e": (16, 14, 14, 528),
+    "Mixed_4f": (16, 14, 14, 832),
+    "MaxPool3d_5a_2x2": (8, 7, 7, 832),
+    "Mixed_5b": (8, 7, 7, 832),
+    "Mixed_5c": (8, 7, 7, 1024),
+    "features": (7, 1024),
+    "Logits": (400,),
+    "Predictions": (400,),
+}
+
+
+def shapes(frames, height, width, **options):
+    model = models.create("i3d", **options)
+    inputs = {"rgb": jax.ShapeDtypeStruct((2, frames, height, width, 3), jnp.float32)}
+    variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
+    return variables, *jax.eval_shape(model.apply, variables, inputs)
+
+
+def test_endpoints_of_the_release():
+    _, _, endpoints = shapes(64, 224, 224)
+    assert {name: value.shape[1:] for name, value in endpoints.items()} == ENDPOINTS
+
+
+@pytest.mark.parametrize(
+    ("frames", "steps"), [(9, 1), (16, 1), (17, 2), (24, 2), (63, 7), (64, 7), (65, 8), (79, 9), (250, 31)]
+)
+def test_pooled_steps(frames, steps):
+    assert shapes(frames, 224, 224)[2]["features"].shape == (2, steps, 1024)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (57, 33), (112, 96), (256, 341)])
+def test_any_frame_size(size):
+    _, logits, _ = shapes(9, *size)
+    chex.assert_shape(logits, (2, 400))
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "parameters"), [(400, 12_689_984), (101, 12_383_509), (51, 12_332_259), (600, 12_894_984)]
+)
+def test_number_of_parameters(num_classes, parameters):
+    """The published figures count the batch normalisation's offsets and not its statistics."""
+    variables, _, _ = shapes(16, 224, 224, num_classes=num_classes)
+    params = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    statistics = sum(leaf.size for leaf in jax.tree.leaves(variables["batch_stats"]))
+    assert parameters in (params, params + statistics)
+
+
+@pytest.fixture(scope="module")
+def small():
+    model = models.create("i3d", num_classes=5, width_multiplier=0.125, dropout_rate=0.0)
+    clip = jax.random.uniform(jax.random.key(1), (2, 16, 40, 48, 3), minval=-1, maxval=1)
+    return model, model.init(jax.random.key(0), {"rgb": clip}), clip
+
+
+def test_clips_of_a_batch_are_independent_in_evaluation(small):
+    model, variables, clip = small
+    apply = jax.jit(lambda clip: model.apply(variables, {"rgb": clip})[0])
+    chex.assert_trees_all_close(apply(clip)[1:], apply(clip[1:]), rtol=1e-5, atol=1e-6)
+
+
+def test_with_and_without_jit(small):
+    model, variables, clip = small
+    outputs = [f(variables, {"rgb": clip})[0] for f in (model.apply, jax.jit(model.apply))]
+    chex.assert_trees_all_close(*outputs, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_is_near_float32_and_keeps_float32_variables(small):
+    model, variables, clip = small
+    half = models.create("i3d", num_classes=5, width_multiplier=0.125, dropout_rate=0.0, dtype="bfloat16")
+    chex.assert_trees_all_equal_dtypes(half.init(jax.random.key(0), {"rgb": clip}), variables)
+    logits, endpoints = half.apply(variables, {"rgb": clip})
+    assert logits.dtype == jnp.float32
+    assert endpoints["Mixed_5c"].dtype == jnp.bfloat16
+    expected = model.apply(variables, {"rgb": clip})[0]
+    assert jnp.abs(logits - expected).max() <= 0.02 * jnp.abs(expected).max()
+
+
+def test_training_moves_the_statistics_by_the_decay(small):
+    _, variables, clip = small
+    model = models.create("i3d", num_classes=5, width_multiplier=0.125, batch_norm_decay=0.75)
+    _, changed = model.apply(
+        variables, {"rgb": clip}, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)}
+    )
+    kernel = np.asarray(variables["params"]["Conv3d_1a_7x7"]["conv_3d"]["kernel"])
+    outputs = jax.lax.conv_general_dilated(
+        clip, kernel, (2, 2, 2), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
+    statistics = changed["batch_stats"]["Conv3d_1a_7x7"]["batch_norm"]
+    chex.assert_trees_all_close(statistics["mean"], 0.25 * outputs.mean((0, 1, 2, 3)), rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(statistics["var"], 0.75 + 0.25 * outputs.var((0, 1, 2, 3)), rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_acts_in_training_only(small):
+    _, variables, clip = small
+    model = models.create("i3d", num_classes=5, width_multiplier=0.125, dropout_rate=0.5)
+
+    def logits(seed, train):
+        rngs = {"dropout": jax.random.key(seed)}
+        outputs = model.apply(variables, {"rgb": clip}, train=train, rngs=rngs, mutable=["batch_stats"])
+        return outputs[0][0]
+
+    assert jnp.abs(logits(1, True) - logits(2, True)).max() > 1e-4
+    chex.assert_trees_all_equal(logits(1, False), logits(2, False))
+
+
+def test_clip_losses_by_hand():
+    model = models.create("i3d", num_classes=2)
+    losses = model.clip_losses(jnp.array([[0.0, 0.0], [np.log(3.0), 0.0]]), {}, jnp.array([1, 0]))
+    np.testing.assert_allclose(losses, [np.log(2), np.log(4 / 3)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"rgb": (1, 8, 64, 64, 3)}, "at least 9 frames, found 8"),
+        ({"rgb": (1, 16, 64, 31, 3)}, "at least 32 pixels a side, found 31x64"),
+        ({"rgb": (1, 16, 64, 64, 1)}, r"found \[1, 16, 64, 64, 1\]"),
+        ({"flow": (1, 16, 64, 64, 2)}, "expects the stream 'rgb', found flow"),
+    ],
+)
+def test_wrong_inputs(inputs, words):
+    inputs = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in inputs.items()}
+    with pytest.raises(UserError, match=words):
+        jax.eval_shape(models.create("i3d").init, jax.random.key(0), inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("i3", {}, "did you mean 'i3d'"),
+        ("i3d", {"dropout": 0.1}, "did you mean 'dropout_rate'"),
+        ("i3d", {"dropout_rate": 1.0}, "found 1.0"),
+        ("i3d", {"num_classes": 0}, "num_classes 0"),
+        ("i3d", {"dtype": "float16"}, "found 'float16'"),
+        ("i3d", {"width_multiplier": 0}, "found 0"),
+    ],
+)
+def test_wrong_options(name, options, words):
+    with pytest.raises(UserError, match=words):
+        models.create(name, **options)

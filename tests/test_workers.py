@@ -1,0 +1,127 @@
+"""Results in order from processes that take their time, raise or die."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+
+from i3d_jax.ingest.workers import ITEMS_AHEAD, in_order
+
+
+def slow_at_first(number):
+    time.sleep(0.3 if number == 0 else 0)
+    return number * number, os.getpid()
+
+
+def die_of_one(number, culprit):
+    if number == culprit:
+        os._exit(1)
+    return number
+
+
+def die_once(number, folder):
+    mark = folder / str(number)
+    if number % 5 == 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def leave_a_mark(number, folder):
+    (folder / str(number)).touch()
+    time.sleep(1 if number == 0 else 0)
+    return number
+
+
+def fail(number):
+    raise KeyError(number)
+
+
+def crashed(number):
+    return f"{number} crashed"
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_results_come_in_order(processes):
+    results = list(in_order(slow_at_first, range(20), processes=processes, crashed=crashed))
+    assert [square for square, _ in results] == [number * number for number in range(20)]
+    here = os.getpid()
+    if processes == 1:
+        assert {worker for _, worker in results} == {here}
+    else:
+        assert here not in {worker for _, worker in results}
+
+
+@pytest.mark.parametrize("culprit", [0, 4, 9])
+def test_only_the_item_that_kills_its_process_is_lost(culprit):
+    results = list(in_order(functools.partial(die_of_one, culprit=culprit), range(10), processes=2, crashed=crashed))
+    assert results == [f"{number} crashed" if number == culprit else number for number in range(10)]
+
+
+def test_a_process_killed_for_another_reason_costs_nothing(tmp_path):
+    results = list(in_order(functools.partial(die_once, folder=tmp_path), range(10), processes=2, crashed=crashed))
+    assert results == list(range(10))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "7"]
+
+
+def test_no_more_is_begun_than_memory_is_meant_for(tmp_path):
+    results = in_order(functools.partial(leave_a_mark, folder=tmp_path), range(50), processes=2, crashed=crashed)
+    assert next(results) == 0
+    assert len(list(tmp_path.iterdir())) <= 2 * ITEMS_AHEAD
+    assert list(results) == list(range(1, 50))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_exception_is_passed_on(processes):
+    with pytest.raises(KeyError):
+        list(in_order(fail, range(3), processes=processes, crashed=crashed))
+
+
+def test_no_items():
+    assert list(in_order(crashed, [], processes=2, crashed=crashed)) == []
+
+
+def test_workers_that_cannot_start_are_an_error(monkeypatch):
+    monkeypatch.setattr("i3d_jax.ingest.workers._start", functools.partial(os._exit, 1))
+    with pytest.raises(BrokenProcessPool):
+        list(in_order(abs, range(3), processes=2, crashed=crashed))
+
+
+PARENT = """
+import functools, sys, time
+from pathlib import Path
+from i3d_jax.ingest.workers import in_order
+
+def breathe(number, folder):
+    while True:
+        with open(folder / str(number), "a") as file:
+            file.write(".")
+        time.sleep(0.02)
+
+if __name__ == "__main__":
+    list(in_order(functools.partial(breathe, folder=Path(sys.argv[1])), range(2), processes=2, crashed=None))
+"""
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path):
+    script, folder = tmp_path / "parent.py", tmp_path / "breaths"
+    script.write_text(PARENT)
+    folder.mkdir()
+    root = Path(__file__).parents[1]
+    parent = subprocess.Popen([sys.executable, script, folder], env={**os.environ, "PYTHONPATH": str(root)})
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    time.sleep(1)
+    breaths = [path.stat().st_size for path in sorted(folder.iterdir())]
+    time.sleep(0.5)
+    assert [path.stat().st_size for path in sorted(folder.iterdir())] == breaths
+    assert len(breaths) == 2
