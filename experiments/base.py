@@ -54,9 +54,12 @@ def get_config() -> ConfigDict:
     config.data.synthetic_videos_per_action = 0
 
     config.optimizer = ConfigDict()
+    # "sgd", the release's, or "adam".
+    config.optimizer.name = "sgd"
     # One learning rate for each stretch of the training, and the steps at which the next one begins.
     config.optimizer.learning_rates = (0.1, 0.01, 0.001)
     config.optimizer.boundaries = (97_000, 108_000)
+    # Share of the accumulated gradient that a step keeps.
     config.optimizer.momentum = 0.9
     # On kernels only, added to the gradient.
     config.optimizer.weight_decay = 1e-7

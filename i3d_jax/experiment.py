@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,6 @@ def open_data(config: ml_collections.ConfigDict, workdir: Path) -> Dataset:
                 videos_per_action=config.data.synthetic_videos_per_action,
                 crop=config.data.crop,
                 seed=config.seed,
-                processes=os.cpu_count() or 1,
             )
         )
     if config.data.directory is None:

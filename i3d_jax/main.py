@@ -19,9 +19,10 @@ from i3d_jax import config as configuration
 from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.errors import run
 from i3d_jax.report.summary import figures_text, summary
-from i3d_jax.training import optimizer, partition
+from i3d_jax.training import partition
 from i3d_jax.training.logs import MetricsFile, ProgressLines
 from i3d_jax.training.loop import train
+from i3d_jax.training.optimizer import make_optimizer
 from i3d_jax.training.state import TrainState, initial_state
 from i3d_jax.training.step import training_step
 
@@ -53,12 +54,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     mesh = partition.make_mesh()
     partition.check_batch_size(config.batch_size, mesh, key="batch_size")
     cadence = experiment.cadence(config)
-    schedule = optimizer.stepwise(
-        learning_rates=config.optimizer.learning_rates, boundaries=config.optimizer.boundaries
-    )
-    sgd = optimizer.momentum_sgd(
-        schedule, momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
-    )
+    optimizer, schedule = make_optimizer(**config.optimizer)
     dataset = experiment.open_data(config, workdir)
     description = experiment.describe(config, dataset)
     model = description.create_model()
@@ -73,7 +69,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
         workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last
     ) as checkpoints:
         # Resume, then another run's parameters, then scratch.
-        state = partition.replicate(initial_state(variables, sgd), mesh)
+        state = partition.replicate(initial_state(variables, optimizer), mesh)
         if steps := checkpoints.steps():
             newest = checkpoints.directory / str(steps[-1])
             experiment.refuse_other_labels(checkpoint.Description.read(newest).labels, dataset, where=str(newest))
@@ -102,7 +98,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             write(int(state.step), evaluation.split, figures)
             return figures
 
-        step = partition.compile_training_step(training_step(model, sgd, seed=config.seed), mesh)
+        step = partition.compile_training_step(training_step(model, optimizer, seed=config.seed), mesh)
         batches = experiment.clips_to_train_on(config, dataset, first_clip=int(state.clips))
         state = train(
             state,

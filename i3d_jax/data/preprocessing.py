@@ -63,7 +63,8 @@ def refuse_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any], *, ex
     ]
     if different:
         raise UserError(
-            f"{expected_by} was trained on pixels prepared in another way than those of {found_in}: " + "; ".join(different)
+            f"{expected_by} was trained on pixels prepared in another way than those of {found_in}: "
+            + "; ".join(different)
         )
 
 

@@ -6,25 +6,30 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from i3d_jax.data import cpu_tensorflow, records
+from i3d_jax.data import jpeg, records, sequence_example
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.errors import UserError
 
 Chosen = TypeVar("Chosen")
 
+_NAMES = (records.NAME, records.DATA_PATH)  # what a video is called; other programs may write only the second
+
 _log = logging.getLogger(__name__)
 
 
-class DamagedRecord(Exception):
-    """A record that cannot be used; the text says which one, by shard file and number, and what is wrong with it."""
-
-
 class Place(NamedTuple):
-    """Where a record stands: its shard file, its number in it (from 0), the offset of its header and its length in bytes."""
+    """Where a record stands.
+
+    Attributes:
+      path: of the shard file.
+      number: of the record in the shard, from 0.
+      offset: of its header, in bytes.
+      length: of its payload, in bytes.
+    """
 
     path: Path
     number: int
@@ -33,6 +38,14 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path.name}, record {self.number}"
+
+
+class DamagedRecord(Exception):
+    """A record that cannot be used; its text says which one, by shard file and number, and what is wrong with it."""
+
+    def __init__(self, place: Place, problem: str):
+        super().__init__(f"{place}: {problem}")
+        self.place = place
 
 
 class EncodedVideo(NamedTuple):
@@ -44,7 +57,9 @@ class EncodedVideo(NamedTuple):
       label: the label's index.
       height: of the first frame, in pixels.
       width: of the first frame, in pixels.
-      features: the record's own list of frames, at least one.
+      record: the bytes.
+      frames: where each frame's feature stands in them; at least one.
+      undecodable: numbers of the frames that are known not to decode.
     """
 
     place: Place
@@ -52,19 +67,28 @@ class EncodedVideo(NamedTuple):
     label: int
     height: int
     width: int
-    features: Sequence
+    record: bytes
+    frames: list[sequence_example.Span]
+    undecodable: Collection[int] = ()
 
-    @property
-    def num_frames(self) -> int:
-        """How many frames the record holds, 1 or more."""
-        return len(self.features)
+    def jpeg(self, frame: int) -> bytes:
+        """Returns the bytes of one frame, counted from 0.
 
-    def frame(self, number: int) -> bytes:
-        """Returns the JPEG bytes of one frame, counted from 0; nothing else copies them out of the record."""
-        values = self.features[number].bytes_list.value
-        if not values:
-            raise DamagedRecord(f"{self.place}: frame {number} has no bytes")
-        return values[0]
+        Raises:
+          DamagedRecord: it is no JPEG image, not of the first one's size, or known not to decode.
+        """
+        if frame in self.undecodable:
+            raise DamagedRecord(self.place, f"its frame {frame} is no whole JPEG image")
+        try:
+            encoded = sequence_example.bytes_value(self.record, self.frames[frame]) or b""
+            height, width = jpeg.size(encoded)
+        except ValueError as error:
+            raise DamagedRecord(self.place, f"its frame {frame} is no JPEG image ({error})") from error
+        if (height, width) != (self.height, self.width):
+            raise DamagedRecord(
+                self.place, f"its frame {frame} is {width}x{height} pixels, the first {self.width}x{self.height}"
+            )
+        return encoded
 
 
 def list_records(dataset: Dataset, split: str) -> list[Place]:
@@ -115,17 +139,17 @@ def read_record(place: Place) -> bytes:
             needed = records.HEADER_BYTES + place.length + records.FOOTER_BYTES
             found = os.fstat(file.fileno()).st_size - place.offset
             if found < needed:
-                raise DamagedRecord(f"{place}: cut short, {max(found, 0)} of {needed} bytes are there")
+                raise DamagedRecord(place, f"cut short, {max(found, 0)} of {needed} bytes are there")
             file.seek(place.offset)
             header, record, footer = (
                 file.read(size) for size in (records.HEADER_BYTES, place.length, records.FOOTER_BYTES)
             )
     except OSError as error:
-        raise DamagedRecord(f"{place}: cannot be read: {error.strerror}") from error
+        raise DamagedRecord(place, f"cannot be read: {error.strerror}") from error
     if header != records.header(place.length):
-        raise DamagedRecord(f"{place}: the header is damaged (it does not match its checksum or its place)")
+        raise DamagedRecord(place, "the header is damaged (it does not match its checksum or its place)")
     if footer != records.footer(record):
-        raise DamagedRecord(f"{place}: the bytes do not match their checksum")
+        raise DamagedRecord(place, "the bytes do not match their checksum")
     return record
 
 
@@ -140,29 +164,23 @@ def parse(record: bytes, place: Place, labels: int) -> EncodedVideo:
     Raises:
       DamagedRecord: it does not parse, or lacks frames, or a label that the dataset has.
     """
-    tf = cpu_tensorflow.load()
-    from google.protobuf.message import DecodeError
-
     try:
-        example = tf.train.SequenceExample.FromString(record)
-    except DecodeError as error:
-        raise DamagedRecord(f"{place}: not a SequenceExample") from error
-    # Asked for first: looking up a key that a protobuf map lacks would add it.
-    context, lists = example.context.feature, example.feature_lists.feature_list
-    indices = list(context[records.LABEL_INDEX].int64_list.value) if records.LABEL_INDEX in context else []
-    if not indices or not 0 <= indices[0] < labels:
-        raise DamagedRecord(f"{place}: {records.LABEL_INDEX} was expected to be 0 to {labels - 1}, found {indices}")
-    features = lists[records.IMAGE_ENCODED].feature if records.IMAGE_ENCODED in lists else []
-    if not features:
-        raise DamagedRecord(f"{place}: it has no frames ({records.IMAGE_ENCODED})")
-    names = [context[key].bytes_list.value for key in (records.NAME, records.DATA_PATH) if key in context]
-    name = next((values[0].decode(errors="replace") for values in names if values), str(place))
-    video = EncodedVideo(place, name, indices[0], height=0, width=0, features=features)
+        context, lists = sequence_example.split(record)
+        frames = sequence_example.features(record, lists.get(records.IMAGE_ENCODED, (0, 0)))
+        label = sequence_example.integer_value(record, context.get(records.LABEL_INDEX, (0, 0)))
+        names = [sequence_example.bytes_value(record, context.get(key, (0, 0))) for key in _NAMES]
+        name = next((name.decode() for name in names if name), str(place))
+    except ValueError as error:
+        raise DamagedRecord(place, f"it is not a SequenceExample ({error})") from error
+    if label is None or not 0 <= label < labels:
+        raise DamagedRecord(place, f"its {records.LABEL_INDEX} was expected to be 0 to {labels - 1}, found {label}")
+    if not frames:
+        raise DamagedRecord(place, f"it has no frames ({records.IMAGE_ENCODED})")
     try:
-        height, width, _ = tf.io.extract_jpeg_shape(video.frame(0)).numpy().tolist()
-    except tf.errors.InvalidArgumentError as error:
-        raise DamagedRecord(f"{place}: its frames are not JPEG images") from error
-    return video._replace(height=height, width=width)
+        height, width = jpeg.size(sequence_example.bytes_value(record, frames[0]) or b"")
+    except ValueError as error:
+        raise DamagedRecord(place, f"its frame 0 is no JPEG image ({error})") from error
+    return EncodedVideo(place, name, label, height, width, record, frames)
 
 
 class SplitReader:
@@ -170,7 +188,7 @@ class SplitReader:
 
     Attributes:
       places: of all records.
-      damaged: for each damaged record met so far, by its number in the split, what is wrong with it.
+      damaged: the damaged records met so far, and for each the text of its first `DamagedRecord`.
     """
 
     def __init__(self, dataset: Dataset, split: str, *, max_damaged_share: float):
@@ -184,45 +202,50 @@ class SplitReader:
         self.places = list_records(dataset, split)
         if not self.places:
             raise UserError(f"the split {split!r} of {dataset.directory} is empty")
-        self.damaged: dict[int, str] = {}
+        self.damaged: dict[Place, str] = {}
+        self._undecodable: dict[Place, frozenset[int]] = {}
         self._split = split
         self._labels = len(dataset.labels)
         self._max_damaged_share = max_damaged_share
         self._lock = threading.Lock()
 
-    def read(self, record: int, choose: Callable[[EncodedVideo], Chosen]) -> Chosen | None:
-        """Returns what `choose` takes from a record, or None where the record is damaged.
+    def read(self, place: Place, choose: Callable[[EncodedVideo], Chosen]) -> Chosen | None:
+        """Returns what `choose` takes from the video of a record, or None, counting it, where the record is damaged.
+
+        A damaged record is tried again each time, since other frames of it may serve: what comes back may not depend
+        on what was read before.
 
         Args:
-          record: its number in the split, from 0.
+          place: one of `places`.
           choose: raises `DamagedRecord` where the video does not serve.
 
         Raises:
           UserError: a larger share of the split's records is damaged than allowed.
         """
-        if record in self.damaged:
-            return None
-        place = self.places[record]
         try:
-            return choose(parse(read_record(place), place, self._labels))
+            video = parse(read_record(place), place, self._labels)
+            return choose(video._replace(undecodable=self._undecodable.get(place, ())))
         except DamagedRecord as error:
-            self.report(record, error)
+            self._count(error)
             return None
 
-    def report(self, record: int, error: DamagedRecord) -> None:
-        """Counts a damaged record, once, and tells of it.
-
-        Raises:
-          UserError: a larger share of the split's records is damaged than allowed.
-        """
+    def exclude_frames(self, place: Place, frames: Collection[int]) -> None:
+        """Notes that some frames of a record do not decode; from now on a clip that needs them finds it damaged."""
         with self._lock:
-            if record in self.damaged:
-                return
-            self.damaged[record] = str(error)
-            share = len(self.damaged) / len(self.places)
-            if share > self._max_damaged_share:
-                raise UserError(
-                    f"{len(self.damaged)} of the {len(self.places)} records of split {self._split!r} are damaged "
-                    f"({share:.1%}, at most {self._max_damaged_share:.1%} are allowed), the last one {error}"
-                )
-        _log.warning("skipping a damaged record: %s", error)
+            self._undecodable[place] = self._undecodable.get(place, frozenset()) | frozenset(frames)
+
+    def _count(self, error: DamagedRecord) -> None:
+        """Counts a damaged record, once, and tells of it; refuses to go on above the allowed share."""
+        with self._lock:
+            new = error.place not in self.damaged
+            if new:
+                self.damaged[error.place] = str(error)
+            damaged = len(self.damaged)
+        share = damaged / len(self.places)
+        if share > self._max_damaged_share:
+            raise UserError(
+                f"{damaged} of the {len(self.places)} records of split {self._split!r} are damaged, {share:.1%} where "
+                f"{self._max_damaged_share:.1%} are allowed; the last one is {error}"
+            )
+        if new:
+            _log.warning("left out a damaged record: %s", error)

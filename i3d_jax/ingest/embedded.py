@@ -17,7 +17,7 @@ from i3d_jax.ingest.write_video import write_video
 SHORT_SIDE_OF_CROP = 256 / 224
 
 
-def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int, processes: int) -> Path:
+def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int) -> Path:
     """Draws videos of the eight actions and prepares them; done again, it does only what is missing.
 
     Args:
@@ -25,7 +25,6 @@ def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int, 
       videos_per_action: training videos of each action; a quarter as many are drawn for the split "test".
       crop: side in pixels of the crop that training will cut.
       seed: of the drawing.
-      processes: for the preparation.
 
     Returns:
       The dataset folder.
@@ -40,6 +39,7 @@ def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int, 
         folder / "dataset",
         name="synthetic actions",
         preprocessing=Preprocessing(short_side=round(crop * SHORT_SIDE_OF_CROP)),
-        processes=processes,
+        # The videos are small: starting other processes would take longer than they save.
+        processes=1,
     )
     return folder / "dataset"

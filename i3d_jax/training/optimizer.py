@@ -1,4 +1,4 @@
-"""The release's optimizer: SGD with momentum, weight decay on kernels and a learning rate that falls in steps."""
+"""Optimizers with weight decay on kernels and a learning rate that falls in steps; SGD is the release's."""
 
 from __future__ import annotations
 
@@ -32,22 +32,44 @@ def stepwise(*, learning_rates: Sequence[float], boundaries: Sequence[int]) -> o
     return optax.join_schedules([optax.constant_schedule(rate) for rate in learning_rates], list(boundaries))
 
 
-def momentum_sgd(schedule: optax.Schedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """SGD as the release trains (facts: "Recipe").
+def make_optimizer(
+    *,
+    name: str,
+    learning_rates: Sequence[float],
+    boundaries: Sequence[int],
+    momentum: float,
+    weight_decay: float,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Makes the optimizer and its learning rate from the `optimizer` section of a configuration.
 
     The decay is that of a loss term weight_decay / 2 * |kernel|^2: it is added to the gradient before the momentum, and
     only for kernels. The learning rate multiplies the accumulated gradient, as in TensorFlow.
 
     Args:
-      schedule: step to learning rate.
-      momentum: share of the accumulated gradient that is kept, 0 up to 1.
+      name: "sgd", the release's (facts: "Recipe"), or "adam" (Kingma & Ba 2015), which needs no care for the scale of
+        the gradient and suits short runs from scratch.
+      learning_rates, boundaries: as in `stepwise`.
+      momentum: share of the accumulated gradient that a step keeps, 0 up to 1.
       weight_decay: at least 0.
+
+    Returns:
+      (optimizer, schedule: step to learning rate).
+
+    Raises:
+      UserError: a value is out of range.
     """
+    schedule = stepwise(learning_rates=learning_rates, boundaries=boundaries)
     if not 0 <= momentum < 1:
         raise UserError(f"optimizer.momentum must be at least 0 and below 1, found {momentum}")
     if weight_decay < 0:
         raise UserError(f"optimizer.weight_decay must be at least 0, found {weight_decay}")
-    return optax.chain(optax.add_decayed_weights(weight_decay, mask=kernels), optax.sgd(schedule, momentum=momentum))
+    if name == "sgd":
+        rule = optax.sgd(schedule, momentum=momentum)
+    elif name == "adam":
+        rule = optax.adam(schedule, b1=momentum)
+    else:
+        raise UserError(f"optimizer.name must be 'sgd' or 'adam', found {name!r}")
+    return optax.chain(optax.add_decayed_weights(weight_decay, mask=kernels), rule), schedule
 
 
 def kernels(params):

@@ -1,0 +1,71 @@
+"""A dataset of small videos for tests, and what its pixels are by OpenCV."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from i3d_jax.data.dataset import Dataset, Split, open_dataset, write_description
+from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.data.records import ShardIndex, ShardWriter, StoredVideo, encode, index_path, shard_name
+
+HEIGHT, WIDTH = 18, 21
+LABELS = ("left", "right", "up")
+
+
+@functools.cache
+def jpegs(video: int, frames: int) -> tuple[bytes, ...]:
+    """Frames of coloured blotches, no two alike."""
+    random = np.random.default_rng([video, frames])
+    blotches = random.integers(0, 256, (frames, 6, 6, 3), np.uint8)
+    pictures = [cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for picture in blotches]
+    return tuple(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes() for picture in pictures)
+
+
+@functools.cache
+def pixels(video: int, frames: int) -> np.ndarray:
+    """The same frames as OpenCV decodes them, uint8 [frames, HEIGHT, WIDTH, 3], RGB."""
+    decoded = [cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) for jpeg in jpegs(video, frames)]
+    return np.stack(decoded)[..., ::-1]
+
+
+def stored_video(video: int, frames: int) -> StoredVideo:
+    return StoredVideo(
+        name=f"video{video}",
+        data_path=f"folder/video{video}.mp4",
+        label=LABELS[video % 3],
+        label_index=video % 3,
+        start_microseconds=1_000_000,
+        end_microseconds=1_000_000 + 40_000 * frames,
+        frame_rate=25.0,
+        height=HEIGHT,
+        width=WIDTH,
+        frames=jpegs(video, frames),
+        timestamps=tuple(range(0, 40_000 * frames, 40_000)),
+    )
+
+
+def write_dataset(directory: Path, lengths: Sequence[int], *, shards: int = 2, split: str = "train") -> Dataset:
+    """Writes video0, video1, … of `lengths` frames, in this order from the first shard to the last."""
+    directory.mkdir(exist_ok=True)
+    for shard, numbers in enumerate(np.array_split(np.arange(len(lengths)), shards)):
+        videos = [stored_video(int(number), lengths[number]) for number in numbers]
+        with ShardWriter(directory / shard_name(split, shard, shards)) as writer:
+            for video in videos:
+                writer.write(encode(video))
+        index = ShardIndex(
+            fingerprint="test",
+            names=tuple(video.name for video in videos),
+            frames=tuple(len(video.frames) for video in videos),
+            lengths=tuple(writer.lengths),
+            skipped=(),
+        )
+        index.write(index_path(directory, split, shard, shards))
+    size = Split(videos=len(lengths), frames=sum(lengths), shards=shards, skipped=0)
+    preprocessing = Preprocessing(short_side=HEIGHT)
+    write_description(directory, name="small", labels=LABELS, splits={split: size}, preprocessing=preprocessing)
+    return open_dataset(directory)

@@ -1,0 +1,100 @@
+"""The direction of imports: the core never reaches for files, TensorFlow or video libraries."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "i3d_jax"
+
+# Each part of the package imports only from its own group or an earlier one.
+GROUPS = (
+    ("errors", "files", "models", "inflation", "flow", "clips"),
+    ("training", "checkpoint", "evaluation"),
+    ("data", "ingest", "importers", "report"),
+    # Commands and what they share.
+    ("config", "experiment", "main", "prepare", "predict"),
+)
+# What the groups may import from outside, each with the groups before it.
+STANDARD = sys.stdlib_module_names
+OUTSIDE = (
+    {"numpy", "jax", "flax"},
+    {"optax", "orbax", "chex"},
+    {"tensorflow", "google_crc32c", "av", "cv2", "tqdm", "tensorboard", "ml_collections"},
+    {"absl"},
+)
+
+
+def part(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            if node.module == "i3d_jax":
+                yield from (f"i3d_jax.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items()}
+MODULES.pop("i3d_jax")
+
+
+def group(name: str) -> int:
+    found = [number for number, parts in enumerate(GROUPS) if name in parts]
+    assert found, f"{name} stands in no group of tests/test_imports.py"
+    return found[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_to_earlier_groups(module):
+    own = group(part(module))
+    allowed = set().union(*OUTSIDE[: own + 1])
+    for name in imports(MODULES[module]):
+        top = name.split(".")[0]
+        if top == "i3d_jax":
+            if name != "i3d_jax":
+                assert group(part(name)) <= own, f"{module} imports {name}"
+        else:
+            assert top in STANDARD or top in allowed, f"{module} imports {name}"
+
+
+CORE = ["models", "training", "checkpoint", "evaluation", "clips"]
+
+
+def test_the_core_imports_without_tensorflow_and_video_libraries():
+    names = [name for name in MODULES if part(name) in CORE] + ["i3d_jax.data.synthetic", "i3d_jax.data.preprocessing"]
+    assert len(names) > 15
+    program = (
+        "import importlib, sys\n"
+        "for name in ('tensorflow', 'tensorboard', 'av', 'cv2', 'google_crc32c', 'tqdm'): sys.modules[name] = None\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
+
+
+@pytest.mark.parametrize("command", ["main", "prepare", "predict"])
+def test_help_costs_no_tensorflow(command):
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['i3d_jax.{command}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('i3d_jax.{command}', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0, end.code\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "example" in done.stdout

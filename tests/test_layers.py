@@ -1,0 +1,107 @@
+"""The layers against XLA's native operations and against tables by hand."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from i3d_jax.models import layers
+
+# (frames, height, width, channels, features, window, strides): stem-like, pointwise, deep and thin ones, odd and even.
+CONVOLUTIONS = [
+    (9, 21, 24, 3, 8, (7, 7, 7), (2, 2, 2)),
+    (8, 16, 15, 3, 8, (7, 7, 7), (2, 2, 2)),
+    (3, 5, 4, 8, 6, (1, 1, 1), (1, 1, 1)),
+    (4, 6, 5, 5, 7, (3, 3, 3), (1, 1, 1)),
+    (3, 7, 6, 24, 4, (3, 3, 3), (1, 1, 1)),
+    (5, 8, 9, 30, 4, (3, 3, 3), (2, 2, 2)),
+    (1, 8, 9, 30, 4, (1, 3, 3), (1, 2, 2)),
+    (4, 5, 5, 6, 3, (1, 1, 1), (2, 2, 2)),
+    (6, 4, 4, 6, 3, (3, 1, 1), (1, 1, 1)),
+]
+
+
+def native(inputs, kernel, strides):
+    return lax.conv_general_dilated(inputs, kernel, strides, "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("jit", [True, False])
+def test_convolution_and_its_gradients_are_the_native_ones(case, jit):
+    frames, height, width, channels, features, window, strides = case
+    keys = jax.random.split(jax.random.key(0), 3)
+    inputs = jax.random.normal(keys[0], (2, frames, height, width, channels))
+    kernel = jax.random.normal(keys[1], (*window, channels, features))
+    padding = layers.same_padding(inputs.shape[1:4], window, strides)
+
+    def ours(inputs, kernel):
+        return layers.convolution(inputs, kernel, strides, padding)
+
+    def theirs(inputs, kernel):
+        return native(inputs, kernel, strides)
+
+    expected, pull_expected = jax.vjp(theirs, inputs, kernel)
+    gradient = jax.random.normal(keys[2], expected.shape)
+    outputs, pull = jax.vjp(jax.jit(ours) if jit else ours, inputs, kernel)
+    for found, wanted in zip((outputs, *pull(gradient)), (expected, *pull_expected(gradient)), strict=True):
+        assert jnp.abs(found - wanted).max() <= 1e-5 * jnp.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "pads"),
+    [
+        # TensorFlow's rule, from the release: a 7-wide stride-2 window pads 2 and 3 on even sizes, 3 and 3 on odd ones.
+        (224, 7, 2, (2, 3)),
+        (225, 7, 2, (3, 3)),
+        (112, 3, 2, (0, 1)),
+        (57, 3, 2, (1, 1)),
+        (28, 3, 1, (1, 1)),
+        (7, 2, 2, (0, 1)),
+        (8, 2, 2, (0, 0)),
+        (5, 1, 2, (0, 0)),
+    ],
+)
+def test_same_padding_is_tensorflows(size, window, stride, pads):
+    assert layers.same_padding([size], [window], [stride]) == (pads,)
+
+
+@pytest.mark.parametrize("window", [(1, 3, 3), (3, 3, 3), (2, 2, 2)])
+@pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 8, 3), (1, 4, 6, 5, 2)])
+def test_max_pool_and_its_gradient_are_the_native_ones_without_ties(window, strides, shape):
+    # Every value occurs once; all are negative, so that a padding of zero would show.
+    values = -1.0 - np.random.default_rng(0).permutation(int(np.prod(shape))).reshape(shape).astype(np.float32)
+
+    def theirs(inputs):
+        return lax.reduce_window(inputs, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), "SAME")
+
+    expected, pull_expected = jax.vjp(theirs, values)
+    outputs, pull = jax.vjp(lambda inputs: layers.max_pool(inputs, window, strides), values)
+    chex.assert_trees_all_equal(outputs, expected)
+    gradient = jnp.asarray(np.random.default_rng(1).integers(-9, 9, expected.shape), jnp.float32)
+    chex.assert_trees_all_equal(pull(gradient), pull_expected(gradient))
+
+
+def test_tied_maxima_share_the_gradient():
+    inputs = jnp.ones((1, 1, 1, 2, 1))
+    gradient = jax.grad(lambda inputs: layers.max_pool(inputs, (1, 1, 2), (1, 1, 2)).sum())(inputs)
+    chex.assert_trees_all_equal(gradient.ravel(), jnp.array([0.5, 0.5]))
+
+
+def test_average_pool_by_hand():
+    inputs = jnp.arange(12.0).reshape(1, 3, 2, 2, 1)
+    outputs = layers.average_pool(inputs, (2, 2, 2))
+    chex.assert_trees_all_close(outputs, jnp.array([3.5, 7.5]).reshape(1, 2, 1, 1, 1))
+
+
+def test_release_initializer():
+    kernel = layers.release_initializer(jax.random.key(0), (3, 3, 3, 16, 256))
+    deviation = 1 / np.sqrt(27 * 16)
+    assert jnp.abs(kernel).max() <= 2 * deviation + 1e-7
+    # A normal distribution cut off at two deviations has 0.8796 of the deviation.
+    np.testing.assert_allclose(kernel.std(), 0.8796 * deviation, rtol=0.01)
+    assert abs(float(kernel.mean())) < 0.01 * deviation
