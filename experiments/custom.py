@@ -17,11 +17,13 @@ def get_config(variant: str = "full") -> ConfigDict:
     """Returns the recipe for `variant`: "full" or "small"."""
     config = base.get_config()
     config.log_every = 10
+    # From scratch and in so few steps SGD does not get over the large gradients of its beginning.
+    config.optimizer.name = "adam"
     if variant == "full":
         config.total_steps = 5_000
         config.batch_size = 32
         config.model.batch_norm_decay = 0.99
-        config.optimizer.learning_rates = (0.02, 0.002)
+        config.optimizer.learning_rates = (0.001, 0.0001)
         config.optimizer.boundaries = (4_000,)
         config.evaluation.every = 500
         config.checkpoints.every = 250
@@ -33,10 +35,11 @@ def get_config(variant: str = "full") -> ConfigDict:
         config.model.batch_norm_decay = 0.9
         config.data.frames = 16
         config.data.crop = 112
-        config.optimizer.learning_rates = (0.02, 0.002)
+        config.optimizer.learning_rates = (0.001, 0.0001)
         config.optimizer.boundaries = (250,)
         config.evaluation.every = 100
         config.evaluation.frames = 64
+        config.evaluation.windows = 4
         config.checkpoints.every = 100
     else:
         raise UserError(f"experiments/custom.py has the variants full and small, found {variant!r}")

@@ -1,7 +1,7 @@
 """Checkpoint directories: `model.json` beside an Orbax tree; saving, restoring, and fitting variables to a model.
 
     DIR/model.json   what the model is, how its pixels are prepared, where its weights come from
-    DIR/tree/        Orbax: `variables` {"params", "batch_stats"} and, in training, `training` (optimizer, step, position)
+    DIR/tree/        Orbax: `variables` {"params", "batch_stats"}; in training `training` too (optimizer, step, clips)
 
 The tree appears by one rename, after model.json: a directory with both is whole.
 """
@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 
 from i3d_jax import models
 from i3d_jax.errors import UserError
+from i3d_jax.files import written_whole
 from i3d_jax.training.state import TrainState
 
 FORMAT_VERSION = 1
@@ -59,9 +60,8 @@ class Description:
     def write(self, directory: Path) -> None:
         """Writes `model.json` into a directory, whole or not at all."""
         text = json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False)
-        temporary = directory / f".model.json.tmp-{os.getpid()}"
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, directory / "model.json")
+        with written_whole(directory / "model.json") as file:
+            file.write(text.encode() + b"\n")
 
     @classmethod
     def read(cls, directory: Path) -> Description:
@@ -153,7 +153,10 @@ def _restore(directory: Path, item: str):
     path = directory / "tree" / item
     try:
         with ocp.StandardCheckpointer() as reader:
-            shapes = reader.metadata(path).item_metadata.tree
+            shapes = reader.metadata(path).item_metadata
+            if shapes is None:
+                raise ValueError("its list of arrays is missing or damaged")
+            shapes = shapes.tree
             return reader.restore(path, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes))
     except (ValueError, OSError, KeyError) as error:
         raise UserError(f"the checkpoint {directory} cannot be read: {_one_line(error)}") from error

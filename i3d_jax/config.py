@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from i3d_jax.errors import UserError
+from i3d_jax.files import written_whole
 
 # Keys that say how long and how often, not what is computed: a run may go on with others.
 _FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.")
@@ -111,9 +111,8 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
 def keep(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Writes `config.json` into the workdir, which is made if missing."""
     workdir.mkdir(parents=True, exist_ok=True)
-    temporary = workdir / f".config.json.tmp-{os.getpid()}"
-    temporary.write_text(config.to_json(indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, workdir / "config.json")
+    with written_whole(workdir / "config.json") as file:
+        file.write(config.to_json(indent=2).encode() + b"\n")
 
 
 def recipe_name(recipe: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 
 class UserError(ValueError):
-    """Something that the user can put right: its text is one sentence that says what was expected, what was found and where."""
+    """Something that the user can put right: one sentence that says what was expected, what was found and where."""
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -38,7 +38,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Says whether an exception, or the one that caused it, is a disk without room (as Python, TensorFlow or Orbax tell it)."""
+    """Says whether an exception, or one that caused it, is a disk without room, as Python or Orbax tells it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
-from i3d_jax import checkpoint, models
+from i3d_jax import checkpoint
 from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.pipeline import Batches, BatchOptions, evaluation_batches, training_batches
 from i3d_jax.data.preprocessing import refuse_mismatch

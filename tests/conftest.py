@@ -14,7 +14,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def real_videos() -> Path:
-    """The folder of real clips that stands beside a developer's checkout; tests that need it skip where it is absent."""
+    """The real clips that stand beside a developer's checkout; tests that need them skip where they are absent."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "videos"
     if not folder.is_dir():
         pytest.skip("the real clips are not on this machine")

@@ -1,6 +1,6 @@
 import pytest
 
-from i3d_jax.data.files import written_whole
+from i3d_jax.files import written_whole
 
 
 def test_a_file_appears_only_when_whole(tmp_path):

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from i3d_jax.data.files import written_whole
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.data.records import shard_name
 from i3d_jax.errors import UserError
+from i3d_jax.files import written_whole
 
 FORMAT_VERSION = 1
 DESCRIPTION = "dataset.json"

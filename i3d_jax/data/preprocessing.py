@@ -46,7 +46,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], *, where: str) -> Preprocessing:
-        """Reads the fields from a JSON object that may hold others too; a missing one is a `UserError` naming `where`."""
+        """Reads the fields from a JSON object, which may hold others; a `UserError` says what is missing `where`."""
         names = [field.name for field in dataclasses.fields(cls)]
         missing = [name for name in names if name not in fields]
         if missing:

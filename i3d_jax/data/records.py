@@ -16,7 +16,7 @@ from pathlib import Path
 import google_crc32c
 
 from i3d_jax.data import cpu_tensorflow
-from i3d_jax.data.files import written_whole
+from i3d_jax.files import written_whole
 
 NAME = "example/id"
 DATA_PATH = "clip/data_path"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from i3d_jax.errors import UserError
+from i3d_jax.files import written_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +29,8 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Writes an .npz file with `video`, `label` and `logits`, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez(file, video=self.video, label=self.label, logits=self.logits)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written_whole(path) as file:
+            np.savez(file, video=self.video, label=self.label, logits=self.logits)
 
 
 def predict(
@@ -47,11 +44,17 @@ def predict(
       score_batch: batch -> logits float32 [at least B, classes]; rows beyond the batch's B are padding.
       batches: with "video" str [B], "label" int [B] and "mask" bool [B] beside the clips; masked rows are left out.
       num_classes: columns of the logits.
+
+    Raises:
+      UserError: scores are not finite.
     """
     videos, labels, logits = [], [], [np.zeros((0, num_classes), np.float32)]
     for batch in batches:
         mask = np.asarray(batch["mask"], bool)
         scores = np.asarray(score_batch(batch))[: len(mask)]
+        if not np.isfinite(scores[mask]).all():
+            video = batch["video"][mask][~np.isfinite(scores[mask]).all(1)][0]
+            raise UserError(f"the network's scores of the video {video} are not finite numbers")
         videos.extend(np.asarray(batch["video"])[mask])
         labels.extend(np.asarray(batch["label"])[mask])
         logits.append(scores[mask].astype(np.float32))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from i3d_jax.errors import UserError
+from i3d_jax.files import written_whole
 
 
 def read(path: Path) -> dict[str, dict[str, float]]:
@@ -23,6 +23,5 @@ def read(path: Path) -> dict[str, dict[str, float]]:
 def record(path: Path, split: str, figures: Mapping[str, float]) -> None:
     """Sets the figures of one split and leaves the others; the file is written whole or not at all."""
     results = {**read(path), split: dict(figures)}
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(path) as file:
+        file.write(json.dumps(results, indent=2).encode() + b"\n")

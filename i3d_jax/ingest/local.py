@@ -16,10 +16,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from i3d_jax.data.dataset import Split, write_description
-from i3d_jax.data.files import written_whole
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.data.records import ShardIndex, ShardWriter, StoredVideo, encode
 from i3d_jax.errors import UserError
+from i3d_jax.files import written_whole
 from i3d_jax.ingest import output
 from i3d_jax.ingest.annotations import Clip
 from i3d_jax.ingest.plan import Shard, plan

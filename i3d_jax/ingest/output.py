@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION
-from i3d_jax.data.files import written_whole
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import UserError
+from i3d_jax.files import written_whole
 from i3d_jax.ingest.plan import Shard
 
 # Stands in the folder from a run's first write until its `dataset.json` does: the mark of a killed run.

@@ -78,7 +78,7 @@ class I3D(nn.Module):
         return logits, endpoints
 
     def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
-        """The training loss of each clip, float32 [B]: the cross-entropy of its logits [B, classes] and label int [B]."""
+        """The training loss of each clip, float32 [B]: the cross-entropy of logits [B, classes] and labels int [B]."""
         del endpoints
         scores = jax.nn.log_softmax(logits)
         return -jnp.take_along_axis(scores, labels[:, None], axis=-1)[:, 0]

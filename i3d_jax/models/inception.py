@@ -1,4 +1,4 @@
-"""Inception-v1's table of layers, as I3D uses it, and the block with four branches (paper, figure 3; release, `i3d.py`)."""
+"""Inception-v1's layers, as I3D uses them, and its block of four branches (paper, figure 3; release, `i3d.py`)."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 Arrays are NDHWC: [batch, time, height, width, channels]. Padding is TensorFlow's SAME (an odd pixel goes after).
 
-How an operation is lowered is chosen per platform here and nowhere else. On TPUs and GPUs it is XLA's native 3D operation.
-On CPUs XLA's 3D convolution is several times slower than the machine's matrix product, so there the taps along time
-become channels of one 2D convolution, pointwise convolutions and weight gradients become matrix products, and max-pools
-become maxima of shifted slices. Both give the same numbers up to the order of summation.
+How an operation is lowered is chosen per platform here and nowhere else. On TPUs and GPUs it is XLA's native 3D
+operation. On CPUs XLA's 3D convolution is several times slower than the machine's matrix product, so there the taps
+along time become channels of one 2D convolution, pointwise convolutions and weight gradients become matrix products,
+and max-pools become maxima of shifted slices. Both give the same numbers up to the order of summation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 BATCH_NORM_EPSILON = 1e-3
-# Below this many channels in all taps of a row, a product per tap is too thin for the matrix units: 2D convolution wins.
+# With fewer channels in all taps along time, a product per tap is too thin, and a 2D convolution is faster.
 THIN_CHANNELS = 64
 
 _NDHWC = ("NDHWC", "DHWIO", "NDHWC")
@@ -211,7 +211,7 @@ def average_pool(inputs: jax.Array, window: Three) -> jax.Array:
 
 
 def release_initializer(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-    """The release's initial kernels: normal, cut off at two deviations, with deviation 1 / sqrt(fan in) before the cut."""
+    """The release's initial kernels: normal, of deviation 1 / sqrt(fan in), cut off at two deviations."""
     fan_in = math.prod(shape[:-1])
     return jax.nn.initializers.truncated_normal(1 / math.sqrt(fan_in))(key, shape, dtype)
 

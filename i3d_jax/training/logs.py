@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from i3d_jax.files import written_whole
 
 
 class MetricsFile:
@@ -26,9 +27,8 @@ class MetricsFile:
                     continue
                 if step <= after_step:
                     kept.append(line + "\n")
-        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, path)
+        with written_whole(path) as file:
+            file.write("".join(kept).encode())
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Appends a line."""

@@ -49,7 +49,7 @@ class Cadence:
         return self.evaluates(step) or step % self.checkpoint_every == 0
 
     def logs(self, step: int) -> bool:
-        """Says whether there is a line after `step`: a checkpoint is one too, so that a resumed run has the same lines."""
+        """Says whether there is a line after `step`; a checkpoint has one, so that a resumed run has the same lines."""
         return self.checkpoints(step) or step % self.log_every == 0
 
 
@@ -143,8 +143,8 @@ class _Stretch:
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(metrics[name][0]):
                 raise NonFinite(
-                    f"the {name.replace('_', ' ')} of step {number} is {float(metrics[name][0])}: training stopped, and the "
-                    "checkpoints before it are kept; a lower learning rate is the usual remedy"
+                    f"the {name.replace('_', ' ')} of step {number} is {float(metrics[name][0])}: training stopped and "
+                    "the checkpoints before it are kept; a lower learning rate is the usual remedy"
                 )
         self._sums = add(self._sums, metrics)
         if self._compiling:

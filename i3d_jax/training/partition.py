@@ -56,7 +56,7 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
 
 
 def compile_training_step(step: Callable, mesh: Mesh) -> Callable:
-    """Compiles (state, batch) -> (state, metrics) for a replicated state, whose memory is used again, and a split batch."""
+    """Compiles (state, batch) -> (state, metrics): a whole state, whose memory is used again, and a split batch."""
     replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(_AXIS))
     return jax.jit(step, in_shardings=(replicated, split), out_shardings=replicated, donate_argnums=0)
 

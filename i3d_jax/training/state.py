@@ -48,5 +48,10 @@ def initial_state(variables: dict[str, Any], optimizer: optax.GradientTransforma
 
 def initial_variables(model: nn.Module, key: jax.Array, inputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
     """Draws a model's variables {"params", "batch_stats"} for inputs of the given shapes."""
-    zeros = {stream: jnp.zeros(shape.shape, shape.dtype) for stream, shape in inputs.items()}
-    return jax.jit(lambda key: model.init(key, zeros))(key)
+    # Random numbers for a hundred arrays run once: on CPUs, optimising that program takes far longer than running it.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+    def draw(key):
+        return model.init(key, {stream: jnp.zeros(shape.shape, shape.dtype) for stream, shape in inputs.items()})
+
+    return jax.jit(draw, compiler_options=options)(key)

@@ -1,0 +1,113 @@
+"""The loop with a stand-in step: what is logged, evaluated and kept, and when."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from i3d_jax.errors import UserError
+from i3d_jax.training.logs import MetricsFile, duration
+from i3d_jax.training.loop import Cadence, NonFinite, train
+from i3d_jax.training.state import TrainState
+
+
+class Kept(list):
+    def save(self, state, metrics):
+        self.append((int(state.step), metrics))
+
+
+def run(*, first=0, losses=None, **cadence):
+    """Trains with losses 1, 2, 3, … (or `losses`) of one clip each; returns what was written and kept."""
+    written, kept = [], Kept()
+    state = TrainState(jnp.int32(first), jnp.int32(first), {}, {}, {})
+
+    def step(state, batch):
+        loss = float(state.step + 1) if losses is None else losses[int(state.step)]
+        sums = {"loss": (np.float32(loss), 1.0), "top1": (1.0, 2.0), "gradient_norm": (np.float32(1), 1.0)}
+        return state.replace(step=state.step + 1, clips=state.clips + batch), sums
+
+    final = train(
+        state,
+        itertools.repeat(1),
+        step=step,
+        cadence=Cadence(**{"total_steps": 10, "log_every": 4, "evaluate_every": 0, "checkpoint_every": 5, **cadence}),
+        learning_rate=lambda step: 0.5 if step < 5 else 0.25,
+        evaluate=lambda state: {"top1": float(state.step)},
+        keeper=kept,
+        write=lambda *line: written.append(line),
+    )
+    return final, written, kept
+
+
+def test_lines_hold_the_mean_since_the_one_before():
+    final, written, _ = run()
+    assert int(final.step) == 10
+    assert [(step, values["loss"], values["learning_rate"]) for step, _, values in written] == [
+        (4, 2.5, 0.5),
+        (5, 5.0, 0.5),
+        (8, 7.0, 0.25),
+        (10, 9.5, 0.25),
+    ]
+    assert all(values["top1"] == 0.5 for _, _, values in written)
+
+
+def test_evaluations_are_followed_by_checkpoints():
+    _, _, kept = run(evaluate_every=4)
+    assert kept == [(4, {"top1": 4.0}), (5, None), (8, {"top1": 8.0}), (10, {"top1": 10.0})]
+
+
+def test_a_resumed_run_writes_the_lines_of_the_uninterrupted_one():
+    def lines(written):
+        return [(step, split, values["loss"]) for step, split, values in written if step > 5]
+
+    assert lines(run()[1]) == lines(run(first=5)[1])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(bad):
+    losses = [1.0] * 6 + [bad] * 4
+    with pytest.raises(NonFinite, match="the loss of step 7 is"):
+        run(losses=losses)
+    kept = Kept()
+    with pytest.raises(NonFinite):
+        kept = run(losses=[1.0] * 4 + [bad] * 6)[2]
+    assert kept == []
+
+
+def test_a_finished_run_does_nothing():
+    _, written, kept = run(first=10)
+    assert (written, kept) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"total_steps": 0}, {"log_every": 0}, {"checkpoint_every": 0}, {"evaluate_every": -1}]
+)
+def test_wrong_cadence(wrong):
+    with pytest.raises(UserError, match=f"{next(iter(wrong))} must be at least"):
+        run(**wrong)
+
+
+def test_metrics_of_steps_that_are_taken_again_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path, after_step=0)
+    for step in (10, 20, 30):
+        metrics.write(step, "train", {"loss": float("nan") if step == 20 else 1.5})
+    with open(path, "a") as file:
+        file.write('{"step": 40, "spl')
+    MetricsFile(path, after_step=20).write(30, "test", {"loss": 2.0})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 10, "split": "train", "loss": 1.5},
+        {"step": 20, "split": "train", "loss": None},
+        {"step": 30, "split": "test", "loss": 2.0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (7500, "2 h 05 min"), (270_000, "3 d 03 h")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
