@@ -150,14 +150,15 @@ def load(directory: str | os.PathLike) -> tuple[nn.Module, dict[str, Any], dict[
 
 def _restore(directory: Path, item: str):
     """Reads one tree of a checkpoint as NumPy arrays, whatever devices it was written from."""
-    path = directory / "tree" / item
+    path = directory / "tree"
     try:
-        with ocp.StandardCheckpointer() as reader:
-            shapes = reader.metadata(path).item_metadata
+        handlers = {name: ocp.StandardCheckpointHandler() for name in ("variables", "training")}
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as reader:
+            shapes = reader.metadata(path).item_metadata[item]
             if shapes is None:
                 raise ValueError("its list of arrays is missing or damaged")
-            shapes = shapes.tree
-            return reader.restore(path, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes))
+            target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes.tree)
+            return reader.restore(path, ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))[item]
     except (ValueError, OSError, KeyError) as error:
         raise UserError(f"the checkpoint {directory} cannot be read: {_one_line(error)}") from error
 

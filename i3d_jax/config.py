@@ -58,10 +58,11 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
 
 
 def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
+    arguments = ["main", f"--config={recipe}", *overrides]
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
-        values(["main", f"--config={recipe}", *overrides])
+        values(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise

@@ -1,0 +1,279 @@
+"""The commands as a user meets them: train, be killed, go on, evaluate, predict; and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from i3d_jax import main, predict
+from i3d_jax.data import synthetic
+from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.errors import UserError
+from i3d_jax.ingest.annotations import read
+from i3d_jax.ingest.local import prepare_dataset
+from i3d_jax.ingest.write_video import write_video
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("main")
+
+
+@pytest.fixture(scope="module")
+def dataset(folder):
+    """Sixteen videos to train on and eight to test, of 37 pixels, through the real preparation."""
+    videos = folder / "videos"
+    annotations = synthetic.draw_dataset(videos, synthetic.plan({"train": 2, "test": 1}, seed=1), write_video)
+    prepare_dataset(
+        read("csv", annotations, videos),
+        videos,
+        folder / "dataset",
+        name="small",
+        preprocessing=Preprocessing(short_side=37),
+        processes=1,
+    )
+    return folder / "dataset"
+
+
+def arguments(dataset, workdir, *more):
+    keys = {
+        "data.directory": dataset,
+        "total_steps": STEPS,
+        "batch_size": 4,
+        "log_every": 1,
+        "model.width_multiplier": 0.0625,
+        "data.frames": 9,
+        "data.crop": 32,
+        "optimizer.boundaries": (20,),
+        "checkpoints.every": 4,
+        "evaluation.every": 0,
+        "evaluation.frames": 16,
+        "evaluation.windows": 2,
+    }
+    changes = [f"--config.{key}={value}" for key, value in keys.items()]
+    return ["--config", "experiments/custom.py:small", "--workdir", str(workdir), *changes, *more]
+
+
+@pytest.fixture(scope="module")
+def environment(folder):
+    """One device, and compiled programs kept between the processes of this test."""
+    return {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+
+
+def start(environment, *more, **options):
+    return subprocess.Popen([sys.executable, "-m", *more], cwd=ROOT, env=environment, text=True, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, folder, environment):
+    """The workdir of an uninterrupted run."""
+    process = start(environment, "i3d_jax.main", *arguments(dataset, folder / "whole"), stdout=subprocess.PIPE)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0
+    assert "python -m i3d_jax.predict" in output
+    return folder / "whole"
+
+
+def lines(workdir):
+    timing = ("clips_per_second", "data_wait_share", "seconds_left")
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in timing} for line in found]
+
+
+def tree(workdir):
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        items = {name: ocp.args.StandardRestore() for name in ("variables", "training")}
+        return dict(reader.restore(workdir / "checkpoints" / str(STEPS) / "tree", ocp.args.Composite(**items)).items())
+
+
+def test_killed_at_random_and_started_again_it_ends_as_if_nothing_had_happened(dataset, folder, finished, environment):
+    workdir = folder / "killed"
+    steps = sorted(random.Random(os.urandom(8)).sample(range(2, STEPS - 2), 3))
+    for step in steps:
+        process = start(environment, "i3d_jax.main", *arguments(dataset, workdir), stderr=subprocess.PIPE)
+        for line in process.stderr:
+            if line.startswith("step") and int(line.split()[1].split("/")[0]) >= step:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"the run was over before it was killed at {steps}"
+    assert start(environment, "i3d_jax.main", *arguments(dataset, workdir)).wait(timeout=600) == 0
+    chex.assert_trees_all_equal(tree(workdir), tree(finished))
+    assert lines(workdir) == lines(finished)
+    assert (workdir / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+
+
+def test_a_workdir_holds_what_the_readme_says(finished):
+    names = {entry.name for entry in finished.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "predictions", "results.json"}
+    assert list((finished / "tensorboard").glob("events.*"))
+    stored = np.load(finished / "predictions" / "test.npz")
+    assert stored["logits"].shape == (8, 8)
+    assert stored["logits"].dtype == np.float32
+    results = json.loads((finished / "results.json").read_text())["test"]
+    assert results["videos"] == 8
+    assert results["top1"] == np.mean(stored["logits"].argmax(1) == stored["label"])
+    assert [line["step"] for line in lines(finished)] == [*range(1, STEPS + 1), STEPS]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_evaluation_gives_the_figures_of_training(dataset, finished, tmp_path, batch_size, capsys):
+    """Four devices here, one there; another batch size; the figures are identical."""
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / "results.json").unlink()
+    more = ["--mode", "evaluate", f"--config.evaluation.batch_size={batch_size}"]
+    main.main(arguments(dataset, tmp_path / "copy", *more))
+    assert "test: top-1" in capsys.readouterr().out
+    assert json.loads((tmp_path / "copy" / "results.json").read_text()) == json.loads(
+        (finished / "results.json").read_text()
+    )
+
+
+def test_predict_sees_the_pixels_that_evaluation_saw(folder, finished, capsys):
+    stored = np.load(finished / "predictions" / "test.npz")
+    video = folder / "videos" / str(stored["video"][3])
+    assert predict.main([str(video), "--checkpoint", str(finished), "--top_k", "8", "--format", "json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)
+    labels = sorted(synthetic.ACTIONS)
+    logits = {one["label"]: one["logit"] for one in found["predictions"]}
+    np.testing.assert_allclose([logits[label] for label in labels], stored["logits"][3], rtol=1e-5, atol=1e-5)
+    assert [one["logit"] for one in found["predictions"]] == sorted(logits.values(), reverse=True)
+    assert sum(one["probability"] for one in found["predictions"]) == pytest.approx(1)
+
+
+def test_predict_as_text_goes_on_after_a_bad_video(folder, finished, tmp_path, capsys):
+    video = sorted((folder / "videos").glob("*.mp4"))[0]
+    (tmp_path / "bad.mp4").write_bytes(b"not a video")
+    assert predict.main([str(tmp_path / "bad.mp4"), str(video), "--checkpoint", str(finished), "--top_k", "2"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert "bad.mp4 cannot be read" in printed.err
+    assert len(printed.out.splitlines()) == 3
+    assert printed.out.splitlines()[0] == str(video)
+
+
+def test_more_steps_go_on_from_the_last(dataset, finished, tmp_path, capfd):
+    shutil.copytree(finished, tmp_path / "longer")
+    main.main(arguments(dataset, tmp_path / "longer", f"--config.total_steps={STEPS + 1}"))
+    assert f"going on from step {STEPS}" in capfd.readouterr().err
+    assert lines(tmp_path / "longer")[: STEPS + 1] == lines(finished)
+    assert (tmp_path / "longer" / "checkpoints" / str(STEPS + 1)).is_dir()
+
+
+def test_init_from_starts_with_the_other_runs_parameters(dataset, finished, tmp_path):
+    """A run of one step at a rate of next to nothing ends where the other run ended."""
+    more = [f"--config.init_from={finished}", "--config.total_steps=1", "--config.optimizer.learning_rates=(1e-12,)"]
+    main.main(arguments(dataset, tmp_path / "run", *more, "--config.optimizer.boundaries=()"))
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        items = ocp.args.Composite(variables=ocp.args.StandardRestore())
+        found = reader.restore(tmp_path / "run" / "checkpoints" / "1" / "tree", items)["variables"]["params"]
+    chex.assert_trees_all_close(found, tree(finished)["variables"]["params"], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--config.data.cropp=3"], "no key 'data.cropp'; did you mean 'data.crop'?"),
+        (["--config.crop=3"], "no key 'crop'; did you mean 'data.crop'?"),
+        (["--config.data.crop=wide"], "custom.py:small cannot be used with"),
+        (["--workdirectory=x"], "unknown argument '--workdirectory=x'"),
+        (["--config.data.frames=8"], "at least 9 frames, found 8"),
+        (["--config.evaluation.frames=8"], "at least 9 frames, found 8"),
+        (["--config.optimizer.boundaries=(1,2)"], "found 2 and 2"),
+        (["--config.batch_size=6"], "batch_size is 6, which 4 devices do not divide"),
+        (["--config.model.name=i3"], "did you mean 'i3d'"),
+        (["--config.data.directory=nowhere"], "expected at nowhere, found nothing"),
+        (["--config.data.train_split=training"], "training"),
+        (["--config.evaluation.split=validation"], "validation"),
+        (["--config.data.crop=64"], "short side of 37"),
+        (["--config.checkpoints.keep_last=0"], "keep_last must be at least 1"),
+        (["--config.init_from=nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing(dataset, tmp_path, more, words):
+    with pytest.raises(UserError, match=words.replace("(", r"\(").replace("?", r"\?")):
+        main.main(arguments(dataset, tmp_path / "workdir", *more))
+    assert not (tmp_path / "workdir").exists()
+
+
+def test_a_recipe_that_is_not_there_lists_those_that_are():
+    with pytest.raises(UserError, match=r"no recipe experiments/kinetic\.py; there are: .*experiments/kinetics\.py"):
+        main.main(["--config", "experiments/kinetic.py"])
+    with pytest.raises(UserError, match="has the variants full and small, found 'tiny'"):
+        main.main(["--config", "experiments/custom.py:tiny"])
+
+
+def test_a_workdir_of_another_configuration(dataset, finished):
+    before = (finished / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"seed was 0 and is 1; data\.flip was True and is False"):
+        main.main(arguments(dataset, finished, "--config.seed=1", "--config.data.flip=False"))
+    assert (finished / "config.json").read_bytes() == before
+
+
+def describe_otherwise(dataset, target, **changes):
+    shutil.copytree(dataset, target)
+    description = json.loads((target / "dataset.json").read_text())
+    description["preprocessing"].update(changes.pop("preprocessing", {}))
+    (target / "dataset.json").write_text(json.dumps({**description, **changes}))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": [f"label {number}" for number in range(8)]}, "number 0 is 'growing' against 'label 0'"),
+        ({"labels": ["growing"]}, "knows 8 classes, .* has 1"),
+        ({"preprocessing": {"short_side": 40}}, "prepared in another way .* short_side 37 against 40"),
+        ({"preprocessing": {"frame_rate": 24.0}}, "frame_rate 25.0 against 24.0"),
+    ],
+)
+def test_a_checkpoint_refuses_what_it_was_not_trained_on(dataset, finished, tmp_path, changes, words):
+    other = describe_otherwise(dataset, tmp_path / "other", **changes)
+    with pytest.raises(UserError, match=words):
+        main.main(arguments(other, finished, "--mode", "evaluate"))
+
+
+def test_init_from_a_checkpoint_of_other_classes(dataset, finished, tmp_path):
+    other = describe_otherwise(dataset, tmp_path / "other", labels=[*sorted(synthetic.ACTIONS), "jumping"])
+    with pytest.raises(UserError, match=r"num_classes of .* is 8, this run's 9"):
+        main.main(arguments(other, tmp_path / "run", f"--config.init_from={finished}"))
+
+
+def test_exit_codes_and_one_sentence(dataset, tmp_path, environment):
+    for more, code in ((["--config.batch_size=0"], 2), (["--mode", "evaluate"], 2)):
+        process = start(environment, "i3d_jax.main", *arguments(dataset, tmp_path / "x", *more), stderr=subprocess.PIPE)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == code
+        assert errors.startswith("error: ")
+        assert errors.count("\n") == 1
+
+
+def test_a_full_disk_is_one_sentence(dataset, tmp_path, environment):
+    """Flushing a file to the disk fails with the system's error."""
+    program = (
+        "import errno, i3d_jax.files as files, i3d_jax.main as main\n"
+        "from i3d_jax.errors import run\n"
+        "def full(*_): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "files.os.fsync = full\n"
+        "run(main.main)\n"
+    )
+    command = [sys.executable, "-c", program, *arguments(dataset, tmp_path / "x")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the disk is full")
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "x").iterdir()) == []
