@@ -212,10 +212,10 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, description: Description, *, keep_last: int):
-        """Takes over a folder of checkpoints; what a crash left half-written in it is removed.
+        """Names a folder of checkpoints; nothing is written before the `with` block begins.
 
         Args:
-          directory: `WORKDIR/checkpoints`; made if missing.
+          directory: `WORKDIR/checkpoints`.
           description: what every checkpoint's model.json says, besides the step and its metrics.
           keep_last: how many of the newest are kept, at least 1.
         """
@@ -225,13 +225,14 @@ class Checkpoints:
         self._description = description
         self._keep_last = keep_last
         self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+
+    def __enter__(self) -> Checkpoints:
+        """Makes the folder, or takes it over: what a crash left half-written in it is removed."""
         self.directory.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             for entry in self.directory.iterdir():
                 if entry.name.isdigit() and not is_whole(entry):
                     shutil.rmtree(entry)
-
-    def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *exception) -> None:

@@ -88,16 +88,20 @@ def describe(config: ml_collections.ConfigDict, dataset: Dataset) -> checkpoint.
     )
 
 
+def check_clips(config: ml_collections.ConfigDict, model: nn.Module) -> None:
+    """Raises the model's `UserError` for clips that it cannot take, in training or in evaluation."""
+    for frames in (config.data.frames, config.evaluation.frames):
+        jax.eval_shape(model.init, jax.random.key(config.seed), _clip(config, model, frames))
+
+
 def draw_variables(config: ml_collections.ConfigDict, model: nn.Module) -> dict[str, Any]:
-    """Draws the model's initial variables; clips that the model cannot take, in training or evaluation, are refused."""
+    """Draws the model's initial variables."""
+    return initial_variables(model, jax.random.key(config.seed), _clip(config, model, config.data.frames))
 
-    def clip(frames):
-        shape = (1, frames, config.data.crop, config.data.crop, 3)
-        return {model.stream: jax.ShapeDtypeStruct(shape, jnp.float32)}
 
-    key = jax.random.key(config.seed)
-    jax.eval_shape(model.init, key, clip(config.evaluation.frames))
-    return initial_variables(model, key, clip(config.data.frames))
+def _clip(config: ml_collections.ConfigDict, model: nn.Module, frames: int) -> dict[str, jax.ShapeDtypeStruct]:
+    shape = (1, frames, config.data.crop, config.data.crop, 3)
+    return {model.stream: jax.ShapeDtypeStruct(shape, jnp.float32)}
 
 
 def initial_from(directory: str, description: checkpoint.Description, variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,16 +58,16 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     dataset = experiment.open_data(config, workdir)
     description = experiment.describe(config, dataset)
     model = description.create_model()
-    variables = experiment.draw_variables(config, model)
+    experiment.check_clips(config, model)
     evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
     experiment.clips_to_train_on(config, dataset, first_clip=0)
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last)
+    variables = experiment.draw_variables(config, model)
     if config.init_from is not None:
         variables = experiment.initial_from(config.init_from, description, variables)
 
     configuration.keep(config, workdir)
-    with checkpoint.Checkpoints(
-        workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last
-    ) as checkpoints:
+    with checkpoints:
         # Resume, then another run's parameters, then scratch.
         state = partition.replicate(initial_state(variables, optimizer), mesh)
         if steps := checkpoints.steps():

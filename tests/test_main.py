@@ -166,18 +166,22 @@ def test_predict_as_text_goes_on_after_a_bad_video(folder, finished, tmp_path, c
     assert printed.out.splitlines()[0] == str(video)
 
 
-def test_more_steps_go_on_from_the_last(dataset, finished, tmp_path, capfd):
+def test_more_steps_go_on_from_the_last(dataset, finished, tmp_path, environment):
     shutil.copytree(finished, tmp_path / "longer")
-    main.main(arguments(dataset, tmp_path / "longer", f"--config.total_steps={STEPS + 1}"))
-    assert f"going on from step {STEPS}" in capfd.readouterr().err
+    command = arguments(dataset, tmp_path / "longer", f"--config.total_steps={STEPS + 1}")
+    process = start(environment, "i3d_jax.main", *command, stderr=subprocess.PIPE)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert f"going on from step {STEPS}" in errors
     assert lines(tmp_path / "longer")[: STEPS + 1] == lines(finished)
     assert (tmp_path / "longer" / "checkpoints" / str(STEPS + 1)).is_dir()
 
 
-def test_init_from_starts_with_the_other_runs_parameters(dataset, finished, tmp_path):
+def test_init_from_starts_with_the_other_runs_parameters(dataset, finished, tmp_path, environment):
     """A run of one step at a rate of next to nothing ends where the other run ended."""
-    more = [f"--config.init_from={finished}", "--config.total_steps=1", "--config.optimizer.learning_rates=(1e-12,)"]
-    main.main(arguments(dataset, tmp_path / "run", *more, "--config.optimizer.boundaries=()"))
+    rates = "--config.optimizer.learning_rates=(1e-12,1e-12)"
+    more = [f"--config.init_from={finished}", "--config.total_steps=1", rates]
+    assert start(environment, "i3d_jax.main", *arguments(dataset, tmp_path / "run", *more)).wait(timeout=300) == 0
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
         items = ocp.args.Composite(variables=ocp.args.StandardRestore())
         found = reader.restore(tmp_path / "run" / "checkpoints" / "1" / "tree", items)["variables"]["params"]
@@ -193,7 +197,7 @@ def test_init_from_starts_with_the_other_runs_parameters(dataset, finished, tmp_
         (["--workdirectory=x"], "unknown argument '--workdirectory=x'"),
         (["--config.data.frames=8"], "at least 9 frames, found 8"),
         (["--config.evaluation.frames=8"], "at least 9 frames, found 8"),
-        (["--config.optimizer.boundaries=(1,2)"], "found 2 and 2"),
+        (["--config.optimizer.learning_rates=(0.1,)"], "found 1 and 1"),
         (["--config.batch_size=6"], "batch_size is 6, which 4 devices do not divide"),
         (["--config.model.name=i3"], "did you mean 'i3d'"),
         (["--config.data.directory=nowhere"], "expected at nowhere, found nothing"),

@@ -51,7 +51,10 @@ class Preprocessing:
         missing = [name for name in names if name not in fields]
         if missing:
             raise UserError(f"{where}: 'preprocessing' lacks {', '.join(missing)}")
-        return cls(**{name: fields[name] for name in names})
+        try:
+            return cls(**{name: fields[name] for name in names})
+        except TypeError as error:
+            raise UserError(f"{where}: 'preprocessing' holds a value of another kind than expected: {error}") from error
 
 
 def refuse_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any], *, expected_by: str, found_in: str) -> None:
