@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 EXTRAS = {
-    # Reading and writing TFRecord datasets. On x86-64 Linux the CPU build: half the size, and the accelerator stays JAX's.
+    # Reading and writing TFRecord datasets. On x86-64 Linux the CPU build: half the size, the accelerator stays JAX's.
     "data": [
         "tensorflow-cpu>=2.21; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "tensorflow>=2.21; platform_system != 'Linux' or platform_machine != 'x86_64'",
@@ -24,7 +24,7 @@ EXTRAS = {
     "torch": ["torch>=2.13", "safetensors>=0.8"],
     "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.15"],
 }
-# What runs on a CPU. PyTorch stays out: its default wheels bring gigabytes of CUDA, and nothing but its weights needs it.
+# What runs on a CPU. PyTorch stays out: its usual wheels bring gigabytes of CUDA, and only its weights need it.
 EXTRAS["all"] = EXTRAS["data"] + EXTRAS["prepare"] + EXTRAS["report"]
 
 setup(
