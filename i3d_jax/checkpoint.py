@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -228,6 +229,9 @@ class Checkpoints:
 
     def __enter__(self) -> Checkpoints:
         """Makes the folder, or takes it over: what a crash left half-written in it is removed."""
+        # Orbax raises the failure of a write; it and asyncio would print a traceback for every array besides.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.directory.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             for entry in self.directory.iterdir():

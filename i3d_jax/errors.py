@@ -28,7 +28,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         code = 130
     except Exception as error:
         if is_full_disk(error):
-            print(f"error: the disk is full: {error}", file=sys.stderr)
+            # A library may tell of every array that it could not write.
+            print(f"error: the disk is full: {' '.join(str(error).split())[:300]}", file=sys.stderr)
             code = 2
         else:
             traceback.print_exc()
