@@ -20,9 +20,9 @@ class Kept(list):
         self.append((int(state.step), metrics))
 
 
-def run(*, first=0, losses=None, **cadence):
+def run(*, first=0, losses=None, kept=None, **cadence):
     """Trains with losses 1, 2, 3, … (or `losses`) of one clip each; returns what was written and kept."""
-    written, kept = [], Kept()
+    written, kept = [], Kept() if kept is None else kept
     state = TrainState(jnp.int32(first), jnp.int32(first), {}, {}, {})
 
     def step(state, batch):
@@ -72,10 +72,11 @@ def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(bad):
     losses = [1.0] * 6 + [bad] * 4
     with pytest.raises(NonFinite, match="the loss of step 7 is"):
         run(losses=losses)
-    kept = Kept()
-    with pytest.raises(NonFinite):
-        kept = run(losses=[1.0] * 4 + [bad] * 6)[2]
-    assert kept == []
+    for finite_steps, kept_steps in ((4, []), (5, [5]), (8, [5])):
+        kept = Kept()
+        with pytest.raises(NonFinite):
+            run(losses=[1.0] * finite_steps + [bad] * 6, kept=kept)
+        assert [step for step, _ in kept] == kept_steps
 
 
 def test_a_finished_run_does_nothing():
