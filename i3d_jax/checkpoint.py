@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -27,6 +26,7 @@ import orbax.checkpoint as ocp
 from i3d_jax import models
 from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
+from i3d_jax.models.network import Network
 from i3d_jax.training.state import TrainState
 
 FORMAT_VERSION = 1
@@ -54,7 +54,7 @@ class Description:
     preprocessing: Mapping[str, Any]
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def create_model(self) -> nn.Module:
+    def create_model(self) -> Network:
         """Makes the model that it describes."""
         return models.create(self.model, self.num_classes, **self.options)
 
@@ -129,7 +129,7 @@ def save(directory: str | os.PathLike, description: Description, variables: Mapp
         writer.save(directory / "tree", ocp.args.Composite(variables=ocp.args.StandardSave(dict(variables))))
 
 
-def load(directory: str | os.PathLike) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+def load(directory: str | os.PathLike) -> tuple[Network, dict[str, Any], dict[str, Any]]:
     """Reads a checkpoint.
 
     Args:
@@ -145,7 +145,7 @@ def load(directory: str | os.PathLike) -> tuple[nn.Module, dict[str, Any], dict[
     description = Description.read(directory)
     model = description.create_model()
     stored = _restore(directory, "variables")
-    variables = fit(stored, _template(model), source=str(directory), target=f"the model {description.model!r}")
+    variables = fit(stored, models.template(model), source=str(directory), target=f"the model {description.model!r}")
     return model, variables, json.loads((directory / "model.json").read_text(encoding="utf-8"))
 
 
@@ -166,14 +166,6 @@ def _restore(directory: Path, item: str):
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def _template(model: nn.Module):
-    """The shapes of a model's variables, which depend on no particular size of clip."""
-    clip = {"rgb": jax.ShapeDtypeStruct((1, 16, 64, 64, 3), jnp.float32)}
-    if getattr(model, "stream", "rgb") == "flow":
-        clip = {"flow": jax.ShapeDtypeStruct((1, 16, 64, 64, 2), jnp.float32)}
-    return jax.eval_shape(model.init, jax.random.key(0), clip)
 
 
 def fit(variables: Mapping[str, Any], template: Mapping[str, Any], *, source: str, target: str) -> dict[str, Any]:

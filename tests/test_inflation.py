@@ -67,7 +67,7 @@ def test_a_boring_video_gives_the_images_activations(window, jit):
 @pytest.mark.parametrize(
     ("images", "videos", "words"),
     [
-        ({"a": (3, 3, 2, 4)}, {"a": (3, 3, 3, 2, 5)}, r"a is \[3, 3, 2, 4\] in the image network, \[3, 3, 3, 2, 5\]"),
+        ({"a": (3, 3, 2, 4)}, {"a": (3, 3, 3, 2, 5)}, r"a is \[3, 3, 2, 4\] in the image network, a \[3, 3, 3, 2, 5\]"),
         ({"a": (4,), "b": (4,)}, {"a": (4,)}, "only the image network has b"),
         ({"a": (4,)}, {"a": (4,), "c": (4,)}, "only the video network has c"),
     ],

@@ -4,22 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from typing import Any
 
-import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from i3d_jax.errors import UserError
-from i3d_jax.models.i3d import I3D
+from i3d_jax.models.c3d import C3D
+from i3d_jax.models.conv_lstm import ConvLSTM
+from i3d_jax.models.fused import Fused
+from i3d_jax.models.i3d import I3D, TwoStreamI3D
+from i3d_jax.models.inception_v1 import InceptionV1
+from i3d_jax.models.layers import SPATIAL_PADDINGS, TEMPORAL_PADDINGS
+from i3d_jax.models.network import CHANNELS, Network
+from i3d_jax.models.two_stream import TwoStream
 
-_MODELS = {"i3d": I3D}
+# As the paper's figure 2 orders them, behind the network of images that they begin with.
+MODELS: dict[str, type[Network]] = {
+    "inception_v1": InceptionV1,
+    "conv_lstm": ConvLSTM,
+    "c3d": C3D,
+    "two_stream": TwoStream,
+    "fused": Fused,
+    "i3d": I3D,
+    "two_stream_i3d": TwoStreamI3D,
+}
+# What an option that is a word may be.
+_CHOICES = {
+    "stream": tuple(CHANNELS),
+    "temporal_padding": TEMPORAL_PADDINGS,
+    "stem_padding": SPATIAL_PADDINGS,
+}
 _DTYPES = ("float32", "bfloat16")
 
 
-def create(name: str, num_classes: int = 400, **options) -> nn.Module:
+def create(name: str, num_classes: int = 400, **options) -> Network:
     """Makes a model; no parameters yet.
 
     Args:
-      name: the architecture: "i3d".
+      name: the architecture: "inception_v1" (images), "conv_lstm", "c3d", "two_stream", "fused", "i3d" or
+        "two_stream_i3d".
       num_classes: class scores it gives, at least 1.
       **options: attributes of the architecture's class, such as `dropout_rate`, `width_multiplier` and `dtype`
         ("float32" or "bfloat16").
@@ -31,9 +55,9 @@ def create(name: str, num_classes: int = 400, **options) -> nn.Module:
     Raises:
       UserError: an unknown name or option (the nearest right one is named), or a value out of range.
     """
-    if name not in _MODELS:
-        raise UserError(f"there is no model {name!r}{nearest(name, _MODELS)}; the models are {', '.join(_MODELS)}")
-    model = _MODELS[name]
+    if name not in MODELS:
+        raise UserError(f"there is no model {name!r}{nearest(name, MODELS)}; the models are {', '.join(MODELS)}")
+    model = MODELS[name]
     known = [field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name", "num_classes")]
     for option in options:
         if option not in known:
@@ -46,12 +70,26 @@ def create(name: str, num_classes: int = 400, **options) -> nn.Module:
         raise UserError(f"the dropout rate must be at least 0 and below 1, found {options['dropout_rate']}")
     if not 0 < options.get("width_multiplier", 1) <= 8:
         raise UserError(f"the width multiplier must be above 0 and at most 8, found {options['width_multiplier']}")
+    for option in ("frame_size", "statistics_steps"):
+        if options.get(option, 1) < 1:
+            raise UserError(f"the model's {option} must be at least 1, found {options[option]}")
+    for option, choices in _CHOICES.items():
+        if option in options and options[option] not in choices:
+            raise UserError(f"the model's {option} must be one of {', '.join(choices)}, found {options[option]!r}")
     if "dtype" in options:
         dtype = jnp.dtype(options["dtype"]).name if options["dtype"] != "" else ""
         if dtype not in _DTYPES:
             raise UserError(f"the dtype must be one of {', '.join(_DTYPES)}, found {options['dtype']!r}")
         options["dtype"] = jnp.dtype(dtype)
     return model(num_classes=num_classes, **options)
+
+
+def template(model: Network) -> dict[str, Any]:
+    """The shapes of a model's variables {"params", "batch_stats"}, which depend on no particular number of frames."""
+    inputs = {
+        stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in model.example_shapes().items()
+    }
+    return jax.eval_shape(model.init, jax.random.key(0), inputs)
 
 
 def nearest(word: str, known) -> str:

@@ -1,4 +1,7 @@
-"""I3D: Inception-v1 inflated to three dimensions, one stream (paper, section 2.5; release, `i3d.py`)."""
+"""I3D: Inception-v1 inflated to three dimensions, one stream or both (paper, section 2.5; release, `i3d.py`).
+
+The names of a stream's variables are those of the release's checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,42 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from i3d_jax.errors import UserError
 from i3d_jax.models import inception
-from i3d_jax.models.layers import Convolution, ConvolutionUnit, average_pool, max_pool
+from i3d_jax.models.network import Clip, Network, cross_entropy, frames_of, with_predictions
 
-# Fewer frames leave less than the two steps that the last average pool takes; smaller frames leave no pixel.
+# Fewer frames leave less than the two steps that the last average pool takes.
 MINIMUM_FRAMES = 9
-MINIMUM_SIZE = 32
-CHANNELS = {"rgb": 3, "flow": 2}
 
 
-class I3D(nn.Module):
-    """One stream of the Two-Stream I3D; the names of its variables are those of the release's checkpoints.
+class I3D(Network):
+    """One stream of the Two-Stream I3D.
 
     Attributes:
-      num_classes: class scores it gives.
       stream: "rgb" (3 channels) or "flow" (2).
-      dropout_rate: share of the pooled features dropped in training, 0 up to 1.
-      width_multiplier: scales the channels of every layer but the last; 1.0 is the paper's network.
-      batch_norm_decay: how much of the running statistics one training step keeps; the release's is 0.999.
-      dtype: dtype of the computation, float32 or bfloat16; parameters, statistics and logits are float32.
+      temporal_padding: "zeros" (the release) or "replicate", as in `layers.Convolution`.
+      stem_padding: "same" (the release) or "symmetric" in space, as in `layers.Convolution`: for weights that an
+        ImageNet network from PyTorch was inflated to.
     """
 
-    num_classes: int = 400
     stream: str = "rgb"
-    dropout_rate: float = 0.5
-    width_multiplier: float = 1.0
-    batch_norm_decay: float = 0.999
-    dtype: jnp.dtype = jnp.float32
+    temporal_padding: str = "zeros"
+    stem_padding: str = "same"
+
+    image_trunks = ("",)
+    training_clip = Clip(64, 1, 224)
+    test_clip = Clip(250, 1, 224)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The one stream that it sees."""
+        return (self.stream,)
+
+    @property
+    def flow_per_frame(self) -> int:
+        """One field a frame, if it sees flow."""
+        return int(self.stream == "flow")
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -54,55 +63,68 @@ class I3D(nn.Module):
         Raises:
           UserError: the stream is missing, or the clip is too short, too small or has another number of channels.
         """
-        outputs = self._checked(inputs).astype(self.dtype)
-        shared = {"batch_norm_decay": self.batch_norm_decay, "dtype": self.dtype}
-        endpoints = {}
-        for name, layer in inception.TRUNK.items():
-            match layer:
-                case inception.Unit(features, window, strides):
-                    features = inception.scaled(features, self.width_multiplier)
-                    outputs = ConvolutionUnit(features, window, strides, name=name, **shared)(outputs, train)
-                case inception.Pool(window, strides):
-                    outputs = max_pool(outputs, window, strides)
-                case inception.Mixed():
-                    outputs = inception.MixedBlock(layer, self.width_multiplier, name=name, **shared)(outputs, train)
-            endpoints[name] = outputs
-
-        height, width = outputs.shape[2:4]
-        pooled = average_pool(outputs.astype(jnp.float32), (2, min(7, height), min(7, width)))
+        clips = frames_of(inputs, self.stream, model="I3D", minimum_size=inception.MINIMUM_SIZE)
+        if clips.shape[1] < MINIMUM_FRAMES:
+            raise UserError(f"I3D needs clips of at least {MINIMUM_FRAMES} frames, found {clips.shape[1]}")
+        endpoints = inception.trunk(
+            clips.astype(self.dtype),
+            train,
+            unit=self.unit(temporal_padding=self.temporal_padding),
+            width_multiplier=self.width_multiplier,
+            stem_padding=self.stem_padding,
+        )
+        pooled = inception.last_pool(endpoints["Mixed_5c"])
         endpoints["features"] = pooled.mean((2, 3))
-        dropped = nn.Dropout(self.dropout_rate, deterministic=not train)(pooled)
-        logits = _Logits(self.num_classes, name="Logits")(dropped).mean((1, 2, 3))
-        endpoints["Logits"] = logits
-        endpoints["Predictions"] = jax.nn.softmax(logits)
-        return logits, endpoints
-
-    def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
-        """The training loss of each clip, float32 [B]: the cross-entropy of logits [B, classes] and labels int [B]."""
-        del endpoints
-        scores = jax.nn.log_softmax(logits)
-        return -jnp.take_along_axis(scores, labels[:, None], axis=-1)[:, 0]
-
-    def _checked(self, inputs):
-        if self.stream not in inputs:
-            raise UserError(f"I3D expects the stream {self.stream!r}, found {', '.join(sorted(inputs)) or 'none'}")
-        clips = inputs[self.stream]
-        if clips.ndim != 5 or clips.shape[-1] != CHANNELS[self.stream]:
-            raise UserError(
-                f"I3D expects {self.stream} of shape [batch, time, height, width, {CHANNELS[self.stream]}], "
-                f"found {list(clips.shape)}"
-            )
-        frames, *size = clips.shape[1:4]
-        if frames < MINIMUM_FRAMES:
-            raise UserError(f"I3D needs clips of at least {MINIMUM_FRAMES} frames, found {frames}")
-        if min(size) < MINIMUM_SIZE:
-            raise UserError(f"I3D needs frames of at least {MINIMUM_SIZE} pixels a side, found {size[1]}x{size[0]}")
-        return clips
+        scores = inception.Classifier(self.num_classes, name="Logits")(self.dropout(pooled, train))
+        return with_predictions(scores.mean((1, 2, 3)), endpoints)
 
 
-class _Logits(nn.Module):
-    num_classes: int
+class TwoStreamI3D(Network):
+    """Both streams of I3D side by side; its logits are the sum of theirs, as in the release's `evaluate_sample.py`.
+
+    The paper trains the streams apart. Here the loss is the sum of the streams' own, which has the same gradients.
+
+    Attributes:
+      temporal_padding, stem_padding: as in `I3D`.
+    """
+
+    temporal_padding: str = "zeros"
+    stem_padding: str = "same"
+
+    streams = ("rgb", "flow")
+    flow_per_frame = 1
+    image_trunks = ("RGB", "Flow")
+    training_clip = I3D.training_clip
+    test_clip = I3D.test_clip
 
     @nn.compact
-    def __call__(self, pooled):
-        return Convolution(self.num_classes, (1, 1, 1), use_bias=True, name="Conv3d_0c_1x1")(pooled)
+    def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Scores clips.
+
+        Args:
+          inputs: "rgb" float [B, T, H, W, 3] and "flow" float [B, T', H, W, 2], as `I3D` takes them.
+          train: as in `I3D`.
+
+        Returns:
+          Logits, float32 [B, num_classes], and the endpoints of the streams under "RGB/…" and "Flow/…", with "Logits"
+          and "Predictions" of the sum.
+
+        Raises:
+          UserError: as in `I3D`.
+        """
+        options = {
+            **self.shared_options(),
+            "temporal_padding": self.temporal_padding,
+            "stem_padding": self.stem_padding,
+        }
+        total, endpoints = 0, {}
+        for stream, name in zip(self.streams, self.image_trunks, strict=True):
+            logits, own = I3D(stream=stream, name=name, **options)(inputs, train)
+            total = total + logits
+            endpoints |= {f"{name}/{endpoint}": value for endpoint, value in own.items()}
+        return with_predictions(total, endpoints)
+
+    def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
+        """The sum of the two streams' cross-entropies, float32 [B]."""
+        del logits
+        return sum(cross_entropy(endpoints[f"{name}/Logits"], labels) for name in self.image_trunks)

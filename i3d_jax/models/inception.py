@@ -1,29 +1,33 @@
-"""Inception-v1's layers, as I3D uses them, and its block of four branches (paper, figure 3; release, `i3d.py`)."""
+"""Inception-v1's layers in one table, for images and, inflated, for videos (paper, figure 3; release, `i3d.py`)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from i3d_jax.models.layers import ConvolutionUnit, Three, max_pool
+from i3d_jax.models.layers import Convolution, ConvolutionUnit, Sizes, average_pool, max_pool
+
+# Smaller frames leave no pixel.
+MINIMUM_SIZE = 32
 
 
 class Unit(NamedTuple):
-    """A convolution unit of the trunk."""
+    """A convolution unit of the trunk; sizes are along time, height and width."""
 
     features: int
-    window: Three
-    strides: Three
+    window: Sizes
+    strides: Sizes
 
 
 class Pool(NamedTuple):
-    """A max-pool of the trunk."""
+    """A max-pool of the trunk; sizes are along time, height and width."""
 
-    window: Three
-    strides: Three
+    window: Sizes
+    strides: Sizes
 
 
 class Mixed(NamedTuple):
@@ -35,7 +39,7 @@ class Mixed(NamedTuple):
     branch_3: int
 
 
-# The trunk in order, by endpoint name, at width 1.
+# The trunk in order, by the endpoint's name in I3D, at width 1.
 TRUNK: dict[str, Unit | Pool | Mixed] = {
     "Conv3d_1a_7x7": Unit(64, (7, 7, 7), (2, 2, 2)),
     "MaxPool3d_2a_3x3": Pool((1, 3, 3), (1, 2, 2)),
@@ -55,8 +59,8 @@ TRUNK: dict[str, Unit | Pool | Mixed] = {
     "Mixed_5c": Mixed(384, (192, 384), (48, 128), 128),
 }
 
-# The release names this one unit 0a where its siblings are 0b; its checkpoints do too.
-_ODD_NAMES = {("Mixed_5b", "Branch_2"): "Conv3d_0a_3x3"}
+# The release and TF-Slim name this one unit 0a where its siblings are 0b; their checkpoints do too.
+_ODD_NAMES = {("Mixed_5b", "Branch_2"): "0a_3x3"}
 
 
 def scaled(features: int, width_multiplier: float) -> int:
@@ -64,22 +68,83 @@ def scaled(features: int, width_multiplier: float) -> int:
     return max(1, round(features * width_multiplier))
 
 
+def image_name(name: str) -> str:
+    """TF-Slim's name of a layer of I3D: that of "Conv3d_1a_7x7" is "Conv2d_1a_7x7", of "MaxPool3d_…" "MaxPool_…"."""
+    return name.replace("Conv3d", "Conv2d").replace("MaxPool3d", "MaxPool")
+
+
+def trunk(
+    inputs: jax.Array,
+    train: bool,
+    *,
+    unit: Callable[..., ConvolutionUnit],
+    width_multiplier: float,
+    stem_padding: str = "same",
+) -> dict[str, jax.Array]:
+    """Runs Inception-v1 up to its last block; to be called in a module's `__call__`, whose variables its layers become.
+
+    Args:
+      inputs: float [B, T, H, W, C], or [B, H, W, C] for the network of images, whose windows lack the axis of time and
+        whose names are TF-Slim's.
+      train: whether batch normalisation uses the batch's statistics.
+      unit: makes a unit from (features, window, strides, name=…).
+      width_multiplier: scales the channels of every layer.
+      stem_padding: how the first convolution pads in space, "same" or "symmetric" (`layers.Convolution`).
+
+    Returns:
+      The output of every layer of the table by its name, in order.
+    """
+    dimensions = inputs.ndim - 2
+    endpoints = {}
+    outputs = inputs
+    for name, layer in TRUNK.items():
+        name = name if dimensions == 3 else image_name(name)
+        match layer:
+            case Unit(features, window, strides):
+                padding = {"spatial_padding": stem_padding} if not endpoints else {}
+                features = scaled(features, width_multiplier)
+                outputs = unit(features, window[-dimensions:], strides[-dimensions:], name=name, **padding)(
+                    outputs, train
+                )
+            case Pool(window, strides):
+                outputs = max_pool(outputs, window[-dimensions:], strides[-dimensions:])
+            case Mixed():
+                outputs = MixedBlock(layer, width_multiplier, unit, name=name)(outputs, train)
+        endpoints[name] = outputs
+    return endpoints
+
+
+class ImageTrunk(nn.Module):
+    """The trunk for images as a part of a larger network.
+
+    Attributes:
+      unit, width_multiplier: as in `trunk`.
+    """
+
+    unit: Callable[..., ConvolutionUnit]
+    width_multiplier: float
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Maps float [B, H, W, C] to the endpoints of `trunk`."""
+        return trunk(images, train, unit=self.unit, width_multiplier=self.width_multiplier)
+
+
 class MixedBlock(nn.Module):
     """Four branches side by side, concatenated along channels: 1x1x1; 1x1x1 then 3x3x3, twice; max-pool then 1x1x1.
 
     Attributes:
       widths: channels of the branches at width 1.
-      width_multiplier, batch_norm_decay, dtype: as in `I3D`.
+      width_multiplier, unit: as in `trunk`.
     """
 
     widths: Mixed
-    width_multiplier: float = 1.0
-    batch_norm_decay: float = 0.999
-    dtype: jnp.dtype = jnp.float32
+    width_multiplier: float
+    unit: Callable[..., ConvolutionUnit]
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps float [B, T, H, W, C] to [B, T, H, W, sum of the branches' channels]."""
+        """Maps float [B, ..., C] to [B, ..., sum of the branches' channels]."""
         branches = (
             (self.widths.branch_0,),
             self.widths.branch_1,
@@ -89,12 +154,10 @@ class MixedBlock(nn.Module):
         return jnp.concatenate(
             [
                 _Branch(
-                    features=features,
+                    features=tuple(scaled(width, self.width_multiplier) for width in features),
                     pool=number == 3,
-                    last_name=_ODD_NAMES.get((self.name, f"Branch_{number}"), "Conv3d_0b_3x3"),
-                    width_multiplier=self.width_multiplier,
-                    batch_norm_decay=self.batch_norm_decay,
-                    dtype=self.dtype,
+                    last_name=_ODD_NAMES.get((self.name, f"Branch_{number}"), "0b_3x3"),
+                    unit=self.unit,
                     name=f"Branch_{number}",
                 )(inputs, train)
                 for number, features in enumerate(branches)
@@ -107,22 +170,52 @@ class _Branch(nn.Module):
     features: tuple[int, ...]
     pool: bool
     last_name: str
-    width_multiplier: float
-    batch_norm_decay: float
-    dtype: jnp.dtype
+    unit: Callable[..., ConvolutionUnit]
 
     @nn.compact
     def __call__(self, inputs, train):
+        dimensions = inputs.ndim - 2
+        ones, threes = (1,) * dimensions, (3,) * dimensions
+
         def unit(features, window, name):
-            features = scaled(features, self.width_multiplier)
-            return ConvolutionUnit(
-                features, window, batch_norm_decay=self.batch_norm_decay, dtype=self.dtype, name=name
-            )
+            return self.unit(features, window, name=f"Conv{dimensions}d_{name}")
 
         if self.pool:
-            inputs = max_pool(inputs, (3, 3, 3), (1, 1, 1))
-            return unit(self.features[0], (1, 1, 1), "Conv3d_0b_1x1")(inputs, train)
-        outputs = unit(self.features[0], (1, 1, 1), "Conv3d_0a_1x1")(inputs, train)
+            return unit(self.features[0], ones, "0b_1x1")(max_pool(inputs, threes, ones), train)
+        outputs = unit(self.features[0], ones, "0a_1x1")(inputs, train)
         if len(self.features) == 2:
-            outputs = unit(self.features[1], (3, 3, 3), self.last_name)(outputs, train)
+            outputs = unit(self.features[1], threes, self.last_name)(outputs, train)
         return outputs
+
+
+def last_pool(outputs: jax.Array) -> jax.Array:
+    """The average pool after the last block, 7x7 and over two steps of time for videos, at stride 1 without padding.
+
+    At frames below 224 pixels it covers what is left of the grid, at larger ones it slides.
+
+    Args:
+      outputs: float [B, T, H, W, C] or [B, H, W, C].
+
+    Returns:
+      float32 of the same rank.
+    """
+    height, width = outputs.shape[-3:-1]
+    window = (2, min(7, height), min(7, width))
+    return average_pool(outputs.astype(jnp.float32), window[-(outputs.ndim - 2) :])
+
+
+class Classifier(nn.Module):
+    """The last layer of Inception: a 1x1 (or 1x1x1) convolution with a bias and nothing after it, under its old name.
+
+    Attributes:
+      num_classes: class scores it gives.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, pooled: jax.Array) -> jax.Array:
+        """Maps float32 [B, ..., C] to scores float32 [B, ..., num_classes]."""
+        dimensions = pooled.ndim - 2
+        name = f"Conv{dimensions}d_0c_1x1"
+        return Convolution(self.num_classes, (1,) * dimensions, use_bias=True, name=name)(pooled)

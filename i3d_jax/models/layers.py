@@ -1,6 +1,7 @@
-"""Convolution, pooling and the convolution unit that every network here is built of.
+"""Convolution, pooling and the units that every network here is built of, for videos and for images.
 
-Arrays are NDHWC: [batch, time, height, width, channels]. Padding is TensorFlow's SAME (an odd pixel goes after).
+Videos are NDHWC: [batch, time, height, width, channels]; images are NHWC. Below, "..." stands for the axes between the
+batch and the channels. Padding is TensorFlow's SAME (an odd pixel goes after), unless said otherwise.
 
 How an operation is lowered is chosen per platform here and nowhere else. On TPUs and GPUs it is XLA's native 3D
 operation. On CPUs XLA's 3D convolution is several times slower than the machine's matrix product, so there the taps
@@ -23,11 +24,15 @@ BATCH_NORM_EPSILON = 1e-3
 # With fewer channels in all taps along time, a product per tap is too thin, and a 2D convolution is faster.
 THIN_CHANNELS = 64
 
-_NDHWC = ("NDHWC", "DHWIO", "NDHWC")
-_NHWC = ("NHWC", "HWIO", "NHWC")
+# By the rank of the input.
+_DIMENSION_NUMBERS = {5: ("NDHWC", "DHWIO", "NDHWC"), 4: ("NHWC", "HWIO", "NHWC")}
 
-Three = tuple[int, int, int]
+# One number for each axis between batch and channels: three for videos (time first), two for images.
+Sizes = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
+
+TEMPORAL_PADDINGS = ("zeros", "replicate")
+SPATIAL_PADDINGS = ("same", "symmetric")
 
 
 def same_padding(sizes: Sequence[int], window: Sequence[int], strides: Sequence[int]) -> Pads:
@@ -39,17 +44,17 @@ def same_padding(sizes: Sequence[int], window: Sequence[int], strides: Sequence[
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolution(inputs: jax.Array, kernel: jax.Array, strides: Three, padding: Pads) -> jax.Array:
-    """3D convolution (cross-correlation).
+def convolution(inputs: jax.Array, kernel: jax.Array, strides: Sizes, padding: Pads) -> jax.Array:
+    """Convolution (cross-correlation) of videos or images.
 
     Args:
-      inputs: float [B, T, H, W, C].
-      kernel: float [t, h, w, C, features], of the inputs' dtype.
-      strides: along time, height, width.
-      padding: zeros (before, after) along time, height, width.
+      inputs: float [B, ..., C].
+      kernel: float [..., C, features], of the inputs' rank and dtype.
+      strides: along time (of videos), height, width.
+      padding: zeros (before, after) along the same axes.
 
     Returns:
-      float [B, T', H', W', features].
+      float [B, ..., features].
     """
     return lax.platform_dependent(
         inputs,
@@ -78,7 +83,8 @@ convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
 def _native_convolution(inputs, kernel, *, strides, padding):
-    return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=_NDHWC)
+    numbers = _DIMENSION_NUMBERS[inputs.ndim]
+    return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=numbers)
 
 
 def _native_gradients(inputs, kernel, gradient, *, strides, padding):
@@ -88,6 +94,9 @@ def _native_gradients(inputs, kernel, gradient, *, strides, padding):
 
 def _folded_convolution(inputs, kernel, *, strides, padding):
     """The same convolution as one over images whose channels hold all taps along time."""
+    if inputs.ndim == 4:
+        video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}
+        return _folded_convolution(inputs[:, None], kernel[None], **video)[:, 0]
     taps, *window, channels, features = kernel.shape
     if kernel.shape[:3] == (1, 1, 1) and strides == (1, 1, 1) and not any(map(sum, padding)):
         return (inputs.reshape(-1, channels) @ kernel.reshape(channels, features)).reshape(*inputs.shape[:-1], features)
@@ -98,11 +107,15 @@ def _folded_convolution(inputs, kernel, *, strides, padding):
     folded = jnp.concatenate(shifted, axis=-1)
     images = folded.reshape(-1, *folded.shape[2:])
     kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(*window, taps * channels, features)
-    outputs = lax.conv_general_dilated(images, kernel, strides[1:], padding[1:], dimension_numbers=_NHWC)
+    outputs = _native_convolution(images, kernel, strides=strides[1:], padding=padding[1:])
     return outputs.reshape(-1, steps, *outputs.shape[1:])
 
 
 def _folded_gradients(inputs, kernel, gradient, *, strides, padding):
+    if inputs.ndim == 4:
+        video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}
+        gradients = _folded_gradients(inputs[:, None], kernel[None], gradient[:, None], **video)
+        return gradients[0][:, 0], gradients[1][0]
     return (
         _folded_input_gradient(inputs, kernel, gradient, strides, padding),
         _folded_kernel_gradient(inputs, kernel, gradient, strides, padding),
@@ -146,13 +159,13 @@ def _positions(window):
 # --- pooling ----------------------------------------------------------------------------------------------------------
 
 
-def max_pool(inputs: jax.Array, window: Three, strides: Three) -> jax.Array:
-    """Max-pooling with SAME padding: float [B, T, H, W, C] to [B, ceil(T / stride), ...].
+def max_pool(inputs: jax.Array, window: Sizes, strides: Sizes) -> jax.Array:
+    """Max-pooling with SAME padding: float [B, ..., C] to the same with each size divided by its stride, rounded up.
 
     Where several inputs of a window are the largest, the native operation hands the gradient to the first of them and
     the CPU's divides it among them.
     """
-    padding = same_padding(inputs.shape[1:4], window, strides)
+    padding = same_padding(inputs.shape[1:-1], window, strides)
     return _max_pool(inputs, window, strides, padding)
 
 
@@ -201,10 +214,10 @@ def _sliced_max_pool(inputs, *, window, strides, padding):
     return inputs
 
 
-def average_pool(inputs: jax.Array, window: Three) -> jax.Array:
-    """Average-pooling at stride 1 without padding: float [B, T, H, W, C] to [B, T - t + 1, H - h + 1, W - w + 1, C]."""
-    sums = lax.reduce_window(inputs, 0.0, lax.add, (1, *window, 1), (1, 1, 1, 1, 1), "VALID")
-    return sums / math.prod(window)
+def average_pool(inputs: jax.Array, window: Sizes) -> jax.Array:
+    """Average-pooling at stride 1 without padding: float [B, ..., C] to the same with sizes of size - window + 1."""
+    ones = (1,) * inputs.ndim
+    return lax.reduce_window(inputs, 0.0, lax.add, (1, *window, 1), ones, "VALID") / math.prod(window)
 
 
 # --- modules ----------------------------------------------------------------------------------------------------------
@@ -217,60 +230,97 @@ def release_initializer(key: jax.Array, shape: Sequence[int], dtype=jnp.float32)
 
 
 class Convolution(nn.Module):
-    """A 3D convolution with SAME padding; parameters `kernel` [t, h, w, C, features] and, if asked for, `bias`.
+    """A convolution of videos or images; parameters `kernel` [..., C, features] and, if asked for, `bias` [features].
 
     Attributes:
       features: channels of the output.
-      window: taps along time, height, width.
-      strides: along time, height, width.
+      window: taps along time (of videos), height, width.
+      strides: along the same axes; None for 1.
       use_bias: whether a bias is added.
+      temporal_padding: what stands before the first frame and after the last: "zeros" (the release) or "replicate" (the
+        nearest frame, again and again), with which a video that repeats one image has no borders in time.
+      spatial_padding: "same" (TensorFlow's) or "symmetric", half of the window on every side (PyTorch's).
       dtype: dtype of the computation; parameters are float32.
     """
 
     features: int
-    window: Three
-    strides: Three = (1, 1, 1)
+    window: Sizes
+    strides: Sizes | None = None
     use_bias: bool = False
+    temporal_padding: str = "zeros"
+    spatial_padding: str = "same"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Convolves float [B, T, H, W, C] to `dtype` [B, T', H', W', features]."""
+        """Convolves float [B, ..., C] to `dtype` [B, ..., features]."""
         kernel = self.param("kernel", release_initializer, (*self.window, inputs.shape[-1], self.features), jnp.float32)
-        padding = same_padding(inputs.shape[1:4], self.window, self.strides)
-        outputs = convolution(inputs.astype(self.dtype), kernel.astype(self.dtype), self.strides, padding)
+        strides = self.strides or (1,) * len(self.window)
+        padding = same_padding(inputs.shape[1:-1], self.window, strides)
+        if self.spatial_padding == "symmetric":
+            padding = (*padding[:-2], *((taps // 2, taps // 2) for taps in self.window[-2:]))
+        if self.temporal_padding == "replicate" and len(self.window) == 3:
+            inputs = jnp.pad(inputs, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)), mode="edge")
+            padding = ((0, 0), *padding[1:])
+        outputs = convolution(inputs.astype(self.dtype), kernel.astype(self.dtype), strides, padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             outputs = outputs + bias.astype(self.dtype)
         return outputs
 
 
+def batch_normalised_relu(inputs: jax.Array, train: bool, *, decay: float, dtype: jnp.dtype) -> jax.Array:
+    """Batch normalisation with an offset and no gain, then ReLU: what follows every layer but the last.
+
+    To be called in a module's `__call__`: its variables stand in that module under `batch_norm`.
+
+    Args:
+      inputs: float [..., C].
+      train: whether the statistics are the batch's, over all axes but C, or the running ones.
+      decay: how much of the running statistics one training step keeps, 0 to 1.
+      dtype: dtype of the output; the statistics are float32.
+    """
+    normalised = nn.BatchNorm(
+        use_running_average=not train,
+        momentum=decay,
+        epsilon=BATCH_NORM_EPSILON,
+        use_scale=False,
+        # The mean of squares less the square of the mean loses digits, and the gradients with them.
+        use_fast_variance=False,
+        dtype=dtype,
+        name="batch_norm",
+    )(inputs)
+    return nn.relu(normalised)
+
+
 class ConvolutionUnit(nn.Module):
-    """Convolution, batch normalisation (an offset, no gain) and ReLU: the release's `Unit3D`.
+    """Convolution, batch normalisation (an offset, no gain) and ReLU: the release's `Unit3D`, for images too.
+
+    The variables stand under `conv_3d` (of images `conv_2d`) and `batch_norm`.
 
     Attributes:
-      features, window, strides, dtype: as in `Convolution`.
+      features, window, strides, temporal_padding, spatial_padding, dtype: as in `Convolution`.
       batch_norm_decay: how much of the running statistics one training step keeps, 0 to 1.
     """
 
     features: int
-    window: Three = (1, 1, 1)
-    strides: Three = (1, 1, 1)
+    window: Sizes
+    strides: Sizes | None = None
+    temporal_padding: str = "zeros"
+    spatial_padding: str = "same"
     batch_norm_decay: float = 0.999
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps float [B, T, H, W, C] to `dtype` [B, T', H', W', features], with the batch's statistics if `train`."""
-        outputs = Convolution(self.features, self.window, self.strides, dtype=self.dtype, name="conv_3d")(inputs)
-        outputs = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.batch_norm_decay,
-            epsilon=BATCH_NORM_EPSILON,
-            use_scale=False,
-            # The mean of squares less the square of the mean loses digits, and the gradients with them.
-            use_fast_variance=False,
+        """Maps float [B, ..., C] to `dtype` [B, ..., features], with the batch's statistics if `train`."""
+        outputs = Convolution(
+            self.features,
+            self.window,
+            self.strides,
+            temporal_padding=self.temporal_padding,
+            spatial_padding=self.spatial_padding,
             dtype=self.dtype,
-            name="batch_norm",
-        )(outputs)
-        return nn.relu(outputs)
+            name=f"conv_{len(self.window)}d",
+        )(inputs)
+        return batch_normalised_relu(outputs, train, decay=self.batch_norm_decay, dtype=self.dtype)

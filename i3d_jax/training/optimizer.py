@@ -73,5 +73,5 @@ def make_optimizer(
 
 
 def kernels(params):
-    """Marks the kernels of a parameter pytree: the same tree with True at every leaf named "kernel", else False."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    """Marks the kernels of a parameter pytree: True at leaves named "kernel" or "…_kernel", else False."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.endswith("kernel"), params)

@@ -1,0 +1,161 @@
+"""What the architectures have in common: their options, their loss, and what they are given to see."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from i3d_jax.errors import UserError
+from i3d_jax.models.layers import ConvolutionUnit
+
+CHANNELS = {"rgb": 3, "flow": 2}
+# Fields of flow around one frame that the networks of images see at a time (paper, section 2.4).
+FLOW_STACK = 10
+
+
+class Clip(NamedTuple):
+    """A clip as the paper's Table 1 counts it.
+
+    Attributes:
+      frames: RGB frames, or steps of flow where there are none.
+      stride: frames of the video from one of them to the next.
+      size: pixels of a side.
+    """
+
+    frames: int
+    stride: int
+    size: int
+
+
+class Network(nn.Module):
+    """An architecture; `model.apply(variables, inputs, train)` gives (logits float32 [B, num_classes], endpoints).
+
+    Attributes:
+      num_classes: class scores it gives.
+      dropout_rate: share of the features before the classifier that training drops, 0 up to 1.
+      width_multiplier: scales the channels of every layer but the last; 1.0 is the paper's network.
+      batch_norm_decay: how much of the running statistics one training step keeps; the release's is 0.999.
+      dtype: dtype of the computation, float32 or bfloat16; parameters, statistics and logits are float32.
+
+    Class attributes:
+      streams: what it sees, of "rgb" and "flow".
+      flow_per_frame: fields of flow around each frame that it sees; 0 without flow.
+      image_trunks: the scopes that begin as the trunk of an ImageNet network, () for none; "" is the whole.
+      training_clip, test_clip: the paper's Table 1.
+    """
+
+    num_classes: int = 400
+    dropout_rate: float = 0.5
+    width_multiplier: float = 1.0
+    batch_norm_decay: float = 0.999
+    dtype: jnp.dtype = jnp.float32
+
+    streams: ClassVar[tuple[str, ...]]
+    flow_per_frame: ClassVar[int] = 0
+    image_trunks: ClassVar[tuple[str, ...]] = ()
+    training_clip: ClassVar[Clip]
+    test_clip: ClassVar[Clip]
+
+    def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
+        """The training loss of each clip, float32 [B], from an application's logits and endpoints and int [B] labels.
+
+        The cross-entropy of the logits, unless the architecture says otherwise.
+        """
+        del endpoints
+        return cross_entropy(logits, labels)
+
+    def input_shapes(self, frames: int, size: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of its inputs, without the batch's axis, for clips of `frames` frames of `size` pixels a side."""
+        counts = {"rgb": frames, "flow": frames * self.flow_per_frame}
+        return {stream: (counts[stream], size, size, CHANNELS[stream]) for stream in self.streams}
+
+    def example_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the inputs that it was made for, without the batch's axis: a training clip of Table 1."""
+        return self.input_shapes(self.training_clip.frames, self.training_clip.size)
+
+    def shared_options(self) -> dict[str, Any]:
+        """The options that every architecture has, for a network that is made of others."""
+        return {
+            "num_classes": self.num_classes,
+            "dropout_rate": self.dropout_rate,
+            "width_multiplier": self.width_multiplier,
+            "batch_norm_decay": self.batch_norm_decay,
+            "dtype": self.dtype,
+        }
+
+    def unit(self, **options) -> Callable[..., ConvolutionUnit]:
+        """Makes the maker of its convolution units, with its decay and dtype and the options given."""
+        return functools.partial(ConvolutionUnit, batch_norm_decay=self.batch_norm_decay, dtype=self.dtype, **options)
+
+    def dropout(self, inputs: jax.Array, train: bool) -> jax.Array:
+        """Drops its share of the inputs if `train`, with the rng "dropout"."""
+        return nn.Dropout(self.dropout_rate, deterministic=not train)(inputs)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The cross-entropy in nats, float32 [...], of logits [..., classes] and labels int [...]."""
+    scores = jax.nn.log_softmax(logits)
+    return -jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
+
+
+def with_predictions(logits: jax.Array, endpoints: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns (logits, endpoints) with "Logits", the logits, and "Predictions", their softmax, among the endpoints."""
+    return logits, {**endpoints, "Logits": logits, "Predictions": jax.nn.softmax(logits)}
+
+
+def frames_of(inputs: Mapping[str, jax.Array], stream: str, *, model: str, minimum_size: int) -> jax.Array:
+    """Returns a stream's videos, float [B, T, H, W, C], from a model's inputs.
+
+    Raises:
+      UserError: the stream is missing, has another shape, or its frames are smaller than `minimum_size` a side.
+    """
+    if stream not in inputs:
+        raise UserError(f"{model} expects the stream {stream!r}, found {', '.join(sorted(inputs)) or 'none'}")
+    videos = inputs[stream]
+    if videos.ndim != 5 or videos.shape[-1] != CHANNELS[stream]:
+        raise UserError(
+            f"{model} expects {stream} of shape [batch, time, height, width, {CHANNELS[stream]}], "
+            f"found {list(videos.shape)}"
+        )
+    check_size(videos, model=model, minimum_size=minimum_size)
+    return videos
+
+
+def check_size(images: jax.Array, *, model: str, minimum_size: int) -> None:
+    """Raises a `UserError` where frames [..., H, W, C] are smaller than `minimum_size` pixels a side."""
+    height, width = images.shape[-3:-1]
+    if min(height, width) < minimum_size:
+        raise UserError(f"{model} needs frames of at least {minimum_size} pixels a side, found {width}x{height}")
+
+
+def snapshots(
+    inputs: Mapping[str, jax.Array], *, model: str, frames_per_clip: int, minimum_size: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns frames and the flow around each, as the networks of images see them.
+
+    Args:
+      inputs: "rgb" float [B, n, H, W, 3] and "flow" float [B, 10 n, H, W, 2]: ten fields for each frame, in order.
+      model: what to call the network in an error.
+      frames_per_clip: n must be a multiple of it.
+      minimum_size: of frames, in pixels a side.
+
+    Returns:
+      frames float [B, n, H, W, 3]; flow float [B, n, H, W, 20], the channels u, v of the first field, then of the next.
+
+    Raises:
+      UserError: a stream is missing or too small, or the numbers of frames do not go together.
+    """
+    rgb, flow = (frames_of(inputs, stream, model=model, minimum_size=minimum_size) for stream in ("rgb", "flow"))
+    frames, fields = rgb.shape[1], flow.shape[1]
+    if not frames or frames % frames_per_clip:
+        raise UserError(f"{model} needs a number of frames that {frames_per_clip} divides, found {frames}")
+    if fields != FLOW_STACK * frames:
+        raise UserError(f"{model} needs {FLOW_STACK} fields of flow for each frame, found {fields} for {frames}")
+    batch, _, height, width, channels = flow.shape
+    stacks = flow.reshape(batch, frames, FLOW_STACK, height, width, channels).transpose(0, 1, 3, 4, 2, 5)
+    return rgb, stacks.reshape(batch, frames, height, width, FLOW_STACK * channels)
