@@ -20,9 +20,10 @@ EXTRAS = {
     "tpu": ["jax[tpu]>=0.10.2"],
     # TensorBoard events beside metrics.jsonl.
     "report": ["tensorboard>=2.21"],
-    # Reading PyTorch's weights.
+    # Reading and writing PyTorch's weights.
     "torch": ["torch>=2.13", "safetensors>=0.8"],
-    "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.15"],
+    # PyTorch at one version, so that every run of the tests compares with the same one.
+    "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.15", "torch==2.13.0", "safetensors>=0.8"],
 }
 # What runs on a CPU. PyTorch stays out: its usual wheels bring gigabytes of CUDA, and only its weights need it.
 EXTRAS["all"] = EXTRAS["data"] + EXTRAS["prepare"] + EXTRAS["report"]

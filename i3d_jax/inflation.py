@@ -104,6 +104,14 @@ def inflate_trunks(
     return started
 
 
+def with_classifier_of(variables: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the variables `others` with the classifiers (scopes named "Logits") of `variables`."""
+    kept, taken = (flax.traverse_util.flatten_dict(dict(tree)) for tree in (variables, others))
+    merged = {path: leaf for path, leaf in taken.items() if CLASSIFIER not in path}
+    merged |= {path: leaf for path, leaf in kept.items() if CLASSIFIER in path}
+    return flax.traverse_util.unflatten_dict(merged)
+
+
 def _without_classifier(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {name: leaf for name, leaf in tree.items() if name != CLASSIFIER}
 

@@ -18,14 +18,14 @@ GROUPS = (
     ("training", "checkpoint", "evaluation"),
     ("data", "ingest", "importers", "report"),
     # Commands and what they share.
-    ("config", "experiment", "main", "prepare", "predict"),
+    ("config", "experiment", "main", "prepare", "convert", "predict"),
 )
 # What the groups may import from outside, each with the groups before it.
 STANDARD = sys.stdlib_module_names
 OUTSIDE = (
     {"numpy", "jax", "flax"},
     {"optax", "orbax", "chex"},
-    {"tensorflow", "google_crc32c", "av", "cv2", "tqdm", "tensorboard", "ml_collections"},
+    {"tensorflow", "google_crc32c", "av", "cv2", "tqdm", "tensorboard", "ml_collections", "torch", "safetensors"},
     {"absl"},
 )
 
@@ -70,7 +70,8 @@ def test_imports_point_to_earlier_groups(module):
             assert top in STANDARD or top in allowed, f"{module} imports {name}"
 
 
-CORE = ["models", "training", "checkpoint", "evaluation", "clips"]
+ABSENT = ["tensorflow", "tensorboard", "torch", "av", "cv2", "google_crc32c", "tqdm"]
+CORE = ["models", "inflation", "flow", "training", "checkpoint", "evaluation", "clips"]
 
 
 def test_the_core_imports_without_tensorflow_and_video_libraries():
@@ -78,13 +79,13 @@ def test_the_core_imports_without_tensorflow_and_video_libraries():
     assert len(names) > 15
     program = (
         "import importlib, sys\n"
-        "for name in ('tensorflow', 'tensorboard', 'av', 'cv2', 'google_crc32c', 'tqdm'): sys.modules[name] = None\n"
+        f"for name in {ABSENT!r}: sys.modules[name] = None\n"
         f"for name in {names!r}: importlib.import_module(name)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["main", "prepare", "predict"])
+@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict"])
 def test_help_costs_no_tensorflow(command):
     program = (
         "import runpy, sys\n"
@@ -93,7 +94,7 @@ def test_help_costs_no_tensorflow(command):
         f"    runpy.run_module('i3d_jax.{command}', run_name='__main__')\n"
         "except SystemExit as end:\n"
         "    assert end.code == 0, end.code\n"
-        "assert 'tensorflow' not in sys.modules\n"
+        "assert not {'tensorflow', 'torch'} & sys.modules.keys()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import quick_jit
 from jax import lax
 
+from i3d_jax import models
 from i3d_jax.errors import UserError
-from i3d_jax.inflation import inflate
+from i3d_jax.inflation import inflate, inflate_trunks
 from i3d_jax.models import layers
 
 
@@ -81,3 +83,147 @@ def test_what_does_not_fit_is_named(images, videos, words):
 def test_an_unknown_profile_is_named():
     with pytest.raises(UserError, match="found 'median'"):
         inflate({}, {}, profile="median")
+
+
+# --- the boring-video fixed point of the whole network ----------------------------------------------------------------
+
+NARROW = {"num_classes": 4, "width_multiplier": 0.125}
+# What each endpoint adds in time, by hand from the release's table: (window, stride); a block is its widest branch.
+TIME = {
+    "Conv3d_1a_7x7": (7, 2),
+    "MaxPool3d_2a_3x3": (1, 1),
+    "Conv3d_2b_1x1": (1, 1),
+    "Conv3d_2c_3x3": (3, 1),
+    "MaxPool3d_3a_3x3": (1, 1),
+    "Mixed_3b": (3, 1),
+    "Mixed_3c": (3, 1),
+    "MaxPool3d_4a_3x3": (3, 2),
+    "Mixed_4b": (3, 1),
+    "Mixed_4c": (3, 1),
+    "Mixed_4d": (3, 1),
+    "Mixed_4e": (3, 1),
+    "Mixed_4f": (3, 1),
+    "MaxPool3d_5a_2x2": (2, 2),
+    "Mixed_5b": (3, 1),
+    "Mixed_5c": (3, 1),
+}
+
+
+def image_network(stream="rgb", **options):
+    """A narrow Inception-v1 whose offsets and statistics are as random as its kernels."""
+    model = models.create("inception_v1", **NARROW, stream=stream, **options)
+    template, random = models.template(model), np.random.default_rng(5)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            return random.normal(size=leaf.shape, scale=np.sqrt(2 / np.prod(leaf.shape[:-1])))
+        return random.uniform(0.5, 1.5, leaf.shape) if path[-1].key == "var" else random.normal(size=leaf.shape) / 10
+
+    return model, jax.tree_util.tree_map_with_path(lambda *leaf: draw(*leaf).astype(np.float32), template)
+
+
+def image_and_video_endpoints(frames, size, *, stem_padding="same", profile="average", **options):
+    """The endpoints of an image, and those of the inflated network of the video that repeats it, by I3D's names."""
+    network, variables = image_network(stem_padding=stem_padding)
+    image = np.random.default_rng(6).uniform(-1, 1, (1, *size, 3)).astype(np.float32)
+    _, of_image = quick_jit(network.apply)(variables, {"rgb": image})
+    inflated = models.create("i3d", **NARROW, stem_padding=stem_padding, **options)
+    video = {"rgb": np.repeat(image[:, None], frames, axis=1)}
+    video_variables = inflate(variables, models.template(inflated), profile=profile)
+    _, of_video = quick_jit(inflated.apply)(video_variables, video)
+    images = {}
+    for name, value in of_image.items():
+        name = name.replace("MaxPool_", "MaxPool3d_").replace("Conv2d", "Conv3d")
+        # Of every step of the video, but of what has no time: its scores.
+        images[name] = value if name in ("Logits", "Predictions") else value[:, None]
+    assert images.keys() == of_video.keys()
+    return images, of_video
+
+
+def deviation(images, videos):
+    return float(jnp.abs(videos - images).max() / jnp.abs(images).max())
+
+
+@pytest.mark.parametrize(
+    ("frames", "size", "options"),
+    [
+        (16, (64, 48), {}),
+        (17, (33, 57), {}),
+        (10, (32, 32), {"profile": "centre"}),
+        (9, (48, 34), {"stem_padding": "symmetric"}),
+    ],
+)
+def test_every_endpoint_of_a_boring_video_is_the_images(frames, size, options):
+    images, videos = image_and_video_endpoints(frames, size, temporal_padding="replicate", **options)
+    for name, of_image in images.items():
+        assert deviation(of_image, videos[name]) <= 1e-5, name
+
+
+def test_with_zeros_a_boring_video_gives_the_images_activations_away_from_the_ends():
+    frames = 128
+    images, videos = image_and_video_endpoints(frames, (32, 32))
+    # The first and the last frame that each step of the endpoint sees.
+    first = last = np.arange(frames)
+    for name, (window, stride) in TIME.items():
+        steps = -(-len(first) // stride)
+        before = max((steps - 1) * stride + window - len(first), 0) // 2
+        begin = np.arange(steps) * stride - before
+        ends = [
+            np.interp(begin + shift, np.arange(len(edge)), edge, left=-1, right=frames)
+            for edge, shift in ((first, 0), (last, window - 1))
+        ]
+        first, last = ends
+        inside = (first >= 0) & (last <= frames - 1)
+        assert inside.any(), name
+        assert deviation(images[name], videos[name][:, inside]) <= 1e-5, name
+        if window > 1:
+            assert deviation(images[name], videos[name]) > 1e-3, f"{name} has no borders"
+    # At Mixed_5c 99 frames are seen (reference facts).
+    assert last[len(last) // 2] - first[len(first) // 2] == 98
+
+
+@pytest.mark.parametrize(("name", "scopes"), [("two_stream", ("RGB", "Flow")), ("conv_lstm", ("InceptionV1",))])
+def test_trunks_start_from_the_image_network(name, scopes):
+    _, images = image_network()
+    model = models.create(name, **NARROW)
+    fresh = jax.tree.map(lambda leaf: np.full(leaf.shape, 9, np.float32), models.template(model))
+    started = inflate_trunks(images, fresh, model.image_trunks)
+    chex.assert_trees_all_equal_shapes_and_dtypes(started, fresh)
+    assert tuple(model.image_trunks) == scopes
+    for scope in scopes:
+        for collection in ("params", "batch_stats"):
+            trunk, own = started[collection][scope], images[collection]
+            chex.assert_trees_all_equal(trunk["Mixed_4c"], own["Mixed_4c"])
+            chex.assert_trees_all_equal(trunk["Conv2d_1a_7x7"]["batch_norm"], own["Conv2d_1a_7x7"]["batch_norm"])
+        kernel = own = images["params"]["Conv2d_1a_7x7"]["conv_2d"]["kernel"]
+        if scope == "Flow":
+            kernel = np.repeat(own.mean(axis=2, keepdims=True), 20, axis=2)
+        chex.assert_trees_all_close(started["params"][scope]["Conv2d_1a_7x7"]["conv_2d"]["kernel"], kernel, rtol=1e-6)
+        # The classifier of ImageNet's classes stays behind.
+        classifier = started["params"][scope].get("Logits", {})
+        chex.assert_trees_all_equal(classifier, fresh["params"][scope].get("Logits", {}))
+
+
+def test_trunks_of_i3d_start_from_the_image_network():
+    _, images = image_network()
+    model = models.create("i3d", num_classes=7, width_multiplier=0.125, stream="flow")
+    fresh = jax.tree.map(lambda leaf: np.full(leaf.shape, 9, np.float32), models.template(model))
+    started = inflate_trunks(images, fresh, model.image_trunks)
+    chex.assert_trees_all_equal_shapes_and_dtypes(started, fresh)
+    chex.assert_trees_all_equal(started["params"]["Logits"], fresh["params"]["Logits"])
+    kernel = images["params"]["Conv2d_1a_7x7"]["conv_2d"]["kernel"]
+    expected = np.broadcast_to(kernel.mean(axis=2)[None, :, :, None] / 7, (7, 7, 7, 2, 8))
+    chex.assert_trees_all_close(started["params"]["Conv3d_1a_7x7"]["conv_3d"]["kernel"], expected, rtol=1e-5)
+
+
+def test_c3d_has_no_trunk_of_an_image_network():
+    with pytest.raises(UserError, match="trained from scratch"):
+        inflate_trunks({}, {}, models.create("c3d").image_trunks)
+
+
+def test_a_template_with_fewer_layers_is_refused():
+    _, images = image_network()
+    template = models.template(models.create("i3d", **NARROW))
+    del template["params"]["Mixed_5c"]
+    with pytest.raises(UserError, match="only the image network has params/Mixed_5c/Branch_0/Conv2d_0a_1x1"):
+        inflate(images, template)

@@ -23,14 +23,14 @@ from jax import lax
 from i3d_jax.errors import UserError
 from i3d_jax.models import inception
 from i3d_jax.models.layers import BATCH_NORM_EPSILON, release_initializer
-from i3d_jax.models.network import Clip, Network, cross_entropy, frames_of, with_predictions
+from i3d_jax.models.network import Clip, InceptionNetwork, cross_entropy, frames_of, with_predictions
 
 UNITS = 512
 FORGET_BIAS = 1.0
 INITIAL_GAIN = 0.1
 
 
-class ConvLSTM(Network):
+class ConvLSTM(InceptionNetwork):
     """Inception-v1 up to its last average pool, an LSTM of 512 units, a classifier of every step.
 
     Attributes:
@@ -72,7 +72,7 @@ class ConvLSTM(Network):
                 "raise the option statistics_steps"
             )
         frames = clips.reshape(-1, *clips.shape[2:]).astype(self.dtype)
-        trunk = inception.ImageTrunk(self.unit(), self.width_multiplier, name="InceptionV1")
+        trunk = inception.ImageTrunk(self.unit(), self.width_multiplier, self.stem_padding, name="InceptionV1")
         endpoints = {
             f"InceptionV1/{name}": value.reshape(batch, steps, *value.shape[1:])
             for name, value in trunk(frames, train).items()

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 
 from i3d_jax.models import inception
 from i3d_jax.models.layers import max_pool, release_initializer
-from i3d_jax.models.network import FLOW_STACK, Clip, Network, snapshots, with_predictions
+from i3d_jax.models.network import FLOW_STACK, Clip, InceptionNetwork, snapshots, with_predictions
 
 FRAMES = 5
 FUSED_FEATURES = 512
 
 
-class Fused(Network):
+class Fused(InceptionNetwork):
     """Two Inception-v1 up to their last block; over five snapshots, a 3x3x3 convolution, a max-pool, a classifier."""
 
     streams = ("rgb", "flow")
@@ -52,7 +52,7 @@ class Fused(Network):
         batch = frames.shape[0]
         endpoints, grids = {}, []
         for name, images in zip(self.image_trunks, (frames, stacks), strict=True):
-            trunk = inception.ImageTrunk(self.unit(), self.width_multiplier, name=name)
+            trunk = inception.ImageTrunk(self.unit(), self.width_multiplier, self.stem_padding, name=name)
             own = trunk(images.reshape(-1, *images.shape[2:]).astype(self.dtype), train)
             endpoints |= {
                 f"{name}/{key}": value.reshape(*images.shape[:2], *value.shape[1:]) for key, value in own.items()

@@ -12,25 +12,22 @@ import jax
 
 from i3d_jax.errors import UserError
 from i3d_jax.models import inception
-from i3d_jax.models.network import Clip, Network, cross_entropy, frames_of, with_predictions
+from i3d_jax.models.network import Clip, InceptionNetwork, cross_entropy, frames_of, with_predictions
 
 # Fewer frames leave less than the two steps that the last average pool takes.
 MINIMUM_FRAMES = 9
 
 
-class I3D(Network):
+class I3D(InceptionNetwork):
     """One stream of the Two-Stream I3D.
 
     Attributes:
       stream: "rgb" (3 channels) or "flow" (2).
       temporal_padding: "zeros" (the release) or "replicate", as in `layers.Convolution`.
-      stem_padding: "same" (the release) or "symmetric" in space, as in `layers.Convolution`: for weights that an
-        ImageNet network from PyTorch was inflated to.
     """
 
     stream: str = "rgb"
     temporal_padding: str = "zeros"
-    stem_padding: str = "same"
 
     image_trunks = ("",)
     training_clip = Clip(64, 1, 224)
@@ -79,17 +76,16 @@ class I3D(Network):
         return with_predictions(scores.mean((1, 2, 3)), endpoints)
 
 
-class TwoStreamI3D(Network):
+class TwoStreamI3D(InceptionNetwork):
     """Both streams of I3D side by side; its logits are the sum of theirs, as in the release's `evaluate_sample.py`.
 
     The paper trains the streams apart. Here the loss is the sum of the streams' own, which has the same gradients.
 
     Attributes:
-      temporal_padding, stem_padding: as in `I3D`.
+      temporal_padding: as in `I3D`.
     """
 
     temporal_padding: str = "zeros"
-    stem_padding: str = "same"
 
     streams = ("rgb", "flow")
     flow_per_frame = 1
@@ -112,11 +108,7 @@ class TwoStreamI3D(Network):
         Raises:
           UserError: as in `I3D`.
         """
-        options = {
-            **self.shared_options(),
-            "temporal_padding": self.temporal_padding,
-            "stem_padding": self.stem_padding,
-        }
+        options = {**self.shared_options(), "temporal_padding": self.temporal_padding}
         total, endpoints = 0, {}
         for stream, name in zip(self.streams, self.image_trunks, strict=True):
             logits, own = I3D(stream=stream, name=name, **options)(inputs, train)

@@ -79,7 +79,7 @@ def trunk(
     *,
     unit: Callable[..., ConvolutionUnit],
     width_multiplier: float,
-    stem_padding: str = "same",
+    stem_padding: str,
 ) -> dict[str, jax.Array]:
     """Runs Inception-v1 up to its last block; to be called in a module's `__call__`, whose variables its layers become.
 
@@ -118,16 +118,18 @@ class ImageTrunk(nn.Module):
     """The trunk for images as a part of a larger network.
 
     Attributes:
-      unit, width_multiplier: as in `trunk`.
+      unit, width_multiplier, stem_padding: as in `trunk`.
     """
 
     unit: Callable[..., ConvolutionUnit]
     width_multiplier: float
+    stem_padding: str
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
         """Maps float [B, H, W, C] to the endpoints of `trunk`."""
-        return trunk(images, train, unit=self.unit, width_multiplier=self.width_multiplier)
+        options = {"width_multiplier": self.width_multiplier, "stem_padding": self.stem_padding}
+        return trunk(images, train, unit=self.unit, **options)
 
 
 class MixedBlock(nn.Module):

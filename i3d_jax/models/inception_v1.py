@@ -12,19 +12,17 @@ import jax
 
 from i3d_jax.errors import UserError
 from i3d_jax.models import inception
-from i3d_jax.models.network import CHANNELS, FLOW_STACK, Clip, Network, check_size, with_predictions
+from i3d_jax.models.network import CHANNELS, FLOW_STACK, Clip, InceptionNetwork, check_size, with_predictions
 
 
-class InceptionV1(Network):
+class InceptionV1(InceptionNetwork):
     """Inception-v1 over single frames, or over stacks of ten fields of flow.
 
     Attributes:
       stream: "rgb" (3 channels) or "flow" (20: u and v of the first field, then of the next).
-      stem_padding: how the first convolution pads, "same" (TF-Slim) or "symmetric" (PyTorch's GoogLeNet).
     """
 
     stream: str = "rgb"
-    stem_padding: str = "same"
 
     image_trunks = ("",)
     training_clip = Clip(1, 1, 224)

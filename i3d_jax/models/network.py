@@ -97,6 +97,21 @@ class Network(nn.Module):
         return nn.Dropout(self.dropout_rate, deterministic=not train)(inputs)
 
 
+class InceptionNetwork(Network):
+    """An architecture that begins as Inception-v1.
+
+    Attributes:
+      stem_padding: how the first convolution pads in space: "same" (the release, TF-Slim) or "symmetric", as in
+        `layers.Convolution`: for weights that come from PyTorch's GoogLeNet.
+    """
+
+    stem_padding: str = "same"
+
+    def shared_options(self) -> dict[str, Any]:
+        """The options that every architecture of this kind has."""
+        return {**super().shared_options(), "stem_padding": self.stem_padding}
+
+
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """The cross-entropy in nats, float32 [...], of logits [..., classes] and labels int [...]."""
     scores = jax.nn.log_softmax(logits)

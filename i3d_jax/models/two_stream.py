@@ -14,10 +14,10 @@ import jax
 
 from i3d_jax.models import inception
 from i3d_jax.models.inception_v1 import InceptionV1
-from i3d_jax.models.network import FLOW_STACK, Clip, Network, snapshots, with_predictions
+from i3d_jax.models.network import FLOW_STACK, Clip, InceptionNetwork, snapshots, with_predictions
 
 
-class TwoStream(Network):
+class TwoStream(InceptionNetwork):
     """One network of frames and one of stacks of ten fields of flow, trained end to end through their average."""
 
     streams = ("rgb", "flow")

@@ -1,0 +1,121 @@
+"""Reads weights of other programs into a checkpoint, and writes a checkpoint for PyTorch.
+
+Formats:
+  sonnet_i3d         the published TensorFlow checkpoints of I3D: a prefix, a folder or the .index file
+  torch_i3d          the state dict of a PyTorch port of I3D (.pt, .safetensors)
+  slim_inception_v1  TF-Slim's Inception-v1, trained on ImageNet
+  torch_googlenet    torchvision's GoogLeNet, trained on ImageNet
+  native             a checkpoint of ours, to be written for PyTorch by --to
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+
+from i3d_jax import checkpoint, inflation
+from i3d_jax.errors import UserError, run
+from i3d_jax.importers import (
+    boring_video,
+    labels,
+    slim_inception_v1,
+    sonnet_i3d,
+    torch_export,
+    torch_googlenet,
+    torch_i3d,
+)
+
+EXAMPLE = """\
+examples:
+  python -m i3d_jax.convert --source data/checkpoints/rgb_imagenet --format sonnet_i3d --output checkpoints/rgb
+  python -m i3d_jax.convert --source inception_v1.ckpt --format slim_inception_v1 --inflate --output checkpoints/start
+  python -m i3d_jax.convert --source runs/mine --format native --to torch_i3d --output mine.pt
+"""
+IMPORTERS = {
+    "sonnet_i3d": lambda options: sonnet_i3d.read(options.source, stream=options.stream),
+    "torch_i3d": lambda options: torch_i3d.read(options.source, stream=options.stream),
+    "slim_inception_v1": lambda options: slim_inception_v1.read(options.source, background=options.background),
+    "torch_googlenet": lambda options: torch_googlenet.read(options.source),
+}
+NATIVE = "native"
+IMAGE_FORMATS = ("slim_inception_v1", "torch_googlenet")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command."""
+    options = _parser().parse_args(arguments)
+    _check(options)
+    if options.format == NATIVE:
+        lines = torch_export.write(options.source, options.output, target=options.to, stream=options.stream)
+        print("\n".join(lines))
+        return
+    imported = IMPORTERS[options.format](options)
+    print("\n".join(imported.report(file_format=options.format)))
+    names, found_in = labels.labels_of(imported, options.labels)
+    print(f"labels: {found_in}")
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    provenance = {**imported.weights.provenance(), "format": options.format, "date": date}
+    network = imported
+    if options.inflate:
+        profile = provenance["inflated"] = options.temporal_profile or "average"
+        network = boring_video.inflated(imported, stream=options.stream or "rgb", profile=profile)
+    checkpoint.save(options.output, network.description(names, provenance), network.variables)
+    print(f"the checkpoint of {network.model!r} is in {options.output}")
+    if options.inflate:
+        found = boring_video.deviation(imported, network)
+        print(
+            f"boring video: a random image, repeated, deviates from the image by at most {found.relative:.1e} of the "
+            f"greatest activation over {found.endpoints} endpoints (at {found.endpoint})"
+        )
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses options that do not go together and an output that is there, before any work."""
+    images = options.format in IMAGE_FORMATS
+    rows = (
+        ("--to", options.to, options.format == NATIVE, "--format native"),
+        ("--inflate", options.inflate, images, f"the image networks, --format {' or '.join(IMAGE_FORMATS)}"),
+        ("--temporal_profile", options.temporal_profile, options.inflate, "--inflate"),
+        ("--background", options.background, options.format == "slim_inception_v1", "--format slim_inception_v1"),
+        ("--labels", options.labels, options.format != NATIVE, "an import; a checkpoint of ours has its labels"),
+        ("--stream", options.stream, not images or options.inflate, "--inflate where the source is an image network"),
+    )
+    for option, given, fits, where in rows:
+        if given and not fits:
+            raise UserError(f"{option} goes with {where}")
+    if options.format == NATIVE:
+        if not options.to:
+            raise UserError(f"--format native needs --to {' or '.join(torch_export.TARGETS)}")
+        if options.output.exists():
+            raise UserError(f"{options.output} exists: the weights are written to a new file")
+        if not options.output.parent.is_dir():
+            raise UserError(f"the folder {options.output.parent} of --output does not exist")
+    elif options.output.exists() and not (options.output.is_dir() and not any(options.output.iterdir())):
+        raise UserError(f"{options.output} exists and is no empty folder: a checkpoint is written to a new one")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m i3d_jax.convert",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--source", metavar="PATH", type=Path, required=True, help="the weights")
+    add("--format", choices=(*IMPORTERS, NATIVE), required=True, help="of the source")
+    add("--output", metavar="PATH", type=Path, required=True, help="a new checkpoint folder; with --to, a new file")
+    add("--stream", choices=("rgb", "flow"), help="refuses a source of the other; with --inflate, what to make (rgb)")
+    add("--labels", metavar="FILE", type=Path, help="the classes' names, one a line (default: label_map*.txt near by)")
+    add("--background", choices=("drop", "keep"), help="class 0 of TF-Slim (default: dropped from 1001 classes)")
+    add("--inflate", action="store_true", help="make an i3d of an image network")
+    profile_help = "how --inflate spreads a kernel over time (default: average, as the paper)"
+    add("--temporal_profile", choices=inflation.PROFILES, help=profile_help)
+    add("--to", choices=torch_export.TARGETS, help="write a checkpoint of ours in this format")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

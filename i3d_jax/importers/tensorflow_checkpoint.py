@@ -1,0 +1,86 @@
+"""Reads TensorFlow checkpoints: PREFIX.index beside PREFIX.data-00000-of-00001, or the older format's single file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from i3d_jax.data import cpu_tensorflow
+from i3d_jax.errors import UserError
+from i3d_jax.importers.weights import Weights
+
+# What training leaves in a checkpoint and no network needs: (pattern of names, reason).
+TRAINING_VARIABLES = (
+    (r"/(Momentum|RMSProp|RMSProp_1|Adam|Adam_1|Adagrad)$|^beta[12]_power$", "slots of the optimizer"),
+    (r"/ExponentialMovingAverage$", "moving averages of the parameters"),
+    (r"^global_step$", "the training step"),
+)
+
+
+def read(path: Path) -> Weights:
+    """Reads all arrays of a checkpoint.
+
+    Args:
+      path: its prefix (`model.ckpt`), one of its files (`model.ckpt.index`), or a folder that holds just one
+        checkpoint or whose file `checkpoint` names one.
+
+    Raises:
+      UserError: there is no checkpoint or more than one, or a file of it is absent, cut short or damaged.
+    """
+    prefix = _prefix(path)
+    files = _data_files(prefix)
+    tf = _tensorflow()
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        arrays = {name: _as_float32(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+    # A file that ends too early is an IndexError; OpError is TensorFlow's name for the rest.
+    except (tf.errors.OpError, IndexError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the TensorFlow checkpoint {prefix} is cut short or damaged: {reason}") from None
+    return Weights(source=prefix, files=files, arrays=arrays)
+
+
+def _tensorflow():
+    try:
+        return cpu_tensorflow.load()
+    except ModuleNotFoundError as error:
+        raise UserError(f"TensorFlow checkpoints need the package {error.name}: pip install 'i3d_jax[data]'") from None
+
+
+def _as_float32(array) -> np.ndarray:
+    # bfloat16 is of no kind that NumPy knows.
+    array = np.asarray(array)
+    return array.astype(np.float32, copy=False) if array.dtype.kind in "fV" else array
+
+
+def _prefix(path: Path) -> Path:
+    """The prefix that a path stands for."""
+    if not path.is_dir():
+        return path.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path.name))
+    names = {entry.name.removesuffix(".index") for entry in path.iterdir() if entry.name.endswith((".index", ".ckpt"))}
+    if len(names) == 1:
+        return path / names.pop()
+    if names and (latest := _tensorflow().train.latest_checkpoint(str(path))):
+        return Path(latest)
+    found = f"{len(names)} ({', '.join(sorted(names)[:4])})" if names else "none"
+    raise UserError(f"the folder {path} should hold one TensorFlow checkpoint, found {found}")
+
+
+def _data_files(prefix: Path) -> list[Path]:
+    """The files that hold the arrays; all of them are there."""
+    index = prefix.with_name(f"{prefix.name}.index")
+    if not index.is_file():
+        if prefix.is_file():
+            # The format before 2016, in which TF-Slim's ImageNet networks are published, is one file.
+            return [prefix]
+        raise UserError(f"there is no TensorFlow checkpoint {prefix}: neither it nor {index.name} exists")
+    files = sorted(entry for entry in prefix.parent.iterdir() if entry.name.startswith(f"{prefix.name}.data-"))
+    expected = int(files[0].name.rpartition("-")[2]) if files else 1
+    if len(files) != expected:
+        raise UserError(
+            f"the TensorFlow checkpoint {prefix} lacks a data file: expected {expected} named "
+            f"{prefix.name}.data-…, found {len(files)}"
+        )
+    return files

@@ -1,0 +1,289 @@
+"""The command as users meet it: golden logits from foreign files, inflation, export and back, mistakes."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+from compiling import quick_jit
+from foreign_checkpoints import (
+    PREFIXES,
+    SEEDS,
+    flat,
+    golden_arrays,
+    googlenet_shapes,
+    random_arrays,
+    slim_shapes,
+    sonnet_shapes,
+    torch_state,
+    write_tensorflow,
+    write_torch,
+    zeros,
+)
+
+from i3d_jax import checkpoint, convert, models
+from i3d_jax.errors import UserError
+from i3d_jax.importers import boring_video
+
+torch = pytest.importorskip("torch")
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+KINETICS = [f"action {number}" for number in range(400)]
+
+
+def run(**options):
+    """Runs the command with options as keywords; True is a flag."""
+    arguments = []
+    for name, value in options.items():
+        arguments += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    convert.main(arguments)
+
+
+@functools.cache
+def jitted(stream):
+    return quick_jit(models.create("i3d", stream=stream).apply)
+
+
+def reproduces_the_golden_file(directory, stream):
+    model, variables, _ = checkpoint.load(directory)
+    assert model.stream == stream
+    golden = np.load(next(GOLDEN.glob(f"golden_{stream}_seed*.npz")))
+    clip = np.random.default_rng([SEEDS[stream], 7]).uniform(-1, 1, golden["input_shape"]).astype(np.float32)
+    logits, endpoints = jitted(stream)(variables, {stream: clip})
+    for found, expected in ((logits, golden["logits"]), (endpoints["features"], golden["features"])):
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """The release's folder with the golden weights: data/label_map.txt, data/checkpoints/rgb_imagenet/model.ckpt.*."""
+    data = tmp_path_factory.mktemp("release") / "data"
+    for stream in PREFIXES:
+        write_tensorflow(data / "checkpoints" / f"{stream}_imagenet" / "model.ckpt", golden_arrays(stream))
+    (data / "label_map.txt").write_text("\n".join(KINETICS))
+    (data / "label_map_600.txt").write_text("\n".join(map(str, range(600))))
+    return data
+
+
+@pytest.fixture(scope="module")
+def rgb(release):
+    """The release's RGB checkpoint as one of ours."""
+    output = release.parent / "rgb"
+    run(source=release / "checkpoints" / "rgb_imagenet", format="sonnet_i3d", output=output)
+    return output
+
+
+def test_the_release_gives_the_golden_logits(release, rgb):
+    reproduces_the_golden_file(rgb, "rgb")
+    metadata = json.loads((rgb / "model.json").read_text())
+    assert (metadata["model"], metadata["options"], metadata["labels"]) == ("i3d", {"stream": "rgb"}, KINETICS)
+    assert metadata["preprocessing"] == {
+        "frame_rate": 25.0,
+        "short_side": 256,
+        "interpolation": "bilinear",
+        "jpeg_quality": 95,
+        "crop": 224,
+        "frames": 250,
+        "windows": 1,
+    }
+    provenance = metadata["provenance"]
+    data = release / "checkpoints" / "rgb_imagenet" / "model.ckpt.data-00000-of-00001"
+    assert provenance["sha256"] == hashlib.sha256(data.read_bytes()).hexdigest()
+    assert (provenance["file"], provenance["format"]) == (str(data), "sonnet_i3d")
+    assert datetime.datetime.fromisoformat(provenance["date"]).utcoffset() == datetime.timedelta(0)
+
+
+def test_the_release_gives_the_golden_logits_of_flow(release, tmp_path, capsys):
+    prefix = release / "checkpoints" / "flow_imagenet" / "model.ckpt"
+    run(source=prefix, format="sonnet_i3d", stream="flow", output=tmp_path / "flow")
+    reproduces_the_golden_file(tmp_path / "flow", "flow")
+    metadata = json.loads((tmp_path / "flow" / "model.json").read_text())
+    assert metadata["preprocessing"]["flow"] == {"algorithm": "tvl1", "bound": 20.0}
+    assert "model.ckpt as sonnet_i3d: 230 variables, 12,668,032 parameters, 400 classes" in capsys.readouterr().out
+
+
+def gains(channels):
+    """Gains that are neither 1 nor all positive."""
+    return np.where(np.arange(channels) % 3, 1.75, -0.5).astype(np.float32)
+
+
+@pytest.mark.parametrize(("stream", "port"), [("rgb", 0), ("flow", 1)])
+def test_both_pytorch_ports_give_the_golden_logits(tmp_path, stream, port):
+    state = torch_state(golden_arrays(stream), prefix=PREFIXES[stream], port=port, gain=gains)
+    source = write_torch(tmp_path / "i3d.pt", state)
+    (tmp_path / "labels.txt").write_text("\n".join(KINETICS))
+    run(source=source, format="torch_i3d", labels=tmp_path / "labels.txt", output=tmp_path / "found")
+    reproduces_the_golden_file(tmp_path / "found", stream)
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("target", "name"), [("torch_i3d", "i3d.pt"), ("safetensors", "i3d.safetensors")])
+def test_export_and_back_is_bit_equal(rgb, release, tmp_path, target, name):
+    run(source=rgb, format="native", to=target, stream="rgb", output=tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    labels = {} if target == "safetensors" else {"labels": release / "label_map.txt"}
+    run(source=tmp_path / name, format="torch_i3d", output=tmp_path / "back", **labels)
+    _, variables, metadata = checkpoint.load(tmp_path / "back")
+    chex.assert_trees_all_equal(variables, checkpoint.load(rgb)[1])
+    assert metadata["labels"] == KINETICS
+
+
+def test_an_exported_state_dict_runs_in_pytorch(rgb, tmp_path):
+    from benchmarks.torch_models import InceptionI3d
+
+    run(source=rgb, format="native", to="torch_i3d", output=tmp_path / "i3d.pt")
+    twin = InceptionI3d().eval()
+    twin.load_state_dict(torch.load(tmp_path / "i3d.pt", weights_only=True))
+    model, variables, _ = checkpoint.load(rgb)
+    clip = np.random.default_rng(0).uniform(-1, 1, (1, 9, 33, 40, 3)).astype(np.float32)
+    expected = quick_jit(model.apply)(variables, {"rgb": clip})[1]["Mixed_5c"]
+    with torch.inference_mode():
+        found = twin.features(torch.from_numpy(clip).permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+    assert np.abs(found.numpy() - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_what_the_ports_cannot_compute_is_not_exported(tmp_path):
+    model = models.create("i3d", 3, width_multiplier=0.125)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), models.template(model))
+    description = checkpoint.Description(
+        model="i3d", options={"width_multiplier": 0.125}, num_classes=3, labels=["a", "b", "c"], preprocessing={}
+    )
+    checkpoint.save(tmp_path / "narrow", description, variables)
+    export = {"source": tmp_path / "narrow", "format": "native", "to": "torch_i3d"}
+    with pytest.raises(UserError, match=r"has width_multiplier 0.125, the PyTorch ports 1.0"):
+        run(**export, output=tmp_path / "i3d.pt")
+    with pytest.raises(UserError, match="holds the rgb stream, --stream flow was asked for"):
+        run(**export, stream="flow", output=tmp_path / "i3d.pt")
+    with pytest.raises(UserError, match=r"should tell its format: \.safetensors for"):
+        run(**export, output=tmp_path / "i3d.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["narrow"]
+
+
+# --- image networks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slim(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slim")
+    return write_tensorflow(folder / "inception_v1.ckpt", random_arrays(slim_shapes()))
+
+
+def test_an_image_network(slim, tmp_path, capsys):
+    run(source=slim, format="slim_inception_v1", output=tmp_path / "images")
+    model, _, metadata = checkpoint.load(tmp_path / "images")
+    assert (metadata["model"], model.num_classes, model.stem_padding) == ("inception_v1", 1000, "same")
+    assert metadata["labels"][:2] == ["class 0", "class 1"]
+    assert metadata["preprocessing"] == {"interpolation": "bilinear", "crop": 224}
+    assert "labels: none given" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"the PyTorch ports are of 'i3d', .* holds 'inception_v1'"):
+        run(source=tmp_path / "images", format="native", to="torch_i3d", output=tmp_path / "i3d.pt")
+
+
+def inflated(capsys, **options):
+    """Runs `--inflate`; returns (model, variables, metadata) and the deviation that it prints last."""
+    run(inflate=True, **options)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("boring video: a random image, repeated, deviates from the image by at most ")
+    return *checkpoint.load(options["output"]), float(last.split("at most ")[1].split()[0])
+
+
+def test_an_inflated_image_network(slim, tmp_path, capsys):
+    options = {"source": slim, "format": "slim_inception_v1", "output": tmp_path / "rgb"}
+    model, variables, metadata, deviation = inflated(capsys, **options)
+    assert deviation <= 1e-5
+    assert (model.stream, model.stem_padding, model.temporal_padding) == ("rgb", "same", "zeros")
+    assert metadata["provenance"]["inflated"] == "average"
+    assert metadata["preprocessing"]["frame_rate"] == 25.0
+    name = "InceptionV1/Mixed_3c/Branch_1/Conv2d_0b_3x3/weights"
+    kernel = random_arrays(slim_shapes())[name]
+    found = flat(variables)["params/Mixed_3c/Branch_1/Conv3d_0b_3x3/conv_3d/kernel"]
+    np.testing.assert_allclose(found, np.stack([kernel / 3] * 3), rtol=1e-6)
+
+
+def test_an_inflated_googlenet_for_flow(tmp_path, capsys):
+    arrays = random_arrays(googlenet_shapes(4))
+    arrays |= {name: np.abs(array) + 0.5 for name, array in arrays.items() if name.endswith("running_var")}
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
+    model, variables, metadata, deviation = inflated(
+        capsys,
+        source=write_torch(tmp_path / "googlenet.pth", arrays),
+        format="torch_googlenet",
+        labels=tmp_path / "labels.txt",
+        stream="flow",
+        temporal_profile="centre",
+        output=tmp_path / "flow",
+    )
+    assert deviation <= 1e-5
+    assert (model.stream, model.stem_padding, metadata["labels"]) == ("flow", "symmetric", ["a", "b", "c", "d"])
+    assert metadata["provenance"]["inflated"] == "centre"
+    stem = flat(variables)["params/Conv3d_1a_7x7/conv_3d/kernel"]
+    assert stem.shape == (7, 7, 7, 2, 64)
+    assert not stem[[0, 1, 2, 4, 5, 6]].any()
+
+
+def test_a_deviation_by_hand():
+    image = {"Conv2d_1a_7x7": np.float32([[[[4, -8]]]]), "MaxPool_2a_3x3": np.float32([[[[1, 2]]]])}
+    video = {name: np.repeat(value[:, None], 3, axis=1) for name, value in image.items()}
+    video = {"Conv3d_1a_7x7": video["Conv2d_1a_7x7"], "MaxPool3d_2a_3x3": video["MaxPool_2a_3x3"], "other": None}
+    assert boring_video.greatest_deviation(image, video)[::2] == (0, 2)
+    video["Conv3d_1a_7x7"][0, 2, 0, 0, 0] = 3
+    assert boring_video.greatest_deviation(image, video) == (1 / 8, "Conv3d_1a_7x7", 2)
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"format": "native"}, "--format native needs --to torch_i3d or safetensors"),
+        ({"format": "torch_i3d", "to": "torch_i3d"}, "--to goes with --format native"),
+        ({"format": "sonnet_i3d", "inflate": True}, "--inflate goes with the image networks"),
+        ({"format": "slim_inception_v1", "temporal_profile": "centre"}, "--temporal_profile goes with --inflate"),
+        ({"format": "torch_googlenet", "background": "keep"}, "--background goes with --format slim_inception_v1"),
+        ({"format": "torch_googlenet", "stream": "flow"}, "--stream goes with --inflate"),
+        ({"format": "native", "to": "torch_i3d", "labels": "x"}, "--labels goes with an import"),
+        (
+            {"format": "native", "to": "torch_i3d", "output": "no/folder/i3d.pt"},
+            "the folder no/folder of --output does",
+        ),
+        ({"format": "native", "to": "torch_i3d", "output": __file__}, "exists: the weights are written to a new file"),
+        ({"format": "torch_i3d", "output": ROOT / "tests"}, "exists and is no empty folder"),
+        ({"format": "torch_i3d", "output": __file__}, "exists and is no empty folder"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path, options, words):
+    # The source does not exist: the mistake is found before it is looked for.
+    with pytest.raises(UserError, match=words):
+        run(**{"source": tmp_path / "absent", "output": tmp_path / "output", **options})
+
+
+def test_a_mistake_leaves_nothing_behind(tmp_path):
+    source = write_tensorflow(tmp_path / "a" / "b" / "c" / "d" / "model.ckpt", zeros(sonnet_shapes("rgb", 5)))
+    options = {"source": source, "format": "sonnet_i3d", "output": tmp_path / "output"}
+    with pytest.raises(UserError, match=r"names of the 5 classes .* were not found"):
+        run(**options)
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match=r"labels.txt names 2 classes, the checkpoint has 5"):
+        run(**options, labels=tmp_path / "labels.txt")
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_mistake_is_one_sentence_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "i3d_jax.convert", "--source", tmp_path / "absent", "--format", "torch_i3d"]
+    done = subprocess.run([*command, "--output", tmp_path / "x"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == f"error: there is no PyTorch file {tmp_path / 'absent'}\n"

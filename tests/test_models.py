@@ -1,0 +1,239 @@
+"""What holds for every architecture: parameter counts, Table 1, gradients, learning, dtypes; and wrong options."""
+
+from __future__ import annotations
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compiling import quick_jit
+
+from i3d_jax import models
+from i3d_jax.errors import UserError
+from i3d_jax.models.network import cross_entropy
+
+# Computed from the layer lists, for 400 classes; (e) is confirmed by the release's checkpoints. The LSTM has 8,945,600
+# and two gains for each of its 4 x 512 gates. Two-Stream is two Inception-v1, one of which has 17 input channels more:
+# (12,058,560 - 17 * 49 * 64) / 2.
+PARAMETERS = {
+    "inception_v1": 6_002_624,
+    "conv_lstm": 8_945_600 + 2 * 4 * 512,
+    "c3d": 79_634_576,
+    "two_stream": 12_058_560,
+    "fused": 39_755_824,
+    "i3d": 12_689_984,
+    "two_stream_i3d": 25_358_016,
+}
+
+# Frames in: the paper's Table 1, training and test.
+TABLE_1 = {
+    "inception_v1": ({"rgb": (224, 224, 3)}, {"rgb": (224, 224, 3)}),
+    "conv_lstm": ({"rgb": (25, 224, 224, 3)}, {"rgb": (50, 224, 224, 3)}),
+    "c3d": ({"rgb": (16, 112, 112, 3)}, {"rgb": (240, 112, 112, 3)}),
+    "two_stream": (
+        {"rgb": (1, 224, 224, 3), "flow": (10, 224, 224, 2)},
+        {"rgb": (25, 224, 224, 3), "flow": (250, 224, 224, 2)},
+    ),
+    "fused": (
+        {"rgb": (5, 224, 224, 3), "flow": (50, 224, 224, 2)},
+        {"rgb": (25, 224, 224, 3), "flow": (250, 224, 224, 2)},
+    ),
+    "i3d": ({"rgb": (64, 224, 224, 3)}, {"rgb": (250, 224, 224, 3)}),
+    "two_stream_i3d": (
+        {"rgb": (64, 224, 224, 3), "flow": (64, 224, 224, 2)},
+        {"rgb": (250, 224, 224, 3), "flow": (250, 224, 224, 2)},
+    ),
+}
+
+
+def test_every_model_has_its_rows():
+    assert set(models.MODELS) == set(PARAMETERS) == set(TABLE_1)
+
+
+def number_of_parameters(model) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(models.template(model)["params"]))
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_number_of_parameters(name):
+    assert number_of_parameters(models.create(name)) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parameters"),
+    [
+        ("i3d", {"num_classes": 101}, 12_383_509),
+        ("i3d", {"num_classes": 51}, 12_332_259),
+        ("i3d", {"num_classes": 600}, 12_894_984),
+        ("i3d", {"stream": "flow"}, 12_668_032),
+        # The two halves of Two-Stream.
+        ("inception_v1", {"stream": "flow"}, 12_058_560 - PARAMETERS["inception_v1"]),
+    ],
+)
+def test_number_of_parameters_with_options(name, options, parameters):
+    assert number_of_parameters(models.create(name, **options)) == parameters
+
+
+def test_inception_v1_has_torchvisions_number_of_kernels():
+    # torchvision's GoogLeNet has 6,624,904 parameters without its auxiliary classifiers, for 1000 classes, of which
+    # 7,280 are gains, that ours has not.
+    assert number_of_parameters(models.create("inception_v1", num_classes=1000)) == 6_624_904 - 7_280
+
+
+@pytest.mark.parametrize("test", [False, True], ids=["training", "test"])
+@pytest.mark.parametrize("name", models.MODELS)
+def test_table_1(name, test):
+    model = models.create(name)
+    clip = model.test_clip if test else model.training_clip
+    shapes = model.input_shapes(clip.frames, clip.size)
+    assert shapes == TABLE_1[name][test]
+    inputs = {stream: jax.ShapeDtypeStruct((2, *shape), jnp.float32) for stream, shape in shapes.items()}
+    variables = models.template(model)
+    train = functools.partial(model.apply, train=not test, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
+    (logits, endpoints), changed = jax.eval_shape(train, variables, inputs)
+    assert (logits.shape, logits.dtype) == ((2, 400), jnp.float32)
+    assert endpoints["Predictions"].shape == endpoints["Logits"].shape == (2, 400)
+    chex.assert_trees_all_equal_shapes(changed["batch_stats"], variables["batch_stats"])
+
+
+# Clips as small as the networks take them.
+SMALL = {
+    "inception_v1": (1, 32, {}),
+    "conv_lstm": (3, 32, {}),
+    "c3d": (16, 32, {"frame_size": 32}),
+    "two_stream": (1, 32, {}),
+    "fused": (5, 32, {}),
+    "i3d": (9, 32, {}),
+    "two_stream_i3d": (9, 32, {}),
+}
+LABELS = jnp.array([1, 0, 2, 1])
+
+
+@functools.cache
+def small(name: str):
+    """A narrow network of three classes with its variables and a batch of four clips."""
+    frames, size, options = SMALL[name]
+    model = models.create(name, num_classes=3, width_multiplier=0.125, dropout_rate=0.0, **options)
+    random = np.random.default_rng(7)
+    inputs = {
+        stream: jnp.asarray(random.uniform(-1, 1, (4, *shape)), jnp.float32)
+        for stream, shape in model.input_shapes(frames, size).items()
+    }
+    return model, quick_jit(model.init)(jax.random.key(0), inputs), inputs
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_gradients_are_finite_and_a_step_lowers_the_loss(name):
+    model, variables, inputs = small(name)
+
+    @quick_jit
+    def loss_and_gradients(params):
+        def loss(params):
+            (logits, endpoints), _ = model.apply(
+                {**variables, "params": params}, inputs, train=True, mutable=["batch_stats"]
+            )
+            losses = model.clip_losses(logits, endpoints, LABELS)
+            chex.assert_shape(losses, (4,))
+            return losses.mean()
+
+        return jax.value_and_grad(loss)(params)
+
+    before, gradients = loss_and_gradients(variables["params"])
+    chex.assert_tree_all_finite(gradients)
+    nothing = [name for name, leaf in jax.tree.leaves_with_path(gradients) if not jnp.any(leaf)]
+    assert not nothing, f"no gradient reaches {nothing}"
+    # A step that the gradient promises to lower the loss by a thousandth of it.
+    square = sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(gradients))
+    moved = jax.tree.map(
+        lambda leaf, gradient: leaf - 1e-3 * before / square * gradient, variables["params"], gradients
+    )
+    assert loss_and_gradients(moved)[0] < before
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_bfloat16_is_near_float32_and_keeps_float32_variables(name):
+    model, variables, inputs = small(name)
+    half = model.clone(dtype=jnp.bfloat16)
+    chex.assert_trees_all_equal_dtypes(models.template(half), models.template(model))
+    expected, _ = quick_jit(model.apply)(variables, inputs)
+    logits, endpoints = quick_jit(half.apply)(variables, inputs)
+    assert logits.dtype == jnp.float32
+    assert any(endpoint.dtype == jnp.bfloat16 for endpoint in endpoints.values())
+    assert jnp.abs(logits - expected).max() <= 0.02 * jnp.abs(expected).max()
+
+
+def test_cross_entropy_by_hand():
+    losses = cross_entropy(jnp.array([[0.0, 0.0], [np.log(3.0), 0.0]]), jnp.array([1, 0]))
+    np.testing.assert_allclose(losses, [np.log(2), np.log(4 / 3)], rtol=1e-6)
+
+
+def test_the_streams_of_two_stream_i3d_are_trained_apart():
+    model = models.create("two_stream_i3d", num_classes=2)
+    endpoints = {"RGB/Logits": jnp.array([[0.0, 0.0]]), "Flow/Logits": jnp.array([[0.0, np.log(3.0)]])}
+    # ln 2 of the one and ln 4/3 of the other, whatever their sum says.
+    np.testing.assert_allclose(
+        model.clip_losses(jnp.zeros((1, 2)), endpoints, jnp.array([1])), [np.log(8 / 3)], rtol=1e-6
+    )
+
+
+def test_two_stream_i3d_is_the_sum_of_its_streams():
+    model, variables, inputs = small("two_stream_i3d")
+    logits, _ = quick_jit(model.apply)(variables, inputs)
+    total = 0
+    for stream, scope in (("rgb", "RGB"), ("flow", "Flow")):
+        alone = models.create("i3d", num_classes=3, width_multiplier=0.125, stream=stream)
+        own = {collection: tree[scope] for collection, tree in variables.items()}
+        total += quick_jit(alone.apply)(own, {stream: inputs[stream]})[0]
+    chex.assert_trees_all_close(logits, total, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "words"),
+    [
+        ("i3d", {"rgb": (8, 64, 64, 3)}, "at least 9 frames, found 8"),
+        ("i3d", {"rgb": (16, 64, 31, 3)}, "at least 32 pixels a side, found 31x64"),
+        ("i3d", {"rgb": (16, 64, 64, 1)}, r"found \[1, 16, 64, 64, 1\]"),
+        ("i3d", {"flow": (16, 64, 64, 2)}, "expects the stream 'rgb', found flow"),
+        ("two_stream_i3d", {"rgb": (16, 64, 64, 3)}, "expects the stream 'flow', found rgb"),
+        ("inception_v1", {"rgb": (1, 64, 64, 3)}, r"\[batch, height, width, 3\], found \[1, 1, 64, 64, 3\]"),
+        ("inception_v1", {"flow": (64, 64, 20)}, "expects 'rgb', found flow"),
+        ("inception_v1", {"rgb": (31, 64, 3)}, "at least 32 pixels a side, found 64x31"),
+        ("conv_lstm", {"rgb": (0, 64, 64, 3)}, "at least 1 frame, found 0"),
+        ("c3d", {"rgb": (15, 112, 112, 3)}, "at least 16 frames, found 15"),
+        ("c3d", {"rgb": (16, 112, 96, 3)}, "112x112 pixels .*, found 96x112"),
+        ("two_stream", {"rgb": (2, 64, 64, 3), "flow": (10, 64, 64, 2)}, "10 fields .* found 10 for 2"),
+        ("two_stream", {"rgb": (0, 64, 64, 3), "flow": (0, 64, 64, 2)}, "found 0"),
+        ("fused", {"rgb": (4, 64, 64, 3), "flow": (40, 64, 64, 2)}, "frames that 5 divides, found 4"),
+        ("fused", {"rgb": (5, 64, 64, 3), "flow": (49, 64, 64, 2)}, "10 fields .* found 49 for 5"),
+    ],
+)
+def test_wrong_inputs(name, inputs, words):
+    inputs = {stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in inputs.items()}
+    with pytest.raises(UserError, match=words):
+        jax.eval_shape(models.create(name).init, jax.random.key(0), inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("i3", {}, "did you mean 'i3d'"),
+        ("two-stream", {}, "did you mean 'two_stream'"),
+        ("i3d", {"dropout": 0.1}, "did you mean 'dropout_rate'"),
+        ("c3d", {"stream": "rgb"}, "'c3d' has no option 'stream'"),
+        ("i3d", {"dropout_rate": 1.0}, "found 1.0"),
+        ("i3d", {"num_classes": 0}, "num_classes 0"),
+        ("i3d", {"dtype": "float16"}, "found 'float16'"),
+        ("i3d", {"width_multiplier": 0}, "found 0"),
+        ("i3d", {"stream": "depth"}, "one of rgb, flow, found 'depth'"),
+        ("i3d", {"temporal_padding": "reflect"}, "one of zeros, replicate, found 'reflect'"),
+        ("i3d", {"stem_padding": "valid"}, "one of same, symmetric, found 'valid'"),
+        ("c3d", {"frame_size": 0}, "frame_size must be at least 1, found 0"),
+        ("conv_lstm", {"statistics_steps": 0}, "statistics_steps must be at least 1, found 0"),
+    ],
+)
+def test_wrong_options(name, options, words):
+    with pytest.raises(UserError, match=words):
+        models.create(name, **options)

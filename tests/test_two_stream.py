@@ -1,0 +1,123 @@
+"""Two-Stream and 3D-Fused: what each stream sees, their shapes, and their averages."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compiling import quick_jit
+from test_models import small
+
+from i3d_jax import models
+from i3d_jax.models.network import snapshots
+
+# Of Inception-v1 at 224 pixels, by TF-Slim's names.
+TRUNK = {
+    "Conv2d_1a_7x7": (112, 112, 64),
+    "MaxPool_2a_3x3": (56, 56, 64),
+    "Conv2d_2b_1x1": (56, 56, 64),
+    "Conv2d_2c_3x3": (56, 56, 192),
+    "MaxPool_3a_3x3": (28, 28, 192),
+    "Mixed_3b": (28, 28, 256),
+    "Mixed_3c": (28, 28, 480),
+    "MaxPool_4a_3x3": (14, 14, 480),
+    "Mixed_4b": (14, 14, 512),
+    "Mixed_4c": (14, 14, 512),
+    "Mixed_4d": (14, 14, 512),
+    "Mixed_4e": (14, 14, 528),
+    "Mixed_4f": (14, 14, 832),
+    "MaxPool_5a_2x2": (7, 7, 832),
+    "Mixed_5b": (7, 7, 832),
+    "Mixed_5c": (7, 7, 1024),
+}
+
+
+def shapes(name, frames):
+    model = models.create(name)
+    inputs = {
+        "rgb": jax.ShapeDtypeStruct((2, frames, 224, 224, 3), jnp.float32),
+        "flow": jax.ShapeDtypeStruct((2, 10 * frames, 224, 224, 2), jnp.float32),
+    }
+    _, endpoints = jax.eval_shape(model.apply, models.template(model), inputs)
+    return {name: endpoint.shape[1:] for name, endpoint in endpoints.items()}
+
+
+@pytest.mark.parametrize("frames", [1, 25])
+def test_endpoints_of_two_stream(frames):
+    streams = {
+        f"{stream}/{name}": (frames, *shape)
+        for stream in ("RGB", "Flow")
+        for name, shape in {**TRUNK, "features": (1024,), "Logits": (400,), "Predictions": (400,)}.items()
+    }
+    assert shapes("two_stream", frames) == {**streams, "Logits": (400,), "Predictions": (400,)}
+
+
+@pytest.mark.parametrize("clips", [1, 5])
+def test_endpoints_of_fused(clips):
+    streams = {f"{stream}/{name}": (5 * clips, *shape) for stream in ("RGB", "Flow") for name, shape in TRUNK.items()}
+    assert shapes("fused", 5 * clips) == {
+        **streams,
+        "Concatenated": (5 * clips, 7, 7, 2048),
+        "Fusion": (5 * clips, 7, 7, 512),
+        "MaxPool": (3 * clips, 4, 4, 512),
+        "features": (clips, 512),
+        "Logits": (400,),
+        "Predictions": (400,),
+    }
+
+
+def test_each_frame_gets_its_ten_fields():
+    # Every value tells its field and its component.
+    flow = np.zeros((1, 20, 32, 32, 2), np.float32)
+    flow[0, :, :, :, 0] = np.arange(20)[:, None, None]
+    flow[0, :, :, :, 1] = 100 + np.arange(20)[:, None, None]
+    frames = np.zeros((1, 2, 32, 32, 3), np.float32)
+    inputs = {"rgb": jnp.asarray(frames), "flow": jnp.asarray(flow)}
+    _, stacks = snapshots(inputs, model="it", frames_per_clip=1, minimum_size=32)
+    assert stacks[0, 0, 3, 4].tolist() == [
+        0,
+        100,
+        1,
+        101,
+        2,
+        102,
+        3,
+        103,
+        4,
+        104,
+        5,
+        105,
+        6,
+        106,
+        7,
+        107,
+        8,
+        108,
+        9,
+        109,
+    ]
+    assert stacks[0, 1, 3, 4].tolist()[:4] == [10, 110, 11, 111]
+
+
+def test_two_stream_is_the_average_of_its_image_networks():
+    model, variables, inputs = small("two_stream")
+    logits, _ = quick_jit(model.apply)(variables, inputs)
+    stacks = inputs["flow"].transpose(0, 2, 3, 1, 4).reshape(4, 32, 32, 20)
+    total = 0
+    for stream, scope, images in (("rgb", "RGB", inputs["rgb"][:, 0]), ("flow", "Flow", stacks)):
+        alone = models.create("inception_v1", num_classes=3, width_multiplier=0.125, stream=stream)
+        own = {collection: tree[scope] for collection, tree in variables.items()}
+        total += quick_jit(alone.apply)(own, {stream: images})[0]
+    chex.assert_trees_all_close(logits, total / 2, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "frames"), [("two_stream", 1), ("fused", 5)])
+def test_a_longer_video_is_the_average_of_its_clips(name, frames):
+    model, variables, inputs = small(name)
+    apply = quick_jit(lambda inputs: model.apply(variables, inputs)[0])
+    # The four clips of the batch, one after the other as one video.
+    video = {stream: clips.reshape(1, -1, *clips.shape[2:]) for stream, clips in inputs.items()}
+    assert video["rgb"].shape[1] == 4 * frames
+    chex.assert_trees_all_close(apply(video)[0], apply(inputs).mean(0), rtol=1e-4, atol=1e-5)
