@@ -1,12 +1,14 @@
 """Prepares a dataset: a folder of videos and their annotations become sharded TFRecords that training reads.
 
-Videos are decoded, turned upright, brought to square pixels, resampled and resized; a video that is missing or damaged
+Videos are decoded, turned upright, brought to square pixels, resampled and resized, and with --flow the optical flow
+from each frame to the next is stored beside them; a video that is missing or damaged
 is skipped and listed with its reason in skipped.csv. Started again, it does only what is missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shlex
 from collections.abc import Sequence
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str]) -> None:
     preprocessing = Preprocessing(
         frame_rate=options.frame_rate, short_side=options.short_side, jpeg_quality=options.jpeg_quality
     )
+    if options.flow == "tvl1":
+        preprocessing = _with_flow(preprocessing)
     clips = [clip for file in options.annotations for clip in read(options.dialect, file, options.videos)]
     # Imported late: --help and mistakes in the annotations need none of it.
     from i3d_jax.ingest.local import prepare_dataset
@@ -52,6 +56,13 @@ def main(arguments: Sequence[str]) -> None:
         shards=options.shards,
     )
     _show(summary)
+
+
+def _with_flow(preprocessing: Preprocessing) -> Preprocessing:
+    # Imported late: --help needs no OpenCV.
+    from i3d_jax.ingest.flow import description
+
+    return dataclasses.replace(preprocessing, flow=description())
 
 
 def _show(summary: Summary) -> None:
@@ -88,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--short_side", metavar="PIXELS", type=int, default=usual.short_side, help=short_side_help)
     jpeg_quality_help = "1 to 100, of the stored frames (default: %(default)s)"
     add("--jpeg_quality", metavar="QUALITY", type=int, default=usual.jpeg_quality, help=jpeg_quality_help)
+    flow_help = (
+        "optical flow, stored beside the frames: none, or TV-L1 by OpenCV, which takes some seconds of a core for each"
+        " frame of the default size (default: %(default)s)"
+    )
+    add("--flow", choices=("none", "tvl1"), default="none", help=flow_help)
     processes_help = "processes that read videos (default: one for every core, here %(default)s)"
     add("--processes", metavar="N", type=_positive, default=os.cpu_count() or 1, help=processes_help)
     add("--shards", metavar="N", type=_positive, help="shards of each split (default: one for every 64 videos)")

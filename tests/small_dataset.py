@@ -12,6 +12,7 @@ import numpy as np
 from i3d_jax.data.dataset import Dataset, Split, open_dataset, write_description
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.data.records import ShardIndex, ShardWriter, StoredVideo, encode, index_path, shard_name
+from i3d_jax.flow import codec
 
 HEIGHT, WIDTH = 18, 21
 LABELS = ("left", "right", "up")
@@ -33,7 +34,19 @@ def pixels(video: int, frames: int) -> np.ndarray:
     return np.stack(decoded)[..., ::-1]
 
 
-def stored_video(video: int, frames: int) -> StoredVideo:
+@functools.cache
+def fields(video: int, frames: int) -> np.ndarray:
+    """Flow bytes of the video, no two fields alike: uint8 [frames - 1, HEIGHT, WIDTH, 2]."""
+    return np.random.default_rng([1, video, frames]).integers(0, 256, (frames - 1, HEIGHT, WIDTH, 2), np.uint8)
+
+
+def pngs(video: int, frames: int) -> tuple[bytes, ...]:
+    """The same fields encoded: R = u, G = v, B = 0, which OpenCV takes as B, G, R."""
+    pictures = [np.dstack([0 * field[..., 0], field[..., 1], field[..., 0]]) for field in fields(video, frames)]
+    return tuple(cv2.imencode(".png", picture)[1].tobytes() for picture in pictures)
+
+
+def stored_video(video: int, frames: int, *, flow: bool = False) -> StoredVideo:
     return StoredVideo(
         name=f"video{video}",
         data_path=f"folder/video{video}.mp4",
@@ -46,14 +59,17 @@ def stored_video(video: int, frames: int) -> StoredVideo:
         width=WIDTH,
         frames=jpegs(video, frames),
         timestamps=tuple(range(0, 40_000 * frames, 40_000)),
+        flow=pngs(video, frames) if flow else (),
     )
 
 
-def write_dataset(directory: Path, lengths: Sequence[int], *, shards: int = 2, split: str = "train") -> Dataset:
+def write_dataset(
+    directory: Path, lengths: Sequence[int], *, shards: int = 2, split: str = "train", flow: bool = False
+) -> Dataset:
     """Writes video0, video1, … of `lengths` frames, in this order from the first shard to the last."""
     directory.mkdir(exist_ok=True)
     for shard, numbers in enumerate(np.array_split(np.arange(len(lengths)), shards)):
-        videos = [stored_video(int(number), lengths[number]) for number in numbers]
+        videos = [stored_video(int(number), lengths[number], flow=flow) for number in numbers]
         with ShardWriter(directory / shard_name(split, shard, shards)) as writer:
             for video in videos:
                 writer.write(encode(video))
@@ -66,6 +82,7 @@ def write_dataset(directory: Path, lengths: Sequence[int], *, shards: int = 2, s
         )
         index.write(index_path(directory, split, shard, shards))
     size = Split(videos=len(lengths), frames=sum(lengths), shards=shards, skipped=0)
-    preprocessing = Preprocessing(short_side=HEIGHT)
+    description = codec.description(implementation="random", version="1") if flow else None
+    preprocessing = Preprocessing(short_side=HEIGHT, flow=description)
     write_description(directory, name="small", labels=LABELS, splits={split: size}, preprocessing=preprocessing)
     return open_dataset(directory)

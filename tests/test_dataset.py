@@ -106,6 +106,10 @@ def test_missing_keys(directory):
             {"splits": {"train": {"videos": 1, "frames": 1, "shards": "2", "skipped": 0}}},
             "split 'train': shards was expected to be a count, found '2'",
         ),
+        (
+            {"preprocessing": {**Preprocessing().to_json(), "flow": "tvl1"}},
+            "the description of the flow must be an object, found 'tvl1'",
+        ),
         ({"preprocessing": {"frame_rate": 25.0}}, "'preprocessing' lacks short_side, interpolation, jpeg_quality"),
     ],
 )

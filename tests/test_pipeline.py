@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 from small_dataset import HEIGHT, WIDTH, jpegs, pixels, stored_video, write_dataset
 
+from i3d_jax.clips import Sampling
 from i3d_jax.data import pipeline, records
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.errors import UserError
 
 LENGTHS = [6, 9, 4, 7, 3, 12, 5]  # frames of video0, video1, …
-OPTIONS = BatchOptions(batch_size=3, frames=4, crop=16, max_damaged_share=0.0)
+OPTIONS = BatchOptions(batch_size=3, sampling=Sampling(frames=4), streams=("rgb",), crop=16, max_damaged_share=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -172,12 +173,20 @@ def test_evaluation_in_windows(dataset):
 
 
 def test_short_videos_are_looped(dataset):
-    options = dataclasses.replace(OPTIONS, frames=8, batch_size=7)
+    options = dataclasses.replace(OPTIONS, sampling=Sampling(frames=8), batch_size=7)
     clips = joined(training(dataset, 1, options, flip=False))
     (row,) = np.flatnonzero(clips["video"] == "video4")
     for start in (0, 3):
         np.testing.assert_array_equal(clips["rgb"][row, start : start + 3], clips["rgb"][row, :3])
     np.testing.assert_array_equal(clips["rgb"][row, 6:], clips["rgb"][row, :2])
+
+
+def test_frames_apart(dataset):
+    options = dataclasses.replace(OPTIONS, sampling=Sampling(frames=3, stride=2), batch_size=7)
+    clips = joined(evaluation(dataset, options))
+    # Too short for frames 0, 2 and 4, a video of three is looped: each of its frames once, but not in their order.
+    for video, frames in ((0, [0, 2, 4]), (4, [0, 2, 1])):
+        np.testing.assert_array_equal(clips["rgb"][video, 0], pixels(video, LENGTHS[video])[frames, 1:17, 2:18])
 
 
 def test_a_foreign_dataset_without_an_index_reads_the_same(dataset, own_dataset):
@@ -314,7 +323,8 @@ def test_nothing_but_damaged_records(own_dataset):
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be 1 or more, found 0"),
-        ({"frames": 0}, "frames must be 1 or more, found 0"),
+        ({"streams": ()}, "the streams must be one or both of rgb, flow, found none"),
+        ({"streams": ("rgb", "depth")}, "the streams must be one or both of rgb, flow, found rgb, depth"),
         ({"crop": -1}, "crop must be 1 or more, found -1"),
         ({"hosts": 0}, "hosts must be 1 or more, found 0"),
         ({"max_damaged_share": 1.1}, r"max_damaged_share must be 0 to 1, found 1\.1"),
@@ -351,8 +361,10 @@ def test_a_program_that_fails_in_the_middle_of_an_epoch_ends(dataset):
     # The exception keeps the iterator alive until Python's very end, when tf.data's threads are still making batches.
     script = """
 import sys
+from i3d_jax import clips
 from i3d_jax.data import dataset, pipeline
-options = pipeline.BatchOptions(batch_size=300, frames=64, crop=16, max_damaged_share=0)
+sampling = clips.Sampling(frames=64)
+options = pipeline.BatchOptions(batch_size=300, sampling=sampling, streams=("rgb",), crop=16, max_damaged_share=0)
 batches = pipeline.training_batches(dataset.open_dataset(sys.argv[1]), "train", options, flip=True, seed=0)
 next(batches)
 raise KeyError("the end")

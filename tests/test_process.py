@@ -10,7 +10,7 @@ from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest import process as process_module
 from i3d_jax.ingest.annotations import Clip
 from i3d_jax.ingest.decode import UnreadableVideo
-from i3d_jax.ingest.process import Skipped, decode_jpegs, frames_of, process
+from i3d_jax.ingest.process import Skipped, decode_images, process, streams_of
 from i3d_jax.ingest.write_video import write_video
 
 SMALL = Preprocessing(short_side=32)
@@ -44,7 +44,7 @@ def test_a_whole_video(tmp_path, frames):
     assert (video.start_microseconds, video.end_microseconds) == (0, 320_000)
     assert (video.frame_rate, video.height, video.width) == (25.0, 32, 48)
     assert video.timestamps == (0, 40_000, 80_000, 120_000, 160_000, 200_000, 240_000, 280_000)
-    np.testing.assert_allclose(decode_jpegs(video.frames).astype(int), frames, atol=3)
+    np.testing.assert_allclose(decode_images(video.frames).astype(int), frames, atol=3)
     assert pickle.loads(pickle.dumps(video)) == video
 
 
@@ -53,7 +53,7 @@ def test_a_piece(tmp_path, frames):
     video = process(clip(start=0.12, end=0.2), tmp_path, LABELS, SMALL)
     assert (video.start_microseconds, video.end_microseconds) == (120_000, 200_000)
     assert video.timestamps == (0, 40_000)
-    np.testing.assert_allclose(decode_jpegs(video.frames).astype(int), frames[3:5], atol=3)
+    np.testing.assert_allclose(decode_images(video.frames).astype(int), frames[3:5], atol=3)
 
 
 def test_frame_rates_that_are_no_whole_microseconds(tmp_path, frames):
@@ -64,21 +64,22 @@ def test_frame_rates_that_are_no_whole_microseconds(tmp_path, frames):
 
 def test_a_repeated_frame_is_encoded_once(tmp_path, frames):
     write_video(tmp_path / "a.avi", frames[:2], 5, codec="ffv1", pixel_format="bgr0")
-    jpegs = frames_of(tmp_path / "a.avi", SMALL)
+    jpegs = streams_of(tmp_path / "a.avi", SMALL)["rgb"]
     assert len(jpegs) == 10
     assert len({id(jpeg) for jpeg in jpegs}) == 2
 
 
 def test_the_quality_decides_about_the_size(real_videos):
     path = real_videos / "v_Basketball_g01_c01.avi"
-    low, high = (frames_of(path, Preprocessing(short_side=64, jpeg_quality=quality)) for quality in (50, 95))
+    low, high = (streams_of(path, Preprocessing(short_side=64, jpeg_quality=quality))["rgb"] for quality in (50, 95))
     assert len(low) == len(high) == 118
     assert 2 * sum(map(len, low)) < sum(map(len, high))
 
 
 def test_a_video_with_timestamps_that_go_backwards_is_whole(real_videos):
     """The frames come from decoding a second time, and none of those of the first time is left."""
-    frames = decode_jpegs(frames_of(real_videos / "v_ApplyEyeMakeup_g01_c01.avi", Preprocessing(short_side=240)))
+    streams = streams_of(real_videos / "v_ApplyEyeMakeup_g01_c01.avi", Preprocessing(short_side=240))
+    frames = decode_images(streams["rgb"])
     captured = cv2.VideoCapture(str(real_videos / "v_ApplyEyeMakeup_g01_c01.avi"))
     assert frames.shape == (164, 240, 320, 3)
     for frame in frames:
@@ -98,7 +99,7 @@ def test_what_cannot_be_read_is_skipped(tmp_path, real_videos):
 
 def test_a_video_too_long_for_a_record_is_skipped(tmp_path, frames, monkeypatch):
     write_video(tmp_path / "a.mkv", frames, 25, codec="ffv1", pixel_format="bgr0")
-    sizes = [len(frame) for frame in frames_of(tmp_path / "a.mkv", SMALL)]
+    sizes = [len(frame) for frame in streams_of(tmp_path / "a.mkv", SMALL)["rgb"]]
     monkeypatch.setattr(process_module, "MOST_BYTES", sum(sizes[:5]))
     with pytest.raises(UnreadableVideo, match=r"its first 6 frames take more than .* cut it with start and end"):
-        frames_of(tmp_path / "a.mkv", SMALL)
+        streams_of(tmp_path / "a.mkv", SMALL)

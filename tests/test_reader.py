@@ -61,7 +61,7 @@ def test_a_parsed_video(dataset):
     place = reader.list_records(dataset, "train")[0]
     video = reader.parse(reader.read_record(place), place, labels=3)
     assert (video.name, video.label, video.height, video.width) == ("video0", 0, HEIGHT, WIDTH)
-    assert tuple(video.jpeg(frame) for frame in range(3)) == jpegs(0, 3)
+    assert tuple(video.image("rgb", frame) for frame in range(3)) == jpegs(0, 3)
 
 
 @pytest.mark.parametrize("indexed", [True, False])
@@ -121,7 +121,7 @@ def label(value):
     return tf.train.Feature(int64_list=tf.train.Int64List(value=value))
 
 
-PNG = cv2.imencode(".png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
+BMP = cv2.imencode(".bmp", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ PNG = cv2.imencode(".png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
         (altered(context=[("clip/label/index", label([3]))]), r"expected to be 0 to 2, found 3"),
         (altered(context=[("clip/label/index", label([-1]))]), r"expected to be 0 to 2, found -1"),
         (altered(lists=[("image/encoded", None)]), "no frames"),
-        (altered(lists=[("image/encoded", [[]])]), "frame 0 is no JPEG image"),
-        (altered(lists=[("image/encoded", [[PNG]])]), "frame 0 is no JPEG image"),
+        (altered(lists=[("image/encoded", [[]])]), "frame 0 is no JPEG or PNG image"),
+        (altered(lists=[("image/encoded", [[BMP]])]), "frame 0 is no JPEG or PNG image"),
     ],
 )
 def test_records_that_do_not_serve(dataset, record, message):
@@ -148,29 +148,29 @@ SMALL = cv2.imencode(".jpg", np.zeros((9, 7, 3), np.uint8))[1].tobytes()
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ([], "frame 1 is no JPEG image"),
-        ([PNG], "frame 1 is no JPEG image"),
+        ([], "frame 1 is no JPEG or PNG image"),
+        ([BMP], "frame 1 is no JPEG or PNG image"),
         ([SMALL], f"frame 1 is 7x9 pixels, the first {WIDTH}x{HEIGHT}"),
     ],
 )
 def test_a_later_frame_that_does_not_serve(dataset, second, message):
     place = reader.list_records(dataset, "train")[0]
     video = reader.parse(altered(lists=[("image/encoded", [[jpegs(0, 2)[0]], second])]), place, labels=3)
-    assert video.jpeg(0) == jpegs(0, 2)[0]
+    assert video.image("rgb", 0) == jpegs(0, 2)[0]
     with pytest.raises(DamagedRecord, match=rf"{SHARD}, record 0: its {message}"):
-        video.jpeg(1)
+        video.image("rgb", 1)
 
 
 def test_an_excluded_frame_spoils_only_the_clips_that_need_it(dataset):
     split = reader.SplitReader(dataset, "train", max_damaged_share=0.5)
     first = split.places[0]
-    split.exclude_frames(first, [1])
-    split.exclude_frames(first, [2])
+    split.exclude_images(first, [("rgb", 1)])
+    split.exclude_images(first, [("rgb", 2)])
     for frame in (1, 2):
-        assert split.read(first, lambda video, frame=frame: video.jpeg(frame)) is None
-    assert split.read(first, lambda video: video.jpeg(0)) == jpegs(0, 3)[0]
-    assert split.read(split.places[2], lambda video: video.jpeg(1)) == jpegs(2, 2)[1]
-    assert split.damaged == {first: f"{SHARD}, record 0: its frame 1 is no whole JPEG image"}
+        assert split.read(first, lambda video, frame=frame: video.image("rgb", frame)) is None
+    assert split.read(first, lambda video: video.image("rgb", 0)) == jpegs(0, 3)[0]
+    assert split.read(split.places[2], lambda video: video.image("rgb", 1)) == jpegs(2, 2)[1]
+    assert split.damaged == {first: f"{SHARD}, record 0: its frame 1 is no whole image"}
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,43 @@ def test_records_hold_the_keys_of_media_sequence_and_dmvr():
     assert lists["image/timestamp"].numpy().tolist() == [0, 40_000]
 
 
+def test_flow_has_the_keys_of_media_sequence():
+    flow = dataclasses.replace(VIDEO, flow=(b"field",))
+    context, lists = tf.io.parse_single_sequence_example(
+        records.encode(flow),
+        context_features={
+            "image/format": tf.io.FixedLenFeature([], tf.string),
+            "FORWARD_FLOW/image/format": tf.io.FixedLenFeature([], tf.string),
+            "FORWARD_FLOW/image/channels": tf.io.FixedLenFeature([], tf.int64),
+            "FORWARD_FLOW/image/height": tf.io.FixedLenFeature([], tf.int64),
+            "FORWARD_FLOW/image/width": tf.io.FixedLenFeature([], tf.int64),
+            "FORWARD_FLOW/image/saturation": tf.io.FixedLenFeature([], tf.float32),
+        },
+        sequence_features={
+            "image/encoded": tf.io.FixedLenSequenceFeature([], tf.string),
+            "FORWARD_FLOW/image/encoded": tf.io.FixedLenSequenceFeature([], tf.string),
+            "FORWARD_FLOW/image/timestamp": tf.io.FixedLenSequenceFeature([], tf.int64),
+        },
+    )
+    assert {key: value.numpy() for key, value in context.items()} == {
+        "image/format": b"JPEG",
+        "FORWARD_FLOW/image/format": b"PNG",
+        "FORWARD_FLOW/image/channels": 3,
+        "FORWARD_FLOW/image/height": 256,
+        "FORWARD_FLOW/image/width": 340,
+        "FORWARD_FLOW/image/saturation": 20.0,
+    }
+    assert {key: value.numpy().tolist() for key, value in lists.items()} == {
+        "image/encoded": [b"first", b"second"],
+        "FORWARD_FLOW/image/encoded": [b"field"],
+        "FORWARD_FLOW/image/timestamp": [0],
+    }
+
+
+def test_a_record_without_flow_says_nothing_of_it():
+    assert b"FLOW" not in records.encode(VIDEO)
+
+
 def test_the_same_video_gives_the_same_bytes_in_another_process():
     script = (
         "import hashlib, pickle, sys; from i3d_jax.data import records; "

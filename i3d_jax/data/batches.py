@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from i3d_jax.data import cpu_tensorflow, jpeg
+from i3d_jax import clips
+from i3d_jax.data import cpu_tensorflow, image
 from i3d_jax.data.reader import Place, SplitReader
+from i3d_jax.flow import codec
 
 _PREFETCHED_BATCHES = 2
+
+
+class EncodedStream(NamedTuple):
+    """The frames or flow fields of a clip, not yet decoded.
+
+    Attributes:
+      numbers: of those that the clip needs, each once, in the order in which it first needs them.
+      images: their bytes.
+      order: which of `images` stands at each place of the clip, int64 [count] or [windows, count].
+    """
+
+    numbers: list[int]
+    images: list[bytes]
+    order: np.ndarray
 
 
 class EncodedClip(NamedTuple):
@@ -22,19 +38,15 @@ class EncodedClip(NamedTuple):
       place: of the record that it comes from.
       name: of the video.
       label: the label's index.
-      frames: numbers of the frames that the clip needs, each once, in the video's order.
-      jpegs: their bytes.
-      order: which of `jpegs` stands at each frame of the clip, int64 [frames] or [windows, frames].
-      corner: the crop's first row and column.
-      mirrored: whether left and right change places.
+      streams: its frames and flow fields, by stream.
+      corner: the crop's first row and column, the same in all streams.
+      mirrored: whether left and right change places, in all streams; u of the flow is negated then.
     """
 
     place: Place
     name: str
     label: int
-    frames: list[int]
-    jpegs: list[bytes]
-    order: np.ndarray
+    streams: Mapping[str, EncodedStream]
     corner: tuple[int, int]
     mirrored: bool
 
@@ -43,17 +55,21 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     """An iterator over batches; each is a dictionary of arrays that are not to be written to.
 
     "rgb": uint8 [rows, frames, crop, crop, 3] in training, [rows, windows, frames, crop, crop, 3] in evaluation
+    "flow": uint8, the same with the flow fields in place of the frames and 2 channels, u and v
     "label": int32 [rows]
     "mask": bool [rows], False where a row holds no video
     "video": str [rows], the names
+
+    Of "rgb" and "flow" there are those that were asked for.
     """
 
     def __init__(
         self,
         reader: SplitReader,
         clip: Callable[[int], EncodedClip | None],
-        clip_shape: tuple[int, ...],
+        counts: Mapping[str, tuple[int, ...]],
         *,
+        crop: int,
         batch_rows: int,
         rows: int | None,
     ):
@@ -62,19 +78,20 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         Args:
           reader: keeps the account of damaged records.
           clip: gives the clip of a row, from any thread; None where the row is to be masked.
-          clip_shape: of the pixels of a clip.
+          counts: for each stream of a clip, its frames or fields: (count,) or (windows, count).
+          crop: side in pixels of the square that is cut from every image.
           batch_rows: of a batch.
           rows: of all batches, a multiple of `batch_rows`; None for no end.
         """
         self._reader = reader
         self._clip = clip
-        self._loader = _Loader(clip, clip_shape)
+        self._loader = _Loader(clip, counts, crop)
         self._batch_rows = batch_rows
         self._end = np.iinfo(np.int64).max if rows is None else rows
         self._row = 0
         # The only reference to tf.data's iterator, once it has started. Its threads call Python: were they still at
         # work when Python ends, the two would wait for each other for ever, so that it is dropped before.
-        self._iterators: list[Iterator[tuple[np.ndarray, ...]]] = []
+        self._iterators: list[Iterator[dict[str, np.ndarray]]] = []
         weakref.finalize(self, self._iterators.clear)
 
     @property
@@ -88,7 +105,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             if not self._iterators:
                 self._iterators.append(self._start())
             try:
-                rgb, label, mask, video = self._next()
+                batch = self._next()
             except tf.errors.OpError as error:
                 if self._loader.failure is not None:
                     raise self._loader.failure from None
@@ -96,10 +113,10 @@ class Batches(Iterator[dict[str, np.ndarray]]):
                 self._iterators.clear()
                 continue
             self._row += self._batch_rows
-            names = np.array([name.decode() for name in video], dtype=str)
-            return {"rgb": rgb, "label": label, "mask": mask, "video": names}
+            names = np.array([name.decode() for name in batch["video"]], dtype=str)
+            return {**batch, "video": names}
 
-    def _next(self) -> tuple[np.ndarray, ...]:
+    def _next(self) -> dict[str, np.ndarray]:
         try:
             return next(self._iterators[0])
         except BaseException as error:
@@ -107,7 +124,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             error.__traceback__ = error.__context__ = None
             raise error
 
-    def _start(self) -> Iterator[tuple[np.ndarray, ...]]:
+    def _start(self) -> Iterator[dict[str, np.ndarray]]:
         """Starts tf.data at the next row."""
         rows = cpu_tensorflow.load().data.Dataset.range(self._row, self._end)
         decoded = rows.map(self._loader.load, num_parallel_calls=os.cpu_count(), deterministic=True)
@@ -115,7 +132,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         return batches.as_numpy_iterator()
 
     def _exclude_undecodable(self, error: Exception) -> None:
-        """Excludes the frames of the next batch that do not decode, so that it can be made without them.
+        """Excludes the images of the next batch that do not decode, so that it can be made without them.
 
         TensorFlow says neither which clip it was nor gives the rest of the batch, hence the second look. Where all of
         them decode, it was something else: the error is raised again.
@@ -125,10 +142,15 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             clip = self._clip(row)
             if clip is None:
                 continue
-            bad = [frame for frame, encoded in zip(clip.frames, clip.jpegs, strict=True) if not jpeg.decodes(encoded)]
+            bad = [
+                (name, number)
+                for name, stream in clip.streams.items()
+                for number, encoded in zip(stream.numbers, stream.images, strict=True)
+                if not image.decodes(encoded)
+            ]
             if bad:
                 found = True
-                self._reader.exclude_frames(clip.place, bad)
+                self._reader.exclude_images(clip.place, bad)
         if not found:
             raise error
 
@@ -140,26 +162,25 @@ class _Loader:
       failure: what a clip's choice raised, as TensorFlow turns it into text on its way.
     """
 
-    def __init__(self, clip: Callable[[int], EncodedClip | None], clip_shape: tuple[int, ...]):
+    def __init__(self, clip: Callable[[int], EncodedClip | None], counts: Mapping[str, tuple[int, ...]], crop: int):
         self._clip = clip
-        self._shape = clip_shape
+        self._counts = counts
+        self._crop = crop
         self.failure: Exception | None = None
 
     def load(self, row):
-        """Takes a scalar int64 tensor, gives tensors: rgb uint8 `clip_shape`, label int32, mask bool, video string."""
+        """Takes a scalar int64 tensor, gives the tensors of a batch's row: uint8 pixels, label, mask, video."""
         tf = cpu_tensorflow.load()
-        types = (tf.string, tf.int64, tf.int64, tf.bool, tf.int32, tf.bool, tf.string)
-        jpegs, order, corner, mirrored, label, mask, video = tf.numpy_function(self._encoded, [row], types)
-        for tensor, shape in ((jpegs, [None]), (order, self._shape[:-3]), (corner, [2])):
-            tensor.set_shape(shape)
+        types = [tf.int64, tf.bool, tf.int32, tf.bool, tf.string, *[tf.string, tf.int64] * len(self._counts)]
+        corner, mirrored, label, mask, video, *encoded = tf.numpy_function(self._encoded, [row], types)
+        corner.set_shape([2])
         for scalar in (mirrored, label, mask, video):
             scalar.set_shape([])
-        rgb = tf.cond(
-            mask,
-            lambda: self._decode(jpegs, order, corner, mirrored),
-            lambda: tf.zeros(self._shape, tf.uint8),
-        )
-        return rgb, label, mask, video
+        pixels = {
+            name: self._pixels(name, images, order, corner=corner, mirrored=mirrored, mask=mask)
+            for name, images, order in zip(self._counts, encoded[::2], encoded[1::2], strict=True)
+        }
+        return {**pixels, "label": label, "mask": mask, "video": video}
 
     def _encoded(self, row: np.int64) -> tuple[Any, ...]:
         try:
@@ -168,25 +189,43 @@ class _Loader:
             self.failure = error
             raise
         if clip is None:
-            order, corner = np.zeros(self._shape[:-3], np.int64), np.zeros(2, np.int64)
-            return np.array([], object), order, corner, False, np.int32(0), False, b""
-        jpegs, corner = np.array(clip.jpegs, object), np.array(clip.corner, np.int64)
-        return jpegs, clip.order, corner, clip.mirrored, np.int32(clip.label), True, clip.name.encode()
+            streams = {name: EncodedStream([], [], np.zeros(shape, np.int64)) for name, shape in self._counts.items()}
+            outputs = [np.zeros(2, np.int64), False, np.int32(0), False, b""]
+        else:
+            streams = clip.streams
+            outputs = [np.array(clip.corner), clip.mirrored, np.int32(clip.label), True, clip.name.encode()]
+        for name in self._counts:
+            outputs += [np.array(streams[name].images, object), streams[name].order]
+        return tuple(outputs)
 
-    def _decode(self, jpegs, order, corner, mirrored):
-        """Decodes the frames, cuts the same crop from each, mirrors all or none, and puts them in order."""
+    def _pixels(self, name: str, images, order, *, corner, mirrored, mask):
+        """Decodes a stream, cuts the same crop from each image, mirrors all or none, and puts them in order.
+
+        Where the mask is False the pixels are 0.
+        """
         tf = cpu_tensorflow.load()
-        crop_shape = self._shape[-3:]
+        # Three channels are decoded; the third of a flow field is empty and cut off.
+        crop_shape = (self._crop, self._crop, clips.CHANNELS[name])
+        shape = (*self._counts[name], *crop_shape)
         begin = tf.concat([corner, [0]], axis=0)
+        images.set_shape([None])
+        order.set_shape(self._counts[name])
 
-        def decode(frame):
-            cropped = tf.slice(jpeg.decode(frame), begin, crop_shape)
-            return tf.cond(mirrored, lambda: tf.reverse(cropped, [1]), lambda: cropped)
+        def mirror(cropped):
+            pixels = tf.reverse(cropped, [1])
+            return tf.bitwise.bitwise_xor(pixels, codec.NEGATE_U) if name == "flow" else pixels
 
-        frames = tf.map_fn(decode, jpegs, fn_output_signature=tf.TensorSpec(crop_shape, tf.uint8))
-        # Most clips use each frame once and in order; only the others pay for another copy.
-        return tf.cond(
-            tf.size(jpegs) == tf.size(order),
-            lambda: tf.reshape(frames, self._shape),
-            lambda: tf.gather(frames, order),
-        )
+        def decode(encoded):
+            cropped = tf.slice(image.decode(encoded), begin, crop_shape)
+            return tf.cond(mirrored, lambda: mirror(cropped), lambda: cropped)
+
+        def in_order():
+            pixels = tf.map_fn(decode, images, fn_output_signature=tf.TensorSpec(crop_shape, tf.uint8))
+            # Most clips use each image once and in order; only the others pay for another copy.
+            return tf.cond(
+                tf.size(images) == tf.size(order),
+                lambda: tf.reshape(pixels, shape),
+                lambda: tf.gather(pixels, order),
+            )
+
+        return tf.cond(mask, in_order, lambda: tf.zeros(shape, tf.uint8))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
 from i3d_jax import clips
-from i3d_jax.data.batches import Batches, EncodedClip
+from i3d_jax.data.batches import Batches, EncodedClip, EncodedStream
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.reader import DamagedRecord, EncodedVideo, SplitReader
 from i3d_jax.errors import UserError
@@ -27,7 +28,8 @@ class BatchOptions:
 
     Attributes:
       batch_size: clips of a batch, all hosts together.
-      frames: of a clip, or of each of its windows.
+      sampling: which frames and flow fields make a clip, or a window of it.
+      streams: "rgb", "flow" or both.
       crop: side in pixels of the square that is cut from every frame.
       max_damaged_share: share of a split's records, 0 to 1, that may be damaged before reading stops.
       host: this host's number, from 0.
@@ -38,14 +40,16 @@ class BatchOptions:
     """
 
     batch_size: int
-    frames: int
+    sampling: clips.Sampling
+    streams: tuple[str, ...]
     crop: int
     max_damaged_share: float
     host: int = 0
     hosts: int = 1
 
     def __post_init__(self):
-        for name in ("batch_size", "frames", "crop", "hosts"):
+        clips.check_streams(self.streams, self.sampling)
+        for name in ("batch_size", "crop", "hosts"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be 1 or more, found {getattr(self, name)}")
         if not 0 <= self.max_damaged_share <= 1:
@@ -73,7 +77,8 @@ def training_batches(
 
     Clip n (counted over the run and over all hosts) is a function of the seed and n: its video is number n % N in a
     random order of the split's N videos that each epoch n // N draws anew; window, crop and flip are drawn once for a
-    clip. A video that is too short is looped. A damaged record gives way to the next good one in its epoch's order.
+    clip, frames and flow alike. A video that is too short is looped. A damaged record gives way to the next good one in
+    its epoch's order.
 
     Args:
       dataset: the opened dataset.
@@ -84,8 +89,8 @@ def training_batches(
       first_clip: the number of the first clip to give; a run that had B * k clips goes on from there.
 
     Raises:
-      UserError: there is no such split, it is empty, its frames are smaller than the crop, or a value is out of range;
-        from the iterator: too many records are damaged.
+      UserError: there is no such split, it is empty, its frames are smaller than the crop, flow is asked of a dataset
+        without it, or a value is out of range; from the iterator: too many records are damaged.
     """
     for name, value in (("seed", seed), ("first_clip", first_clip)):
         if value < 0:
@@ -95,8 +100,8 @@ def training_batches(
     def clip(row: int) -> EncodedClip:
         return _training_clip(reader, options, flip=flip, seed=seed, number=first_clip + options.global_row(row))
 
-    shape = (options.frames, options.crop, options.crop, 3)
-    return Batches(reader, clip, shape, batch_rows=options.rows, rows=None)
+    counts = {stream: (options.sampling.count(stream),) for stream in options.streams}
+    return Batches(reader, clip, counts, crop=options.crop, batch_rows=options.rows, rows=None)
 
 
 def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, windows: int) -> Batches:
@@ -107,8 +112,8 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
     Every host gets the same number of batches.
 
     Raises:
-      UserError: there is no such split, it is empty, its frames are smaller than the crop, or a value is out of range;
-        from the iterator: too many records are damaged.
+      UserError: there is no such split, it is empty, its frames are smaller than the crop, flow is asked of a dataset
+        without it, or a value is out of range; from the iterator: too many records are damaged.
     """
     if windows < 1:
         raise UserError(f"windows must be 1 or more, found {windows}")
@@ -119,8 +124,8 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
         return _evaluation_clip(reader, options, windows, record) if record < len(reader.places) else None
 
     batches = -(-len(reader.places) // options.batch_size)
-    shape = (windows, options.frames, options.crop, options.crop, 3)
-    return Batches(reader, clip, shape, batch_rows=options.rows, rows=batches * options.rows)
+    counts = {stream: (windows, options.sampling.count(stream)) for stream in options.streams}
+    return Batches(reader, clip, counts, crop=options.crop, batch_rows=options.rows, rows=batches * options.rows)
 
 
 def _open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitReader:
@@ -129,7 +134,7 @@ def _open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitRe
             f"a crop of {options.crop} pixels was asked of {dataset.directory}, "
             f"whose frames have a short side of {dataset.preprocessing.short_side}"
         )
-    return SplitReader(dataset, split, max_damaged_share=options.max_damaged_share)
+    return SplitReader(dataset, split, max_damaged_share=options.max_damaged_share, streams=options.streams)
 
 
 def _training_clip(reader: SplitReader, options: BatchOptions, *, flip: bool, seed: int, number: int) -> EncodedClip:
@@ -140,7 +145,7 @@ def _training_clip(reader: SplitReader, options: BatchOptions, *, flip: bool, se
 
     def choose(video: EncodedVideo) -> EncodedClip:
         rows, columns = _corners(video, options.crop)
-        indices = clips.training_window(len(video.frames), options.frames, window)
+        indices = clips.training_window(video.num_frames, options.sampling, window, streams=options.streams)
         return _encoded_clip(
             video, indices, corner=(int(top * rows), int(left * columns)), mirrored=flip and mirror < 0.5
         )
@@ -160,7 +165,7 @@ def _epoch_order(seed: int, epoch: int, videos: int) -> np.ndarray:
 def _evaluation_clip(reader: SplitReader, options: BatchOptions, windows: int, record: int) -> EncodedClip | None:
     def choose(video: EncodedVideo) -> EncodedClip:
         rows, columns = _corners(video, options.crop)
-        indices = clips.cover(len(video.frames), options.frames, windows)
+        indices = clips.cover(video.num_frames, options.sampling, windows, streams=options.streams)
         # The corner of preprocessing.centre_crop.
         return _encoded_clip(video, indices, corner=((rows - 1) // 2, (columns - 1) // 2), mirrored=False)
 
@@ -176,16 +181,18 @@ def _corners(video: EncodedVideo, crop: int) -> tuple[int, int]:
     return video.height - crop + 1, video.width - crop + 1
 
 
-def _encoded_clip(video: EncodedVideo, indices: np.ndarray, *, corner: tuple[int, int], mirrored: bool) -> EncodedClip:
-    needed, order = np.unique(indices, return_inverse=True)
-    frames = needed.tolist()
+def _encoded_clip(
+    video: EncodedVideo, indices: Mapping[str, np.ndarray], *, corner: tuple[int, int], mirrored: bool
+) -> EncodedClip:
+    streams = {stream: _encoded_stream(video, stream, numbers) for stream, numbers in indices.items()}
     return EncodedClip(
-        place=video.place,
-        name=video.name,
-        label=video.label,
-        frames=frames,
-        jpegs=[video.jpeg(frame) for frame in frames],
-        order=order.reshape(indices.shape),
-        corner=corner,
-        mirrored=mirrored,
+        place=video.place, name=video.name, label=video.label, streams=streams, corner=corner, mirrored=mirrored
     )
+
+
+def _encoded_stream(video: EncodedVideo, stream: str, indices: np.ndarray) -> EncodedStream:
+    flat = indices.reshape(-1).tolist()
+    places = {number: place for place, number in enumerate(dict.fromkeys(flat))}
+    images = [video.image(stream, number) for number in places]
+    order = np.array([places[number] for number in flat]).reshape(indices.shape)
+    return EncodedStream(list(places), images, order)

@@ -6,7 +6,7 @@ A dataset folder and a checkpoint both carry it as JSON; `refuse_mismatch` compa
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,15 @@ class Preprocessing:
       short_side: pixels of the shorter side after the resize; the aspect of the picture as shown is kept.
       interpolation: the resize filter, always "bilinear" (OpenCV's INTER_LINEAR).
       jpeg_quality: 1 to 100, the quality at which frames are stored.
+      flow: how optical flow is made, as `flow.codec.description` says it; None where there is no flow. It is computed
+        between the resized frames before they become JPEG: the compression is no part of the motion.
     """
 
     frame_rate: float = 25.0
     short_side: int = 256
     interpolation: str = "bilinear"
     jpeg_quality: int = 95
+    flow: Mapping[str, Any] | None = None
 
     def __post_init__(self):
         if not 0 < self.frame_rate <= 1000:
@@ -39,15 +42,26 @@ class Preprocessing:
             raise UserError(f"the JPEG quality must be 1 to 100, found {self.jpeg_quality}")
         if self.interpolation != "bilinear":
             raise UserError(f"the interpolation must be 'bilinear', found {self.interpolation!r}")
+        if self.flow is not None and not isinstance(self.flow, Mapping):
+            raise UserError(f"the description of the flow must be an object, found {self.flow!r}")
+
+    def of_streams(self, streams: Collection[str]) -> Preprocessing:
+        """Returns the preprocessing of some streams alone: without "flow" among them, without its description."""
+        return self if "flow" in streams else dataclasses.replace(self, flow=None)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as a JSON object, as `dataset.json` and `model.json` hold them."""
-        return dataclasses.asdict(self)
+        """Returns the fields as a JSON object, as `dataset.json` and `model.json` hold them; no flow has no field."""
+        fields = dataclasses.asdict(self)
+        if self.flow is None:
+            # So that what knows nothing of flow, and what was written before there was any, reads and hashes the same.
+            del fields["flow"]
+        return fields
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], *, where: str) -> Preprocessing:
         """Reads the fields from a JSON object, which may hold others; a `UserError` says what is missing `where`."""
         names = [field.name for field in dataclasses.fields(cls)]
+        fields = {"flow": None, **fields}  # what was prepared without flow does not speak of it
         missing = [name for name in names if name not in fields]
         if missing:
             raise UserError(f"{where}: 'preprocessing' lacks {', '.join(missing)}")
@@ -57,8 +71,20 @@ class Preprocessing:
             raise UserError(f"{where}: 'preprocessing' holds a value of another kind than expected: {error}") from error
 
 
+def comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a JSON object with those of its flow beside them, as "flow.bound", to be compared by name.
+
+    "flow" itself is then the algorithm.
+    """
+    flow = fields.get("flow")
+    if not isinstance(flow, Mapping):
+        return dict(fields)
+    return {**fields, "flow": flow.get("algorithm"), **{f"flow.{name}": value for name, value in flow.items()}}
+
+
 def refuse_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any], *, expected_by: str, found_in: str) -> None:
-    """Raises a `UserError` naming every field that both sides state and state differently."""
+    """Raises a `UserError` naming every field that both sides state and state differently, those of the flow too."""
+    expected, found = comparable(expected), comparable(found)
     different = [
         f"{name} {expected[name]!r} against {found[name]!r}"
         for name in expected

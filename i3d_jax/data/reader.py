@@ -6,17 +6,22 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from i3d_jax.data import jpeg, records, sequence_example
+from i3d_jax.data import image, records, sequence_example
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.errors import UserError
 
 Chosen = TypeVar("Chosen")
 
 _NAMES = (records.NAME, records.DATA_PATH)  # what a video is called; other programs may write only the second
+# For each stream, the key of its images and what one of them is called.
+_IMAGES = {
+    "rgb": (records.IMAGE_ENCODED, "frame"),
+    "flow": (records.FLOW + records.IMAGE_ENCODED, "flow field"),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -49,17 +54,17 @@ class DamagedRecord(Exception):
 
 
 class EncodedVideo(NamedTuple):
-    """A parsed record whose frames are still JPEG bytes.
+    """A parsed record whose frames and flow fields are still JPEG or PNG bytes.
 
     Attributes:
       place: where the record stands.
       name: of the video; the place where the record has none.
       label: the label's index.
-      height: of the first frame, in pixels.
-      width: of the first frame, in pixels.
+      height: of the first image, in pixels.
+      width: of the first image, in pixels.
       record: the bytes.
-      frames: where each frame's feature stands in them; at least one.
-      undecodable: numbers of the frames that are known not to decode.
+      images: for each stream that was asked for, where the feature of each frame or field stands in them; at least one.
+      undecodable: (stream, number) of the images that are known not to decode.
     """
 
     place: Place
@@ -68,27 +73,37 @@ class EncodedVideo(NamedTuple):
     height: int
     width: int
     record: bytes
-    frames: list[sequence_example.Span]
-    undecodable: Collection[int] = ()
+    images: Mapping[str, list[sequence_example.Span]]
+    undecodable: Collection[tuple[str, int]] = ()
 
-    def jpeg(self, frame: int) -> bytes:
-        """Returns the bytes of one frame, counted from 0.
+    @property
+    def num_frames(self) -> int:
+        """How many frames the video has, 1 or more: N frames have N - 1 flow fields."""
+        return min(len(spans) + (stream == "flow") for stream, spans in self.images.items())
+
+    def image(self, stream: str, number: int) -> bytes:
+        """Returns the bytes of one frame or field, counted from 0.
 
         Raises:
-          DamagedRecord: it is no JPEG image, not of the first one's size, or known not to decode.
+          DamagedRecord: it is no image, not of the first one's size, or known not to decode.
         """
-        if frame in self.undecodable:
-            raise DamagedRecord(self.place, f"its frame {frame} is no whole JPEG image")
-        try:
-            encoded = sequence_example.bytes_value(self.record, self.frames[frame]) or b""
-            height, width = jpeg.size(encoded)
-        except ValueError as error:
-            raise DamagedRecord(self.place, f"its frame {frame} is no JPEG image ({error})") from error
+        what = f"its {_IMAGES[stream][1]} {number}"
+        if (stream, number) in self.undecodable:
+            raise DamagedRecord(self.place, f"{what} is no whole image")
+        encoded, (height, width) = _image_and_size(self.record, self.place, self.images[stream][number], what)
         if (height, width) != (self.height, self.width):
-            raise DamagedRecord(
-                self.place, f"its frame {frame} is {width}x{height} pixels, the first {self.width}x{self.height}"
-            )
+            raise DamagedRecord(self.place, f"{what} is {width}x{height} pixels, the first {self.width}x{self.height}")
         return encoded
+
+
+def _image_and_size(
+    record: bytes, place: Place, feature: sequence_example.Span, what: str
+) -> tuple[bytes, tuple[int, int]]:
+    try:
+        encoded = sequence_example.bytes_value(record, feature) or b""
+        return encoded, image.size(encoded)
+    except ValueError as error:
+        raise DamagedRecord(place, f"{what} is no JPEG or PNG image ({error})") from error
 
 
 def list_records(dataset: Dataset, split: str) -> list[Place]:
@@ -153,20 +168,24 @@ def read_record(place: Place) -> bytes:
     return record
 
 
-def parse(record: bytes, place: Place, labels: int) -> EncodedVideo:
-    """Reads a serialized SequenceExample; its frames stay bytes.
+def parse(record: bytes, place: Place, labels: int, streams: Collection[str] = ("rgb",)) -> EncodedVideo:
+    """Reads a serialized SequenceExample; its frames and flow fields stay bytes.
 
     Args:
       record: the bytes.
       place: where they stand, for the messages.
       labels: how many labels the dataset has; the record's index has to be one of theirs.
+      streams: which of "rgb" and "flow" to look for.
 
     Raises:
-      DamagedRecord: it does not parse, or lacks frames, or a label that the dataset has.
+      DamagedRecord: it does not parse, lacks a stream, has fewer fields than its frames need, or lacks a label that the
+        dataset has.
     """
     try:
         context, lists = sequence_example.split(record)
-        frames = sequence_example.features(record, lists.get(records.IMAGE_ENCODED, (0, 0)))
+        images = {
+            stream: sequence_example.features(record, lists.get(_IMAGES[stream][0], (0, 0))) for stream in streams
+        }
         label = sequence_example.integer_value(record, context.get(records.LABEL_INDEX, (0, 0)))
         names = [sequence_example.bytes_value(record, context.get(key, (0, 0))) for key in _NAMES]
         name = next((name.decode() for name in names if name), str(place))
@@ -174,13 +193,16 @@ def parse(record: bytes, place: Place, labels: int) -> EncodedVideo:
         raise DamagedRecord(place, f"it is not a SequenceExample ({error})") from error
     if label is None or not 0 <= label < labels:
         raise DamagedRecord(place, f"its {records.LABEL_INDEX} was expected to be 0 to {labels - 1}, found {label}")
-    if not frames:
-        raise DamagedRecord(place, f"it has no frames ({records.IMAGE_ENCODED})")
-    try:
-        height, width = jpeg.size(sequence_example.bytes_value(record, frames[0]) or b"")
-    except ValueError as error:
-        raise DamagedRecord(place, f"its frame 0 is no JPEG image ({error})") from error
-    return EncodedVideo(place, name, label, height, width, record, frames)
+    for stream, spans in images.items():
+        if not spans:
+            key, what = _IMAGES[stream]
+            raise DamagedRecord(place, f"it has no {what}s ({key})")
+    if len(images) > 1 and not 2 <= len(images["rgb"]) <= len(images["flow"]) + 1:
+        counts = f"{len(images['flow'])} flow fields for {len(images['rgb'])} frames"
+        raise DamagedRecord(place, f"a flow field from each frame to the next was expected, found {counts}")
+    first = next(iter(images))
+    _, (height, width) = _image_and_size(record, place, images[first][0], f"its {_IMAGES[first][1]} 0")
+    return EncodedVideo(place, name, label, height, width, record, images)
 
 
 class SplitReader:
@@ -191,20 +213,26 @@ class SplitReader:
       damaged: the damaged records met so far, and for each the text of its first `DamagedRecord`.
     """
 
-    def __init__(self, dataset: Dataset, split: str, *, max_damaged_share: float):
+    def __init__(self, dataset: Dataset, split: str, *, max_damaged_share: float, streams: Collection[str] = ("rgb",)):
         """Lists the records of a split.
 
         Raises:
-          UserError: there is no such split, or it is empty.
+          UserError: there is no such split, it is empty, or it has no flow and flow is one of `streams`.
         """
         if split not in dataset.splits:
             raise UserError(f"{dataset.directory} has no split {split!r}; it has {', '.join(dataset.splits) or 'none'}")
+        if "flow" in streams and dataset.preprocessing.flow is None:
+            raise UserError(
+                f"the stream 'flow' was asked of {dataset.directory}, which was prepared without flow:"
+                " prepare it again with --flow tvl1 and another --output"
+            )
         self.places = list_records(dataset, split)
         if not self.places:
             raise UserError(f"the split {split!r} of {dataset.directory} is empty")
         self.damaged: dict[Place, str] = {}
-        self._undecodable: dict[Place, frozenset[int]] = {}
+        self._undecodable: dict[Place, frozenset[tuple[str, int]]] = {}
         self._split = split
+        self._streams = tuple(streams)
         self._labels = len(dataset.labels)
         self._max_damaged_share = max_damaged_share
         self._lock = threading.Lock()
@@ -223,16 +251,16 @@ class SplitReader:
           UserError: a larger share of the split's records is damaged than allowed.
         """
         try:
-            video = parse(read_record(place), place, self._labels)
+            video = parse(read_record(place), place, self._labels, self._streams)
             return choose(video._replace(undecodable=self._undecodable.get(place, ())))
         except DamagedRecord as error:
             self._count(error)
             return None
 
-    def exclude_frames(self, place: Place, frames: Collection[int]) -> None:
-        """Notes that some frames of a record do not decode; from now on a clip that needs them finds it damaged."""
+    def exclude_images(self, place: Place, images: Collection[tuple[str, int]]) -> None:
+        """Notes (stream, number) of images that do not decode; from now on a clip that needs them finds it damaged."""
         with self._lock:
-            self._undecodable[place] = self._undecodable.get(place, frozenset()) | frozenset(frames)
+            self._undecodable[place] = self._undecodable.get(place, frozenset()) | frozenset(images)
 
     def _count(self, error: DamagedRecord) -> None:
         """Counts a damaged record, once, and tells of it; refuses to go on above the allowed share."""

@@ -17,6 +17,7 @@ import google_crc32c
 
 from i3d_jax.data import cpu_tensorflow
 from i3d_jax.files import written_whole
+from i3d_jax.flow import codec
 
 NAME = "example/id"
 DATA_PATH = "clip/data_path"
@@ -32,6 +33,8 @@ IMAGE_WIDTH = "image/width"
 IMAGE_FRAME_RATE = "image/frame_rate"
 IMAGE_ENCODED = "image/encoded"
 IMAGE_TIMESTAMP = "image/timestamp"
+FLOW = "FORWARD_FLOW/"  # the prefix under which flow has the same keys as the frames
+FLOW_SATURATION = "FORWARD_FLOW/image/saturation"  # pixels of displacement that the largest byte stands for
 
 HEADER_BYTES = 12  # the payload's length (uint64) and its masked checksum (uint32)
 FOOTER_BYTES = 4  # the payload's masked checksum (uint32)
@@ -53,6 +56,8 @@ class StoredVideo:
       width: pixels.
       frames: one RGB JPEG a frame.
       timestamps: microseconds of each frame from the start of the piece.
+      flow: one PNG of the frames' size for the field from each frame to the next, one fewer than there are frames, its
+        channels u, v and 0 as `flow.codec` codes them; () for a video without flow.
     """
 
     name: str
@@ -66,6 +71,7 @@ class StoredVideo:
     width: int
     frames: tuple[bytes, ...]
     timestamps: tuple[int, ...]
+    flow: tuple[bytes, ...] = ()
 
 
 def encode(video: StoredVideo) -> bytes:
@@ -78,6 +84,25 @@ def encode(video: StoredVideo) -> bytes:
     def integer(value: int):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
+    def number(value: float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+
+    def images(format_name: str) -> dict[str, tf.train.Feature]:
+        return {
+            IMAGE_FORMAT: text(format_name),
+            IMAGE_CHANNELS: integer(3),
+            IMAGE_HEIGHT: integer(video.height),
+            IMAGE_WIDTH: integer(video.width),
+        }
+
+    def image_lists(encoded: tuple[bytes, ...]) -> dict[str, tf.train.FeatureList]:
+        features = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])) for image in encoded]
+        timestamps = [integer(timestamp) for timestamp in video.timestamps[: len(encoded)]]
+        return {
+            IMAGE_ENCODED: tf.train.FeatureList(feature=features),
+            IMAGE_TIMESTAMP: tf.train.FeatureList(feature=timestamps),
+        }
+
     context = {
         NAME: text(video.name),
         DATA_PATH: text(video.data_path),
@@ -86,18 +111,14 @@ def encode(video: StoredVideo) -> bytes:
         LABEL_STRING: text(video.label),
         LABEL_TEXT: text(video.label),
         LABEL_INDEX: integer(video.label_index),
-        IMAGE_FORMAT: text("JPEG"),
-        IMAGE_CHANNELS: integer(3),
-        IMAGE_HEIGHT: integer(video.height),
-        IMAGE_WIDTH: integer(video.width),
-        IMAGE_FRAME_RATE: tf.train.Feature(float_list=tf.train.FloatList(value=[video.frame_rate])),
+        IMAGE_FRAME_RATE: number(video.frame_rate),
+        **images("JPEG"),
     }
-    frames = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[frame])) for frame in video.frames]
-    timestamps = [integer(timestamp) for timestamp in video.timestamps]
-    feature_lists = {
-        IMAGE_ENCODED: tf.train.FeatureList(feature=frames),
-        IMAGE_TIMESTAMP: tf.train.FeatureList(feature=timestamps),
-    }
+    feature_lists = image_lists(video.frames)
+    if video.flow:
+        context |= {FLOW + key: feature for key, feature in images("PNG").items()}
+        context[FLOW_SATURATION] = number(codec.BOUND)
+        feature_lists |= {FLOW + key: features for key, features in image_lists(video.flow).items()}
     example = tf.train.SequenceExample(
         context=tf.train.Features(feature=context),
         feature_lists=tf.train.FeatureLists(feature_list=feature_lists),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from i3d_jax.data import synthetic
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import read
+from i3d_jax.ingest.flow import description as flow_description
 from i3d_jax.ingest.local import prepare_dataset
 from i3d_jax.ingest.write_video import write_video
 
@@ -17,14 +19,15 @@ from i3d_jax.ingest.write_video import write_video
 SHORT_SIDE_OF_CROP = 256 / 224
 
 
-def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int) -> Path:
+def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int, flow: bool) -> Path:
     """Draws videos of the eight actions and prepares them; done again, it does only what is missing.
 
     Args:
-      folder: gets `videos/` with `labels.csv`, and `dataset/`.
+      folder: gets `videos/` with `labels.csv`, and `dataset/`, or `dataset_flow/` with flow.
       videos_per_action: training videos of each action; a quarter as many are drawn for the split "test".
       crop: side in pixels of the crop that training will cut.
       seed: of the drawing.
+      flow: whether optical flow is computed too.
 
     Returns:
       The dataset folder.
@@ -33,13 +36,16 @@ def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int) 
     plan = synthetic.plan(counts, seed=seed)
     bar = tqdm(plan, desc="drawing videos", unit="video", file=sys.stderr)
     annotations = synthetic.draw_dataset(folder / "videos", bar, write_video)
+    directory = folder / ("dataset_flow" if flow else "dataset")
     prepare_dataset(
         read("csv", annotations, folder / "videos"),
         folder / "videos",
-        folder / "dataset",
+        directory,
         name="synthetic actions",
-        preprocessing=Preprocessing(short_side=round(crop * SHORT_SIDE_OF_CROP)),
-        # The videos are small: starting other processes would take longer than they save.
-        processes=1,
+        preprocessing=Preprocessing(
+            short_side=round(crop * SHORT_SIDE_OF_CROP), flow=flow_description() if flow else None
+        ),
+        # The videos are small: without flow, starting other processes would take longer than they save.
+        processes=(os.cpu_count() or 1) if flow else 1,
     )
-    return folder / "dataset"
+    return directory

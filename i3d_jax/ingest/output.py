@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION
-from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.data.preprocessing import Preprocessing, comparable
 from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 from i3d_jax.ingest.plan import Shard
@@ -92,10 +92,14 @@ def _refuse_other_preprocessing(path: Path, preprocessing: Preprocessing) -> Non
         raise UserError(
             f"{path}: format version {FORMAT_VERSION} was expected, found {version!r}: choose another --output"
         )
+    # A dataset without flow must not be taken for one with it, nor the other way round.
+    found, expected = ({"flow": "none", **comparable(fields)} for fields in (found, preprocessing.to_json()))
+    # Where one side has no flow, its parameters are not worth naming.
+    names = [name for name in expected if name in found or not name.startswith("flow.")]
     different = [
-        f"{name} {found.get(name)!r} instead of {value!r}"
-        for name, value in preprocessing.to_json().items()
-        if found.get(name) != value
+        f"{name} {found.get(name)!r} instead of {expected[name]!r}"
+        for name in names
+        if found.get(name) != expected[name]
     ]
     if different:
         made_with = f"{path.parent} holds a dataset made with {', '.join(different)}"

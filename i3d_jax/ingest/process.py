@@ -14,8 +14,10 @@ from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.data.records import StoredVideo
 from i3d_jax.ingest.annotations import Clip
 from i3d_jax.ingest.decode import UnreadableVideo, UnusableTimestamps, decode
+from i3d_jax.ingest.flow import FieldEncoder
 
-MOST_BYTES = 2**30  # Of a video's frames: a record cannot hold 2 GiB, and several videos are in memory at a time.
+# Of a video's frames and flow fields: a record cannot hold 2 GiB, and several videos are in memory at a time.
+MOST_BYTES = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +41,11 @@ def process(clip: Clip, videos: Path, labels: Sequence[str], preprocessing: Prep
     if not os.path.isfile(path):
         return Skipped(clip.name, "missing")
     try:
-        frames = frames_of(path, preprocessing, start=clip.start, end=clip.end)
+        streams = streams_of(path, preprocessing, start=clip.start, end=clip.end)
     except UnreadableVideo as error:
         return Skipped(clip.name, str(error))
-    height, width = decode_jpegs(frames[:1]).shape[1:3]
+    frames = streams["rgb"]
+    height, width = decode_images(frames[:1]).shape[1:3]
     start = clip.start or 0.0
     return StoredVideo(
         name=clip.name,
@@ -56,54 +59,69 @@ def process(clip: Clip, videos: Path, labels: Sequence[str], preprocessing: Prep
         width=width,
         frames=tuple(frames),
         timestamps=tuple(_microseconds(number / preprocessing.frame_rate) for number in range(len(frames))),
+        flow=tuple(streams["flow"]) if preprocessing.flow is not None else (),
     )
 
 
-def frames_of(
+def streams_of(
     path: str | os.PathLike, preprocessing: Preprocessing, *, start: float | None = None, end: float | None = None
-) -> list[bytes]:
-    """Reads a video file and returns its frames as a dataset stores them: one RGB JPEG a frame.
+) -> dict[str, list[bytes]]:
+    """Reads a video file and returns its streams as a dataset stores them.
 
     Args:
       path: the file.
-      preprocessing: how frames are made.
+      preprocessing: how frames and flow are made.
       start: seconds from the first frame where the piece starts; None for the first frame.
       end: seconds from the first frame where it ends; None for the end.
+
+    Returns:
+      "rgb": an RGB JPEG for each of N frames; if the preprocessing has flow, "flow": a PNG for each of N - 1 fields.
 
     Raises:
       UnreadableVideo: with the reason.
     """
     try:
-        return _jpegs(decode(path, preprocessing, start=start, end=end), preprocessing.jpeg_quality)
+        return _encode(decode(path, preprocessing, start=start, end=end), preprocessing)
     except UnusableTimestamps:
         frames = decode(path, preprocessing, start=start, end=end, by_timestamps=False)
-        return _jpegs(frames, preprocessing.jpeg_quality)
+        return _encode(frames, preprocessing)
 
 
-def decode_jpegs(frames: Sequence[bytes]) -> np.ndarray:
-    """Decodes the frames of a video, JPEGs of one size, to uint8 RGB [T, H, W, 3] in 0..255."""
-    return np.stack([cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR_RGB) for frame in frames])
+def decode_images(images: Sequence[bytes]) -> np.ndarray:
+    """Decodes frames (or flow fields, whose third channel is 0) of one size to uint8 RGB [T, H, W, 3] in 0..255."""
+    return np.stack([cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB) for image in images])
 
 
-def _jpegs(frames: Iterable[np.ndarray], quality: int) -> list[bytes]:
+def _encode(frames: Iterable[np.ndarray], preprocessing: Preprocessing) -> dict[str, list[bytes]]:
     """Encodes frames, uint8 RGB [H, W, 3], while they stream by; a frame that repeats is encoded once."""
-    jpegs = []
+    jpegs: list[bytes] = []
+    fields: list[bytes] = []
+    encoder = None if preprocessing.flow is None else FieldEncoder()
     total = 0
     last = None
     for frame in frames:
         if frame is not last:
             last = frame
-            _, buffer = cv2.imencode(
-                ".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-            )
-            jpeg = buffer.tobytes()
+            jpeg = _jpeg(frame, preprocessing.jpeg_quality)
         jpegs.append(jpeg)
         total += len(jpeg)
+        if encoder is not None and (field := encoder.next_field(frame)) is not None:
+            fields.append(field)
+            total += len(field)
         if total > MOST_BYTES:
             raise UnreadableVideo(
                 f"its first {len(jpegs)} frames take more than {MOST_BYTES >> 20} MiB: cut it with start and end"
             )
-    return jpegs
+    if encoder is None:
+        return {"rgb": jpegs}
+    if not fields:
+        raise UnreadableVideo("it has one frame, and flow needs two")
+    return {"rgb": jpegs, "flow": fields}
+
+
+def _jpeg(frame: np.ndarray, quality: int) -> bytes:
+    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def _microseconds(seconds: float) -> int:

@@ -3,42 +3,71 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from i3d_jax import clips
-from i3d_jax.data.preprocessing import Preprocessing, centre_crop
+from i3d_jax.data.preprocessing import Preprocessing, centre_crop, refuse_mismatch
 from i3d_jax.errors import UserError
+from i3d_jax.ingest import flow
 from i3d_jax.ingest.decode import UnreadableVideo
-from i3d_jax.ingest.process import decode_jpegs, frames_of
+from i3d_jax.ingest.process import decode_images, streams_of
+
+# What the checkpoints of the time before there were other windows do not say.
+CONSECUTIVE_FRAMES = {"stride": 1, "flow_per_frame": 1}
 
 
-def read_windows(path: str | os.PathLike, preprocessing: Mapping[str, Any], *, where: str) -> np.ndarray:
+def read_windows(
+    path: str | os.PathLike, preprocessing: Mapping[str, Any], *, streams: Collection[str], where: str
+) -> dict[str, np.ndarray]:
     """Prepares a video as `prepare` does, JPEG included, and cuts the evaluation's windows from it.
 
     Args:
       path: a video file.
-      preprocessing: of a checkpoint's `model.json`: the fields of `Preprocessing`, `crop`, `frames` and `windows`.
+      preprocessing: of a checkpoint's `model.json`: the fields of `Preprocessing`, `crop`, `frames`, `windows` and,
+        where they are not 1, `stride` and `flow_per_frame`.
+      streams: what the network takes: "rgb", "flow" or both.
       where: what to call the checkpoint in an error.
 
     Returns:
-      uint8 [windows, frames, crop, crop, 3], RGB.
+      The streams asked for, of "rgb": uint8 [windows, frames, crop, crop, 3] and "flow": uint8 [windows,
+      frames * flow_per_frame, crop, crop, 2].
 
     Raises:
-      UserError: the video is missing or cannot be read, or a field is missing.
+      UserError: the video is missing or cannot be read, a field is missing, or the checkpoint was trained on flow that
+        is not what this installation computes.
     """
     missing = [name for name in ("crop", "frames", "windows") if name not in preprocessing]
     if missing:
         raise UserError(f"{where}: 'preprocessing' lacks {', '.join(missing)}")
+    fields = {**CONSECUTIVE_FRAMES, **preprocessing}
+    sampling = clips.Sampling(**{name: fields[name] for name in ("frames", "stride", "flow_per_frame")})
+    clips.check_streams(streams, sampling)
+    stored = Preprocessing.from_json(fields, where=where).of_streams(streams)
+    if "flow" in streams:
+        _refuse_other_flow(stored, where)
     if not os.path.isfile(path):
         raise UserError(f"there is no video {os.fspath(path)}")
     try:
-        jpegs = frames_of(path, Preprocessing.from_json(preprocessing, where=where))
+        images = streams_of(path, stored)
     except UnreadableVideo as error:
         raise UserError(f"the video {os.fspath(path)} cannot be read: {error}") from error
-    cover = clips.cover(len(jpegs), preprocessing["frames"], preprocessing["windows"])
+    cover = clips.cover(len(images["rgb"]), sampling, fields["windows"], streams=streams)
+    return {stream: _pixels(stream, images[stream], cover[stream], fields["crop"]) for stream in streams}
+
+
+def _refuse_other_flow(preprocessing: Preprocessing, where: str) -> None:
+    if preprocessing.flow is None:
+        raise UserError(f"{where}: 'preprocessing' lacks flow, which the network takes")
+    refuse_mismatch(
+        {"flow": preprocessing.flow}, {"flow": flow.description()}, expected_by=where, found_in="this installation"
+    )
+
+
+def _pixels(stream: str, images: list[bytes], cover: np.ndarray, crop: int) -> np.ndarray:
+    """Decodes the images that a cover int64 [windows, count] needs: uint8 [windows, count, crop, crop, channels]."""
     needed, order = np.unique(cover, return_inverse=True)
-    frames = decode_jpegs([jpegs[index] for index in needed])
-    return centre_crop(frames, preprocessing["crop"])[order.reshape(cover.shape)]
+    pixels = decode_images([images[number] for number in needed])[..., : clips.CHANNELS[stream]]
+    return centre_crop(pixels, crop)[order.reshape(cover.shape)]

@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from i3d_jax.clips import STREAMS
 from i3d_jax.training.metrics import Sums, masked_sum
 from i3d_jax.training.state import TrainState
 
-STREAMS = ("rgb",)
-
 
 def scaled(pixels: jax.Array) -> jax.Array:
-    """Scales stored values, uint8 0..255, to float32 in [-1, 1]: x / 127.5 - 1 (facts: "Data and preprocessing")."""
+    """Scales stored values of either stream, uint8 0..255, to float32 in [-1, 1]: x / 127.5 - 1.
+
+    For flow that is the displacement over `flow.codec.BOUND` (facts: "Data and preprocessing").
+    """
     return pixels.astype(jnp.float32) / 127.5 - 1
 
 
@@ -25,8 +27,9 @@ def training_step(
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Sums]]:
     """Makes the pure function (state, batch) -> (state, metrics).
 
-    The batch holds uint8 "rgb" [B, T, H, W, 3], int32 "label" [B] and bool "mask" [B]: masked clips count neither in
-    the loss nor in the metrics. Dropout's randomness is a function of the seed and the state's step alone.
+    The batch holds uint8 "rgb" [B, T, H, W, 3], "flow" [B, T, H, W, 2] or both, int32 "label" [B] and bool "mask" [B]:
+    masked clips count neither in the loss nor in the metrics. Dropout's randomness is a function of the seed and the
+    state's step alone.
 
     The metrics are (sum, count): "loss" and "top1" over clips, "gradient_norm" over steps.
     """
@@ -64,8 +67,9 @@ def training_step(
 def evaluation_step(model: nn.Module) -> Callable[[dict, Mapping[str, jax.Array]], jax.Array]:
     """Makes the pure function (variables, batch) -> logits float32 [B, classes], the mean over each video's windows.
 
-    The batch holds uint8 "rgb" [B, windows, T, H, W, 3]. The network sees one window at a time, so that a video's
-    logits do not depend, to the last bit, on the batch that it is in.
+    The batch holds uint8 "rgb" [B, windows, T, H, W, 3], "flow" [B, windows, T, H, W, 2] or both. The
+    network sees one window at a time, so that a video's logits do not depend, to the last bit, on the batch that it is
+    in.
     """
 
     def window_logits(variables, window):

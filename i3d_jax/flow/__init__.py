@@ -1,0 +1,1 @@
+"""Optical flow: where every point of a frame has gone in the next one."""
