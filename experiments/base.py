@@ -1,14 +1,18 @@
 """Every key of a configuration, with what it means; the other recipes change what they need.
 
-The values are those of the release's RGB stream on Kinetics.
+The values are those of the release's RGB stream on Kinetics; of other architectures, clips are those of the paper's
+Table 1.
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from i3d_jax import models
 
-def get_config() -> ConfigDict:
-    """Returns the configuration that the recipes start from."""
+
+def get_config(architecture: str = "i3d") -> ConfigDict:
+    """Returns the configuration that the recipes of an architecture start from."""
+    training_clip, test_clip = models.MODELS[architecture].training_clip, models.MODELS[architecture].test_clip
     config = ConfigDict()
     # The randomness of initial parameters, dropout, clips, crops and flips: all of it.
     config.seed = 0
@@ -16,16 +20,17 @@ def get_config() -> ConfigDict:
     config.total_steps = 115_000
     # Clips a step over all devices; the release's 64 GPUs took 6 each.
     config.batch_size = 384
-    # A checkpoint directory or a workdir whose parameters and statistics training starts from; None: from scratch.
+    # A checkpoint directory or a workdir whose parameters and statistics training starts from; None: from scratch. That
+    # of an image network (inception_v1) is inflated. A classifier of other classes stays behind.
     config.init_from = placeholder(str)
+    # How an image network's kernels are spread over time: "average" (the paper) or "centre" (the middle tap alone).
+    config.init_profile = "average"
     # Steps between two lines of the log and of metrics.jsonl; each holds the mean since the one before.
     config.log_every = 50
 
     config.model = ConfigDict()
     # The architecture, as in `models.create`; the other keys of this section are its options.
-    config.model.name = "i3d"
-    # "rgb".
-    config.model.stream = "rgb"
+    config.model.name = architecture
     # Share of the pooled features dropped in training.
     config.model.dropout_rate = 0.5
     # Scales the channels of every layer; 1.0 is the paper's network.
@@ -35,22 +40,39 @@ def get_config() -> ConfigDict:
     config.model.batch_norm_decay = 0.999
     # The computation's dtype: "float32" or "bfloat16"; parameters, statistics and logits stay float32.
     config.model.dtype = "float32"
+    if architecture != "c3d":
+        # How the first convolution pads in space: "same" (TensorFlow) or "symmetric" (for weights from PyTorch).
+        config.model.stem_padding = "same"
+    if architecture == "i3d":
+        # "rgb" or "flow".
+        config.model.stream = "rgb"
+    if architecture in ("i3d", "two_stream_i3d"):
+        # What stands before the first frame and after the last: "zeros" (the release) or "replicate".
+        config.model.temporal_padding = "zeros"
+    if architecture == "conv_lstm":
+        # Time steps with batch statistics of their own, at least data.frames.
+        config.model.statistics_steps = training_clip.frames
+    if architecture == "c3d":
+        # Pixels of a side of the frames; must equal data.crop.
+        config.model.frame_size = training_clip.size
 
     config.data = ConfigDict()
     # The dataset folder that `python -m i3d_jax.prepare` wrote.
     config.data.directory = placeholder(str)
     # The split trained on.
     config.data.train_split = "train"
-    # Consecutive frames of a training clip, at the dataset's frame rate.
-    config.data.frames = 64
+    # Frames of a training clip. Of flow there is one field for each, or ten around each for two_stream and fused.
+    config.data.frames = training_clip.frames
+    # From one frame of a clip to the next, in frames of the dataset (25 a second): 1 for consecutive ones.
+    config.data.stride = training_clip.stride
     # Side of the square cut out of each frame, in pixels: at random in training, the centre in evaluation.
-    config.data.crop = 224
+    config.data.crop = training_clip.size
     # Whether half of the training clips are mirrored. Switch it off where left and right are different actions.
     config.data.flip = True
     # Damaged records are skipped and counted; above this share of a split's records the run stops.
     config.data.max_damaged_share = 0.05
     # Above 0: first draw that many training videos (and a quarter as many test videos) of each of the eight embedded
-    # actions into the workdir, and prepare them there.
+    # actions into the workdir, and prepare them there, with flow if the architecture sees it.
     config.data.synthetic_videos_per_action = 0
 
     config.optimizer = ConfigDict()
@@ -71,8 +93,8 @@ def get_config() -> ConfigDict:
     config.evaluation.every = 5_000
     # Videos at a time, over all devices.
     config.evaluation.batch_size = 8
-    # Frames of a window: 250 are the paper's 10 seconds. Shorter videos are looped.
-    config.evaluation.frames = 250
+    # Frames of a window, data.stride apart; the paper's 10 seconds. Shorter videos are looped.
+    config.evaluation.frames = test_clip.frames
     # Windows of a video, evenly spread; 1 takes the first frames. Their logits are averaged.
     config.evaluation.windows = 1
 

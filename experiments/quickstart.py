@@ -3,16 +3,36 @@
     python -m i3d_jax.main --config experiments/quickstart.py --workdir runs/quickstart
 
 Needs nothing but the installation: the videos are drawn, written as H.264 files and prepared in the workdir.
+
+Variants, each a narrow network of one of the paper's architectures: `quickstart.py` (or `:i3d`), `:i3d_flow`,
+`:two_stream_i3d`, `:conv_lstm`, `:c3d`, `:two_stream`, `:fused`. Those that see flow compute it first.
+docs/architectures.md has what each reaches.
 """
 
 from ml_collections import ConfigDict
 
 from experiments import base
+from i3d_jax.errors import UserError
+
+# By variant: the architecture, the frames of a clip, and the frames of the video from one of them to the next. The
+# videos have 25 to 37 frames: what the paper spreads over seconds is brought nearer together.
+VARIANTS = {
+    "i3d": ("i3d", 16, 1),
+    "i3d_flow": ("i3d", 16, 1),
+    "two_stream_i3d": ("two_stream_i3d", 16, 1),
+    "conv_lstm": ("conv_lstm", 10, 2),
+    "c3d": ("c3d", 16, 1),
+    "two_stream": ("two_stream", 1, 1),
+    "fused": ("fused", 5, 4),
+}
 
 
-def get_config() -> ConfigDict:
-    """Returns a narrow I3D on clips of 16 frames of 48 pixels."""
-    config = base.get_config()
+def get_config(variant: str = "i3d") -> ConfigDict:
+    """Returns a narrow network on clips of 48 pixels for `variant`, one of `VARIANTS`."""
+    if variant not in VARIANTS:
+        raise UserError(f"experiments/quickstart.py has the variants {', '.join(VARIANTS)}, found {variant!r}")
+    architecture, frames, stride = VARIANTS[variant]
+    config = base.get_config(architecture)
     config.total_steps = 1000
     config.batch_size = 8
     config.log_every = 50
@@ -20,9 +40,16 @@ def get_config() -> ConfigDict:
     config.model.width_multiplier = 0.25
     config.model.dropout_rate = 0.0
     config.model.batch_norm_decay = 0.9
+    if variant == "i3d_flow":
+        config.model.stream = "flow"
+    if variant == "conv_lstm":
+        config.model.statistics_steps = frames
+    if variant == "c3d":
+        config.model.frame_size = 48
 
     config.data.synthetic_videos_per_action = 40
-    config.data.frames = 16
+    config.data.frames = frames
+    config.data.stride = stride
     config.data.crop = 48
     # Mirrored, "moving left" is "moving right".
     config.data.flip = False
@@ -36,7 +63,7 @@ def get_config() -> ConfigDict:
     config.evaluation.split = "test"
     config.evaluation.every = 0
     config.evaluation.batch_size = 16
-    config.evaluation.frames = 16
+    config.evaluation.frames = frames
     config.evaluation.windows = 4
 
     config.checkpoints.every = 250

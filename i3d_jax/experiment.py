@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
-from i3d_jax import checkpoint
+from i3d_jax import checkpoint, inflation, models
+from i3d_jax.clips import Sampling
 from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.pipeline import Batches, BatchOptions, evaluation_batches, training_batches
 from i3d_jax.data.preprocessing import refuse_mismatch
@@ -20,6 +20,7 @@ from i3d_jax.errors import UserError
 from i3d_jax.evaluation import results
 from i3d_jax.evaluation.accuracy import score
 from i3d_jax.evaluation.predictions import predict
+from i3d_jax.models.network import Network
 from i3d_jax.training import partition
 from i3d_jax.training.loop import Cadence
 from i3d_jax.training.state import initial_variables
@@ -39,8 +40,13 @@ def cadence(config: ml_collections.ConfigDict) -> Cadence:
     )
 
 
-def open_data(config: ml_collections.ConfigDict, workdir: Path) -> Dataset:
+def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -> Dataset:
     """Opens the dataset folder; the embedded dataset is made in the workdir first, as far as it is missing.
+
+    Args:
+      config: the run's.
+      workdir: where the embedded dataset is made.
+      flow: whether the embedded dataset needs flow.
 
     Raises:
       UserError: no dataset is named, or what is named is not one.
@@ -55,6 +61,7 @@ def open_data(config: ml_collections.ConfigDict, workdir: Path) -> Dataset:
                 videos_per_action=config.data.synthetic_videos_per_action,
                 crop=config.data.crop,
                 seed=config.seed,
+                flow=flow,
             )
         )
     if config.data.directory is None:
@@ -70,61 +77,106 @@ def evaluation_split(config: ml_collections.ConfigDict, dataset: Dataset) -> str
     return usual[0] if usual else config.data.train_split
 
 
-def describe(config: ml_collections.ConfigDict, dataset: Dataset) -> checkpoint.Description:
+def create_model(config: ml_collections.ConfigDict, num_classes: int) -> Network:
+    """Makes the model that a configuration names; a `UserError` names an option that it does not have."""
+    options = config.model.to_dict()
+    return models.create(options.pop("name"), num_classes, **options)
+
+
+def describe(config: ml_collections.ConfigDict, dataset: Dataset, model: Network) -> checkpoint.Description:
     """Returns what the run's checkpoints say of themselves."""
     options = config.model.to_dict()
     return checkpoint.Description(
         model=options.pop("name"),
         options=options,
-        num_classes=len(dataset.labels),
+        num_classes=model.num_classes,
         labels=dataset.labels,
         preprocessing={
-            **dataset.preprocessing.to_json(),
+            **dataset.preprocessing.of_streams(model.streams).to_json(),
             "crop": config.data.crop,
             "frames": config.evaluation.frames,
+            "stride": config.data.stride,
+            "flow_per_frame": model.flow_per_frame,
             "windows": config.evaluation.windows,
         },
         provenance={"dataset": dataset.name, "split": config.data.train_split, "init_from": config.init_from},
     )
 
 
-def check_clips(config: ml_collections.ConfigDict, model: nn.Module) -> None:
-    """Raises the model's `UserError` for clips that it cannot take, in training or in evaluation."""
-    for frames in (config.data.frames, config.evaluation.frames):
-        jax.eval_shape(model.init, jax.random.key(config.seed), _clip(config, model, frames))
+def check_clips(config: ml_collections.ConfigDict, model: Network) -> None:
+    """Raises a `UserError` for a model that sees no videos, or for clips that it cannot take."""
+    if isinstance(model, models.InceptionV1):
+        raise UserError(f"model.name {config.model.name!r} is a network of single images: recipes train on videos")
+    for frames, train in ((config.data.frames, True), (config.evaluation.frames, False)):
+        clip = _clip(config, model, frames)
+        jax.eval_shape(lambda clip, train=train: model.init(jax.random.key(0), clip, train=train), clip)
 
 
-def draw_variables(config: ml_collections.ConfigDict, model: nn.Module) -> dict[str, Any]:
+def draw_variables(config: ml_collections.ConfigDict, model: Network) -> dict[str, Any]:
     """Draws the model's initial variables."""
     return initial_variables(model, jax.random.key(config.seed), _clip(config, model, config.data.frames))
 
 
-def _clip(config: ml_collections.ConfigDict, model: nn.Module, frames: int) -> dict[str, jax.ShapeDtypeStruct]:
-    shape = (1, frames, config.data.crop, config.data.crop, 3)
-    return {model.stream: jax.ShapeDtypeStruct(shape, jnp.float32)}
+def _clip(config: ml_collections.ConfigDict, model: Network, frames: int) -> dict[str, jax.ShapeDtypeStruct]:
+    shapes = model.input_shapes(frames, config.data.crop)
+    return {stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in shapes.items()}
 
 
-def initial_from(directory: str, description: checkpoint.Description, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads another run's variables to start from.
+def initial_from(
+    config: ml_collections.ConfigDict, description: checkpoint.Description, variables: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Reads the variables that `init_from` names, for this run to start from.
+
+    Those of an image network are inflated into the trunks of this run's. A classifier of other classes stays behind:
+    this run's is kept as it was drawn.
+
+    Args:
+      config: the run's; `init_from` is set.
+      description: of the run's checkpoints.
+      variables: the run's, as drawn.
+
+    Returns:
+      (variables, one line on what was done).
 
     Raises:
-      UserError: they are of another model or number of classes, or were trained on other pixels.
+      UserError: they are of another architecture, or were trained on other pixels.
     """
-    _, stored, metadata = checkpoint.load(directory)
-    for key in ("model", "num_classes"):
-        if metadata[key] != getattr(description, key):
+    directory = config.init_from
+    stored_model, stored, metadata = checkpoint.load(directory)
+    _refuse_other_start(metadata, description, directory)
+    if metadata["model"] == description.model:
+        if list(metadata["labels"]) == list(description.labels):
+            fitted = checkpoint.fit(stored, variables, source=directory, target="this run's model")
+            return fitted, f"starting from {directory}"
+        stored = inflation.with_classifier_of(variables, stored)
+        fitted = checkpoint.fit(stored, variables, source=directory, target="this run's model")
+        return fitted, f"starting from {directory}, but for the classifier: its classes are others"
+    if not isinstance(stored_model, models.InceptionV1):
+        raise UserError(
+            f"init_from: {directory} is of the model {metadata['model']!r}, this run's {description.model!r}"
+        )
+    scopes = models.MODELS[description.model].image_trunks
+    started = inflation.inflate_trunks(stored, variables, scopes, profile=config.init_profile)
+    return started, f"starting from the image network {directory}, inflated; the classifier is new"
+
+
+def _refuse_other_start(metadata: Mapping[str, Any], description: checkpoint.Description, directory: str) -> None:
+    """Raises a `UserError` where a checkpoint to start from pads or prepares its pixels in another way."""
+    for option in ("stem_padding", "temporal_padding"):
+        theirs, ours = metadata["options"].get(option), description.options.get(option)
+        if theirs is not None and ours is not None and theirs != ours:
             raise UserError(
-                f"init_from: {key} of {directory} is {metadata[key]!r}, this run's {getattr(description, key)!r}"
+                f"init_from: {option} of {directory} is {theirs!r}, this run's {ours!r}; "
+                f"--config.model.{option}={theirs} takes it over"
             )
     # The crop and the windows are this run's to choose.
-    stored_frames = {key: metadata["preprocessing"].get(key) for key in ("frame_rate", "short_side", "interpolation")}
+    stored = {key: metadata["preprocessing"].get(key) for key in ("frame_rate", "short_side", "interpolation", "flow")}
     refuse_mismatch(
-        {key: value for key, value in stored_frames.items() if value is not None},
+        {key: value for key, value in stored.items() if value is not None},
         description.preprocessing,
         expected_by=directory,
         found_in="this run's dataset",
     )
-    return checkpoint.fit(stored, variables, source=directory, target="this run's model")
 
 
 def refuse_other_labels(labels, dataset: Dataset, *, where: str) -> None:
@@ -140,9 +192,11 @@ def refuse_other_labels(labels, dataset: Dataset, *, where: str) -> None:
     )
 
 
-def clips_to_train_on(config: ml_collections.ConfigDict, dataset: Dataset, *, first_clip: int) -> Batches:
+def clips_to_train_on(
+    config: ml_collections.ConfigDict, dataset: Dataset, model: Network, *, first_clip: int
+) -> Batches:
     """Returns this host's training batches from clip number `first_clip` on."""
-    options = _batch_options(config, config.batch_size, config.data.frames)
+    options = _batch_options(config, model, config.batch_size, config.data.frames)
     return training_batches(
         dataset, config.data.train_split, options, flip=config.data.flip, seed=config.seed, first_clip=first_clip
     )
@@ -151,16 +205,14 @@ def clips_to_train_on(config: ml_collections.ConfigDict, dataset: Dataset, *, fi
 class Evaluation:
     """Scores a split and leaves `predictions/SPLIT.npz` and `results.json` in the workdir."""
 
-    def __init__(
-        self, config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, model: nn.Module, mesh: Mesh
-    ):
+    def __init__(self, config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, model: Network, mesh: Mesh):
         self.split = evaluation_split(config, dataset)
         self._workdir = workdir
         self._dataset = dataset
         self._mesh = mesh
         self._step = partition.compile_evaluation_step(evaluation_step(model), mesh)
         self._windows = config.evaluation.windows
-        self._options = _batch_options(config, config.evaluation.batch_size, config.evaluation.frames)
+        self._options = _batch_options(config, model, config.evaluation.batch_size, config.evaluation.frames)
         # Opened once here, so that a split that is not there is found before hours of training.
         self._batches()
 
@@ -190,10 +242,11 @@ class Evaluation:
         return figures
 
 
-def _batch_options(config: ml_collections.ConfigDict, batch_size: int, frames: int) -> BatchOptions:
+def _batch_options(config: ml_collections.ConfigDict, model: Network, batch_size: int, frames: int) -> BatchOptions:
     return BatchOptions(
         batch_size=batch_size,
-        frames=frames,
+        sampling=Sampling(frames=frames, stride=config.data.stride, flow_per_frame=model.flow_per_frame),
+        streams=model.streams,
         crop=config.data.crop,
         max_damaged_share=config.data.max_damaged_share,
         host=jax.process_index(),

@@ -55,16 +55,17 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     partition.check_batch_size(config.batch_size, mesh, key="batch_size")
     cadence = experiment.cadence(config)
     optimizer, schedule = make_optimizer(**config.optimizer)
-    dataset = experiment.open_data(config, workdir)
-    description = experiment.describe(config, dataset)
-    model = description.create_model()
+    streams = experiment.create_model(config, num_classes=1).streams
+    dataset = experiment.open_data(config, workdir, flow="flow" in streams)
+    model = experiment.create_model(config, len(dataset.labels))
+    description = experiment.describe(config, dataset, model)
     experiment.check_clips(config, model)
     evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
-    experiment.clips_to_train_on(config, dataset, first_clip=0)
+    experiment.clips_to_train_on(config, dataset, model, first_clip=0)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last)
     variables = experiment.draw_variables(config, model)
     if config.init_from is not None:
-        variables = experiment.initial_from(config.init_from, description, variables)
+        variables, start = experiment.initial_from(config, description, variables)
 
     configuration.keep(config, workdir)
     with checkpoints:
@@ -76,7 +77,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             state = checkpoints.restore(state)
             _say(f"going on from step {steps[-1]} of {workdir}")
         elif config.init_from is not None:
-            _say(f"starting from {config.init_from}")
+            _say(start)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         _say(
             f"{description.model}: {parameters:,} parameters, {len(dataset.labels)} classes; "
@@ -99,7 +100,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             return figures
 
         step = partition.compile_training_step(training_step(model, optimizer, seed=config.seed), mesh)
-        batches = experiment.clips_to_train_on(config, dataset, first_clip=int(state.clips))
+        batches = experiment.clips_to_train_on(config, dataset, model, first_clip=int(state.clips))
         state = train(
             state,
             batches,
@@ -122,7 +123,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
 def _evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
     directory = checkpoint.find(workdir)
     model, variables, metadata = checkpoint.load(directory)
-    dataset = experiment.open_data(config, workdir)
+    dataset = experiment.open_data(config, workdir, flow="flow" in model.streams)
     experiment.refuse_other_labels(metadata["labels"], dataset, where=str(directory))
     refuse_mismatch(
         metadata["preprocessing"],

@@ -13,6 +13,7 @@ import numpy as np
 
 from i3d_jax import checkpoint
 from i3d_jax.errors import UserError, run
+from i3d_jax.models import InceptionV1
 from i3d_jax.training.step import evaluation_step
 
 EXAMPLE = """\
@@ -28,6 +29,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.top_k < 1:
         raise UserError(f"--top_k must be at least 1, found {options.top_k}")
     model, variables, metadata = checkpoint.load(options.checkpoint)
+    if isinstance(model, InceptionV1):
+        raise UserError(
+            f"{options.checkpoint} is a network of single images, inception_v1: it names nothing in a video"
+        )
     # Imported late: PyAV and OpenCV are not needed to say that a checkpoint is missing.
     from i3d_jax.ingest.windows import read_windows
 
@@ -36,12 +41,12 @@ def main(arguments: Sequence[str]) -> int:
     found, failures = [], 0
     for video in options.videos:
         try:
-            windows = read_windows(video, metadata["preprocessing"], where=options.checkpoint)
+            windows = read_windows(video, metadata["preprocessing"], streams=model.streams, where=options.checkpoint)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             failures += 1
             continue
-        logits = np.asarray(score(variables, {model.stream: windows[None]}))[0]
+        logits = np.asarray(score(variables, {stream: pixels[None] for stream, pixels in windows.items()}))[0]
         found.append({"video": video, "predictions": best(logits, metadata["labels"], options.top_k)})
         if options.format == "text":
             print(as_text(found[-1]), flush=True)

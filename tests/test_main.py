@@ -251,12 +251,6 @@ def test_a_checkpoint_refuses_what_it_was_not_trained_on(dataset, finished, tmp_
         main.main(arguments(other, finished, "--mode", "evaluate"))
 
 
-def test_init_from_a_checkpoint_of_other_classes(dataset, finished, tmp_path):
-    other = describe_otherwise(dataset, tmp_path / "other", labels=[*sorted(synthetic.ACTIONS), "jumping"])
-    with pytest.raises(UserError, match=r"num_classes of .* is 8, this run's 9"):
-        main.main(arguments(other, tmp_path / "run", f"--config.init_from={finished}"))
-
-
 def test_exit_codes_and_one_sentence(dataset, tmp_path, environment):
     for more, code in ((["--config.batch_size=0"], 2), (["--mode", "evaluate"], 2)):
         process = start(environment, "i3d_jax.main", *arguments(dataset, tmp_path / "x", *more), stderr=subprocess.PIPE)

@@ -1,0 +1,143 @@
+"""What a run starts from: another run, other classes, an image network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from experiments import base
+from i3d_jax import checkpoint, experiment, models
+from i3d_jax.errors import UserError
+
+NARROW = {"width_multiplier": 0.125}
+PIXELS = {"frame_rate": 25.0, "short_side": 256, "interpolation": "bilinear", "jpeg_quality": 95}
+RUN_LABELS = ("jumping", "running", "sitting")
+
+
+def description(name, labels=RUN_LABELS, preprocessing=PIXELS, **options):
+    return checkpoint.Description(
+        model=name,
+        options={**NARROW, **options},
+        num_classes=len(labels),
+        labels=labels,
+        preprocessing=preprocessing,
+    )
+
+
+def variables(described, seed):
+    """Random numbers in the shapes of a described model."""
+    random = np.random.default_rng(seed)
+    template = models.template(described.create_model())
+    return jax.tree.map(lambda leaf: random.uniform(0.5, 1.5, leaf.shape).astype(np.float32), template)
+
+
+def stored(directory, described, seed=1):
+    """A checkpoint of a described model."""
+    values = variables(described, seed)
+    checkpoint.save(directory, described, values)
+    return values
+
+
+def start(directory, described, **changes):
+    """What a run of a described model starts from, where it would have drawn `variables(described, 2)`."""
+    config = base.get_config(described.model)
+    config.init_from = str(directory)
+    config.update(changes)
+    return experiment.initial_from(config, described, variables(described, 2))
+
+
+def test_another_run(tmp_path):
+    run = description("i3d")
+    theirs = stored(tmp_path / "other", run)
+    found, words = start(tmp_path / "other", run)
+    chex.assert_trees_all_equal(found, theirs)
+    assert words == f"starting from {tmp_path / 'other'}"
+
+
+@pytest.mark.parametrize("labels", [("a", "b"), tuple(reversed(RUN_LABELS))])
+def test_a_run_with_other_classes_leaves_its_classifier(tmp_path, labels):
+    run = description("two_stream")
+    theirs = stored(tmp_path / "other", description("two_stream", labels))
+    found, words = start(tmp_path / "other", run)
+    assert "but for the classifier" in words
+    ours = variables(run, 2)
+    for scope in ("RGB", "Flow"):
+        chex.assert_trees_all_equal(found["params"][scope].pop("Logits"), ours["params"][scope]["Logits"])
+        del theirs["params"][scope]["Logits"]
+    chex.assert_trees_all_equal(found, theirs)
+
+
+@pytest.mark.parametrize("profile", ["average", "centre"])
+def test_an_image_network_is_inflated(tmp_path, profile):
+    images = description("inception_v1", ("cat", "dog"), {"interpolation": "bilinear", "crop": 224})
+    theirs = stored(tmp_path / "images", images)
+    run = description("i3d")
+    found, words = start(tmp_path / "images", run, init_profile=profile)
+    assert "inflated" in words
+    chex.assert_trees_all_equal(found["params"]["Logits"], variables(run, 2)["params"]["Logits"])
+    kernel = theirs["params"]["Conv2d_2c_3x3"]["conv_2d"]["kernel"]
+    expected = [kernel / 3] * 3 if profile == "average" else [0 * kernel, kernel, 0 * kernel]
+    chex.assert_trees_all_close(found["params"]["Conv3d_2c_3x3"]["conv_3d"]["kernel"], np.stack(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("other", "run", "words"),
+    [
+        (description("i3d"), description("two_stream_i3d"), "model 'i3d', this run's 'two_stream_i3d'"),
+        (description("inception_v1"), description("c3d"), "trained from scratch"),
+        (description("i3d", temporal_padding="replicate"), description("i3d", temporal_padding="zeros"), "=replicate"),
+        (
+            description("inception_v1", stem_padding="symmetric"),
+            description("two_stream", stem_padding="same"),
+            r"stem_padding .* 'symmetric', this run's 'same'; --config.model.stem_padding=symmetric",
+        ),
+        (
+            description("i3d"),
+            description("i3d", preprocessing={**PIXELS, "frame_rate": 10.0}),
+            "frame_rate 25.0 against",
+        ),
+        (
+            description("inception_v1"),
+            description("i3d", width_multiplier=0.25),
+            "does not inflate .* in the image network",
+        ),
+    ],
+)
+def test_what_a_run_cannot_start_from(tmp_path, other, run, words):
+    stored(tmp_path / "other", other)
+    with pytest.raises(UserError, match=words):
+        start(tmp_path / "other", run)
+
+
+def test_the_recipes_of_the_quickstart_make_their_models():
+    from experiments import quickstart
+
+    for variant in quickstart.VARIANTS:
+        config = quickstart.get_config(variant)
+        experiment.check_clips(config, experiment.create_model(config, 8))
+    with pytest.raises(UserError, match=r"variants i3d, .* found 'i4d'"):
+        quickstart.get_config("i4d")
+
+
+@pytest.mark.parametrize("name", [name for name in models.MODELS if name != "inception_v1"])
+def test_base_holds_every_option_of_every_architecture(name):
+    config = base.get_config(name)
+    model = experiment.create_model(config, 400)
+    options = {field.name for field in dataclasses.fields(model)} - {"parent", "name", "num_classes"}
+    assert options == set(config.model) - {"name"}
+    # All but the stream are the architecture's own values, and the clips are those of Table 1.
+    plain = models.create(name)
+    for option in options:
+        assert getattr(model, option) == getattr(plain, option), option
+    assert (config.data.frames, config.data.stride, config.data.crop) == tuple(plain.training_clip)
+    assert config.evaluation.frames == plain.test_clip.frames
+
+
+def test_an_image_network_is_no_recipe():
+    config = base.get_config("inception_v1")
+    with pytest.raises(UserError, match="network of single images"):
+        experiment.check_clips(config, experiment.create_model(config, 2))
