@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from i3d_jax.clips import STREAMS
 from i3d_jax.errors import UserError
 from i3d_jax.models.c3d import C3D
 from i3d_jax.models.conv_lstm import ConvLSTM
@@ -16,7 +17,7 @@ from i3d_jax.models.fused import Fused
 from i3d_jax.models.i3d import I3D, TwoStreamI3D
 from i3d_jax.models.inception_v1 import InceptionV1
 from i3d_jax.models.layers import SPATIAL_PADDINGS, TEMPORAL_PADDINGS
-from i3d_jax.models.network import CHANNELS, Network
+from i3d_jax.models.network import Network
 from i3d_jax.models.two_stream import TwoStream
 
 # As the paper's figure 2 orders them, behind the network of images that they begin with.
@@ -31,7 +32,7 @@ MODELS: dict[str, type[Network]] = {
 }
 # What an option that is a word may be.
 _CHOICES = {
-    "stream": tuple(CHANNELS),
+    "stream": STREAMS,
     "temporal_padding": TEMPORAL_PADDINGS,
     "stem_padding": SPATIAL_PADDINGS,
 }

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
+from i3d_jax.clips import CHANNELS
 from i3d_jax.errors import UserError
 from i3d_jax.models import inception
-from i3d_jax.models.network import CHANNELS, FLOW_STACK, Clip, InceptionNetwork, check_size, with_predictions
+from i3d_jax.models.network import FLOW_STACK, Clip, InceptionNetwork, check_size, with_predictions
 
 
 class InceptionV1(InceptionNetwork):

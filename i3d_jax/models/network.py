@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from i3d_jax.clips import CHANNELS
 from i3d_jax.errors import UserError
 from i3d_jax.models.layers import ConvolutionUnit
 
-CHANNELS = {"rgb": 3, "flow": 2}
 # Fields of flow around one frame that the networks of images see at a time (paper, section 2.4).
 FLOW_STACK = 10
 
