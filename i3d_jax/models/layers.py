@@ -5,8 +5,9 @@ batch and the channels. Padding is TensorFlow's SAME (an odd pixel goes after), 
 
 How an operation is lowered is chosen per platform here and nowhere else. On TPUs and GPUs it is XLA's native 3D
 operation. On CPUs XLA's 3D convolution is several times slower than the machine's matrix product, so there the taps
-along time become channels of one 2D convolution, pointwise convolutions and weight gradients become matrix products,
-and max-pools become maxima of shifted slices. Both give the same numbers up to the order of summation.
+along time become channels of one 2D convolution, which for 3x3 windows is Winograd's; pointwise convolutions and other
+weight gradients become matrix products, and max-pools become maxima of shifted slices. Both give the same numbers up to
+rounding.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from i3d_jax.models import winograd
+
 BATCH_NORM_EPSILON = 1e-3
 # With fewer channels in all taps along time, a product per tap is too thin, and a 2D convolution is faster.
 THIN_CHANNELS = 64
+# Of a convolution for which Winograd's many small steps repay the time that they take to compile.
+LEAST_OPERATIONS = 5e8
 
 # By the rank of the input.
 _DIMENSION_NUMBERS = {5: ("NDHWC", "DHWIO", "NDHWC"), 4: ("NHWC", "HWIO", "NHWC")}
@@ -70,6 +75,7 @@ def _convolution_forward(inputs, kernel, strides, padding):
 
 def _convolution_backward(strides, padding, residuals, gradient):
     inputs, kernel = residuals
+    inputs, gradient = lax.optimization_barrier((inputs, gradient))
     return lax.platform_dependent(
         inputs,
         kernel,
@@ -100,15 +106,29 @@ def _folded_convolution(inputs, kernel, *, strides, padding):
     taps, *window, channels, features = kernel.shape
     if kernel.shape[:3] == (1, 1, 1) and strides == (1, 1, 1) and not any(map(sum, padding)):
         return (inputs.reshape(-1, channels) @ kernel.reshape(channels, features)).reshape(*inputs.shape[:-1], features)
-    inputs = jnp.pad(inputs, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
-    steps = (inputs.shape[1] - taps) // strides[0] + 1
-    last = (steps - 1) * strides[0] + 1
-    shifted = [lax.slice_in_dim(inputs, tap, tap + last, strides[0], axis=1) for tap in range(taps)]
-    folded = jnp.concatenate(shifted, axis=-1)
-    images = folded.reshape(-1, *folded.shape[2:])
+    images = _folded_images(inputs, taps, strides[0], padding[0])
     kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(*window, taps * channels, features)
-    outputs = _native_convolution(images, kernel, strides=strides[1:], padding=padding[1:])
-    return outputs.reshape(-1, steps, *outputs.shape[1:])
+    if _has_winograd(images, kernel, strides):
+        outputs = winograd.convolution(jnp.pad(images, ((0, 0), *padding[1:], (0, 0))), kernel)
+    else:
+        outputs = _native_convolution(images, kernel, strides=strides[1:], padding=padding[1:])
+    return outputs.reshape(len(inputs), -1, *outputs.shape[1:])
+
+
+def _folded_images(inputs, taps, stride, padding):
+    """Videos [B, T, H, W, C] as images [B T', H, W, taps C], each with all frames that one step in time sees."""
+    inputs = jnp.pad(inputs, ((0, 0), padding, (0, 0), (0, 0), (0, 0)))
+    steps = (inputs.shape[1] - taps) // stride + 1
+    last = (steps - 1) * stride + 1
+    shifted = [lax.slice_in_dim(inputs, tap, tap + last, stride, axis=1) for tap in range(taps)]
+    folded = jnp.concatenate(shifted, axis=-1)
+    return folded.reshape(-1, *folded.shape[2:])
+
+
+def _has_winograd(images, kernel, strides):
+    operations = 2 * math.prod(images.shape[:-1]) * math.prod(kernel.shape)
+    of_its_kind = kernel.shape[-4:-2] == (3, 3) and set(strides) == {1} and kernel.dtype == jnp.float32
+    return of_its_kind and operations >= LEAST_OPERATIONS
 
 
 def _folded_gradients(inputs, kernel, gradient, *, strides, padding):
@@ -135,6 +155,10 @@ def _folded_input_gradient(inputs, kernel, gradient, strides, padding):
 
 def _folded_kernel_gradient(inputs, kernel, gradient, strides, padding):
     taps, height, width, channels, features = kernel.shape
+    if _has_winograd(gradient, kernel, strides):
+        images = jnp.pad(_folded_images(inputs, taps, 1, padding[0]), ((0, 0), *padding[1:], (0, 0)))
+        of_kernel = winograd.kernel_gradient(images, gradient.reshape(-1, *gradient.shape[2:]))
+        return of_kernel.reshape(height, width, taps, channels, features).transpose(2, 0, 1, 3, 4)
     if taps * channels < THIN_CHANNELS and taps * height * width > 1:
         forward = functools.partial(_folded_convolution, inputs, strides=strides, padding=padding)
         return jax.vjp(lambda kernel: forward(kernel=kernel), kernel)[1](gradient)[0]
