@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import base
+from experiments import base, custom, quickstart
 from i3d_jax import checkpoint, experiment, models
 from i3d_jax.errors import UserError
 
@@ -113,12 +113,14 @@ def test_what_a_run_cannot_start_from(tmp_path, other, run, words):
         start(tmp_path / "other", run)
 
 
-def test_the_recipes_of_the_quickstart_make_their_models():
-    from experiments import quickstart
-
-    for variant in quickstart.VARIANTS:
-        config = quickstart.get_config(variant)
+@pytest.mark.parametrize("recipe", [quickstart, custom], ids=["quickstart", "custom"])
+def test_every_variant_of_a_recipe_makes_its_model(recipe):
+    for variant in recipe.VARIANTS:
+        config = recipe.get_config(variant)
         experiment.check_clips(config, experiment.create_model(config, 8))
+
+
+def test_an_unknown_variant_is_named():
     with pytest.raises(UserError, match=r"variants i3d, .* found 'i4d'"):
         quickstart.get_config("i4d")
 

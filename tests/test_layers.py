@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from i3d_jax.models import layers
+from i3d_jax.models import layers, winograd
 
 # (frames, height, width, channels, features, window, strides): stem-like, pointwise, deep and thin ones, odd and even.
 CONVOLUTIONS = [
@@ -22,6 +22,9 @@ CONVOLUTIONS = [
     (1, 8, 9, 30, 4, (1, 3, 3), (1, 2, 2)),
     (4, 5, 5, 6, 3, (1, 1, 1), (2, 2, 2)),
     (6, 4, 4, 6, 3, (3, 1, 1), (1, 1, 1)),
+    # Large enough for Winograd's filtering, at odd and even sizes.
+    (3, 41, 40, 64, 96, (3, 3, 3), (1, 1, 1)),
+    (2, 32, 35, 96, 160, (1, 3, 3), (1, 1, 1)),
 ]
 
 
@@ -105,3 +108,66 @@ def test_release_initializer():
     # A normal distribution cut off at two deviations has 0.8796 of the deviation.
     np.testing.assert_allclose(kernel.std(), 0.8796 * deviation, rtol=0.01)
     assert abs(float(kernel.mean())) < 0.01 * deviation
+
+
+@pytest.mark.parametrize("size", [(8, 9), (7, 6)])
+@pytest.mark.parametrize("jit", [True, False])
+def test_winograds_filtering_is_the_plain_convolution(size, jit):
+    keys = jax.random.split(jax.random.key(0), 3)
+    images = jax.random.normal(keys[0], (2, *size, 5))
+    kernel = jax.random.normal(keys[1], (3, 3, 5, 4))
+
+    def plain(kernel):
+        return lax.conv_general_dilated(images, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    expected, pull = jax.vjp(plain, kernel)
+    gradient = jax.random.normal(keys[2], expected.shape)
+    for ours, arguments, wanted in (
+        (winograd.convolution, (images, kernel), expected),
+        (winograd.kernel_gradient, (images, gradient), pull(gradient)[0]),
+    ):
+        found = (jax.jit(ours) if jit else ours)(*arguments)
+        assert jnp.abs(found - wanted).max() <= 1e-5 * jnp.abs(wanted).max()
+
+
+def test_bfloat16_stays_out_of_winograds_filtering():
+    """Its transforms would cost bfloat16 its last digits: the result is the plain convolution's to the bit."""
+    images = jax.random.normal(jax.random.key(0), (2, 40, 40, 64), jnp.bfloat16)
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 64, 128), jnp.bfloat16)
+    padding = layers.same_padding((40, 40), (3, 3), (1, 1))
+    plain = lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    chex.assert_trees_all_equal(layers.convolution(images, kernel, (1, 1), padding), plain)
+
+
+@pytest.mark.parametrize(("window", "strides"), [((3, 3), (1, 1)), ((7, 7), (2, 2)), ((1, 1), (1, 1))])
+def test_images_are_videos_of_one_frame(window, strides):
+    keys = jax.random.split(jax.random.key(0), 3)
+    images, kernel = jax.random.normal(keys[0], (2, 9, 8, 6)), jax.random.normal(keys[1], (*window, 6, 4))
+    padding = layers.same_padding((9, 8), window, strides)
+
+    def native(images, kernel):
+        return lax.conv_general_dilated(images, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    expected, pull_expected = jax.vjp(native, images, kernel)
+    gradient = jax.random.normal(keys[2], expected.shape)
+    outputs, pull = jax.vjp(lambda *both: layers.convolution(*both, strides, padding), images, kernel)
+    for found, wanted in zip((outputs, *pull(gradient)), (expected, *pull_expected(gradient)), strict=True):
+        assert jnp.abs(found - wanted).max() <= 1e-5 * jnp.abs(wanted).max()
+
+
+def test_replicated_padding_by_hand():
+    unit = layers.Convolution(1, (3, 1, 1), temporal_padding="replicate")
+    frames = jnp.array([1.0, 2.0, 4.0]).reshape(1, 3, 1, 1, 1)
+    kernel = {"params": {"kernel": jnp.array([1.0, 10.0, 100.0]).reshape(3, 1, 1, 1, 1)}}
+    assert unit.apply(kernel, frames).ravel().tolist() == [211, 421, 442]
+    assert unit.clone(temporal_padding="zeros").apply(kernel, frames).ravel().tolist() == [210, 421, 42]
+
+
+@pytest.mark.parametrize(("size", "starts_at"), [(8, -3), (9, -3)])
+def test_symmetric_padding_begins_half_a_window_outside(size, starts_at):
+    """A window of seven ones over an image that counts its columns: the first output sums the columns up to 3."""
+    unit = layers.Convolution(1, (1, 7), (1, 2), spatial_padding="symmetric")
+    image = jnp.arange(1.0, size + 1).reshape(1, 1, size, 1)
+    outputs = unit.apply({"params": {"kernel": jnp.ones((1, 7, 1, 1))}}, image).ravel()
+    assert outputs[0] == sum(range(1, 7 + starts_at + 1))
+    assert outputs.shape == (-(-size // 2),)
