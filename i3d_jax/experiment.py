@@ -143,7 +143,8 @@ def initial_from(
     """
     directory = config.init_from
     stored_model, stored, metadata = checkpoint.load(directory)
-    _refuse_other_start(metadata, description, directory)
+    _refuse_other_padding(stored_model, description.create_model(), directory)
+    _refuse_other_pixels(metadata, description, directory)
     if metadata["model"] == description.model:
         if list(metadata["labels"]) == list(description.labels):
             fitted = checkpoint.fit(stored, variables, source=directory, target="this run's model")
@@ -160,15 +161,19 @@ def initial_from(
     return started, f"starting from the image network {directory}, inflated; the classifier is new"
 
 
-def _refuse_other_start(metadata: Mapping[str, Any], description: checkpoint.Description, directory: str) -> None:
-    """Raises a `UserError` where a checkpoint to start from pads or prepares its pixels in another way."""
+def _refuse_other_padding(stored: Network, model: Network, directory: str) -> None:
     for option in ("stem_padding", "temporal_padding"):
-        theirs, ours = metadata["options"].get(option), description.options.get(option)
-        if theirs is not None and ours is not None and theirs != ours:
+        if not (hasattr(stored, option) and hasattr(model, option)):
+            continue
+        theirs, ours = getattr(stored, option), getattr(model, option)
+        if theirs != ours:
             raise UserError(
                 f"init_from: {option} of {directory} is {theirs!r}, this run's {ours!r}; "
                 f"--config.model.{option}={theirs} takes it over"
             )
+
+
+def _refuse_other_pixels(metadata: Mapping[str, Any], description: checkpoint.Description, directory: str) -> None:
     # The crop and the windows are this run's to choose.
     stored = {key: metadata["preprocessing"].get(key) for key in ("frame_rate", "short_side", "interpolation", "flow")}
     refuse_mismatch(

@@ -91,8 +91,9 @@ def test_an_image_network_is_inflated(tmp_path, profile):
         (description("inception_v1"), description("c3d"), "trained from scratch"),
         (description("i3d", temporal_padding="replicate"), description("i3d", temporal_padding="zeros"), "=replicate"),
         (
+            # "same" where it is not said.
             description("inception_v1", stem_padding="symmetric"),
-            description("two_stream", stem_padding="same"),
+            description("two_stream"),
             r"stem_padding .* 'symmetric', this run's 'same'; --config.model.stem_padding=symmetric",
         ),
         (
