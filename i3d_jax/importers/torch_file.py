@@ -16,6 +16,8 @@ from i3d_jax.importers.weights import Weights
 SAFETENSORS_SUFFIX = ".safetensors"
 # Training scripts put the state dict under one of these keys, beside the optimizer's.
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
+# Of a file of `torch.save`: an archive, or, before PyTorch 1.6, a pickle.
+_BEGINNINGS = (b"PK", b"\x80")
 # Marks a safetensors file that we have written.
 _PROGRAM = "i3d_jax"
 # `torch.nn.DataParallel` puts this before every name.
@@ -66,6 +68,9 @@ def _read_safetensors(path: Path):
 def _read_pickle(path: Path):
     """Returns the tensors of a state dict by name, and what stands beside it with the reason why it is not read."""
     torch, _ = _torch()
+    with open(path, "rb") as file:
+        if not file.read(2).startswith(_BEGINNINGS):
+            raise UserError(f"{path} is no whole PyTorch file: torch.save begins its files otherwise")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
