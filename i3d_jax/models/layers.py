@@ -99,20 +99,32 @@ def _native_gradients(inputs, kernel, gradient, *, strides, padding):
 
 
 def _folded_convolution(inputs, kernel, *, strides, padding):
-    """The same convolution as one over images whose channels hold all taps along time."""
+    """The same convolution as one over images whose channels, or features, hold all taps along time."""
     if inputs.ndim == 4:
         video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}
         return _folded_convolution(inputs[:, None], kernel[None], **video)[:, 0]
     taps, *window, channels, features = kernel.shape
     if kernel.shape[:3] == (1, 1, 1) and strides == (1, 1, 1) and not any(map(sum, padding)):
         return (inputs.reshape(-1, channels) @ kernel.reshape(channels, features)).reshape(*inputs.shape[:-1], features)
+    in_space = {"strides": strides[1:], "padding": padding[1:]}
+    if channels > features and taps > 1 and strides[0] == 1:
+        # Fewer numbers are moved if the taps become features, whose shifted frames are added up.
+        kernel = kernel.transpose(1, 2, 3, 0, 4).reshape(*window, channels, taps * features)
+        outputs = _image_convolution(inputs.reshape(-1, *inputs.shape[2:]), kernel, **in_space)
+        outputs = outputs.reshape(*inputs.shape[:2], *outputs.shape[1:3], taps, features)
+        outputs = jnp.pad(outputs, ((0, 0), padding[0], *[(0, 0)] * 4))
+        steps = outputs.shape[1] - taps + 1
+        return sum(outputs[:, tap : tap + steps, :, :, tap] for tap in range(taps))
     images = _folded_images(inputs, taps, strides[0], padding[0])
     kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(*window, taps * channels, features)
-    if _has_winograd(images, kernel, strides):
-        outputs = winograd.convolution(jnp.pad(images, ((0, 0), *padding[1:], (0, 0))), kernel)
-    else:
-        outputs = _native_convolution(images, kernel, strides=strides[1:], padding=padding[1:])
+    outputs = _image_convolution(images, kernel, **in_space)
     return outputs.reshape(len(inputs), -1, *outputs.shape[1:])
+
+
+def _image_convolution(images, kernel, *, strides, padding):
+    if _has_winograd(images, kernel, strides):
+        return winograd.convolution(jnp.pad(images, ((0, 0), *padding, (0, 0))), kernel)
+    return _native_convolution(images, kernel, strides=strides, padding=padding)
 
 
 def _folded_images(inputs, taps, stride, padding):
