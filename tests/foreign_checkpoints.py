@@ -107,12 +107,15 @@ def random_arrays(shapes, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     arrays = {}
     for name, shape in shapes.items():
-        value = random.standard_normal(shape, dtype=np.float32)
-        if len(shape) > 3:
-            value *= np.float32(np.sqrt(2 / np.prod(shape[:-1])))
-        elif "variance" in name:
-            value = random.uniform(0.5, 1.5, shape).astype(np.float32)
-        arrays[name] = np.asarray(value * np.float32(0.1) if len(shape) == 1 and "variance" not in name else value)
+        if "variance" in name or "running_var" in name:
+            value = random.uniform(0.5, 1.5, shape)
+        else:
+            value = random.standard_normal(shape, dtype=np.float32)
+            if len(shape) > 3:
+                value *= np.sqrt(2 / np.prod(shape[:-1]))
+            elif len(shape) == 1:
+                value *= 0.1
+        arrays[name] = np.asarray(value, np.float32)
     return arrays
 
 

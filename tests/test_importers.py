@@ -118,6 +118,22 @@ def test_what_does_not_fit_is_named(tmp_path, change, words):
         sonnet_i3d.read(write_tensorflow(tmp_path / "model.ckpt", zeros(shapes)), stream=None)
 
 
+@pytest.mark.parametrize(
+    ("leaf", "number", "words"),
+    [
+        ("batch_norm/moving_variance", -0.1, "variances below 0"),
+        ("batch_norm/beta", np.nan, "numbers that are not finite"),
+        ("conv_3d/w", np.inf, "numbers that are not finite"),
+    ],
+)
+def test_numbers_that_no_network_has_are_named(tmp_path, leaf, number, words):
+    arrays = zeros(sonnet_shapes("flow", 5))
+    arrays[UNIT + leaf] = arrays[UNIT + leaf].copy()
+    arrays[UNIT + leaf][..., 3] = number
+    with pytest.raises(UserError, match=f"network: {UNIT}{leaf} holds {words}$"):
+        sonnet_i3d.read(write_tensorflow(tmp_path / "model.ckpt", arrays), stream=None)
+
+
 # --- TensorFlow's files -----------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,6 @@ from i3d_jax.models.layers import Convolution, ConvolutionUnit
 
 class Tiny(nn.Module):
     num_classes: int = 3
-    stream: str = "rgb"
     dropout_rate: float = 0.0
 
     @nn.compact

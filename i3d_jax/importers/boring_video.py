@@ -6,6 +6,7 @@ That is the paper's boring-video fixed point (section 2.5).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -89,6 +90,8 @@ def greatest_deviation(expected: Mapping[str, jax.Array], found: Mapping[str, ja
                 images = images[:, None]
             # An endpoint without any activation is compared with the smallest number, not divided by zero.
             greatest = max(np.abs(images).max(), np.finfo(np.float32).tiny)
-            compared[name] = float(np.abs(videos - images).max() / greatest)
+            relative = float(np.abs(videos - images).max() / greatest)
+            # No number would be smaller than any other, and be passed over.
+            compared[name] = relative if math.isfinite(relative) else math.inf
     endpoint = max(compared, key=compared.__getitem__)
     return Deviation(compared[endpoint], endpoint, len(compared))

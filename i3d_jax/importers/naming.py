@@ -127,7 +127,8 @@ def gather(weights: Weights, template: Mapping[str, Any], naming: Naming) -> dic
     """Picks and arranges the variables of a template; what else the file holds is not looked at.
 
     Raises:
-      UserError: arrays that the file lacks, and those of another shape, with both shapes.
+      UserError: arrays that the file lacks, those of another shape, with both shapes, and those that hold numbers which
+        no network has: infinite ones, none at all, variances below 0.
     """
     shapes = flax.traverse_util.flatten_dict(dict(template), sep="/")
     table = places(template, naming)
@@ -140,11 +141,19 @@ def gather(weights: Weights, template: Mapping[str, Any], naming: Naming) -> dic
             expected = arrangement.to_theirs(np.broadcast_to(np.float32(0), shapes[path].shape)).shape
             if weights.arrays[name].shape != expected:
                 problems.append(f"{name} is {list(weights.arrays[name].shape)}, expected {list(expected)}")
+            elif wrong := _wrong_values(path, weights.arrays[name]):
+                problems.append(f"{name} holds {wrong}")
             else:
                 found[path] = arrangement.to_ours(weights.arrays[name])
     if problems:
         raise UserError(f"{weights.source} does not hold the expected network: {'; '.join(problems[:MOST_NAMED])}")
     return flax.traverse_util.unflatten_dict(found, sep="/")
+
+
+def _wrong_values(path: str, array: np.ndarray) -> str | None:
+    if not np.isfinite(array).all():
+        return "numbers that are not finite"
+    return "variances below 0" if path.endswith("/var") and array.min() < 0 else None
 
 
 def left_out(weights: Weights, read: Sequence[str], reasons: Sequence[tuple[str, str]]) -> dict[str, str]:
