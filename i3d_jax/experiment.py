@@ -73,7 +73,7 @@ def evaluation_split(config: ml_collections.ConfigDict, dataset: Dataset) -> str
     """Returns the split to evaluate: the configuration's, else a usual name, else the training split."""
     if config.evaluation.split is not None:
         return config.evaluation.split
-    usual = [split for split in EVALUATION_SPLITS if split in dataset.splits and dataset.splits[split].videos]
+    usual = [split for split in EVALUATION_SPLITS if split in dataset.split_names and dataset.videos(split)]
     return usual[0] if usual else config.data.train_split
 
 

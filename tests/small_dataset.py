@@ -70,7 +70,8 @@ def write_dataset(
     directory.mkdir(exist_ok=True)
     for shard, numbers in enumerate(np.array_split(np.arange(len(lengths)), shards)):
         videos = [stored_video(int(number), lengths[number], flow=flow) for number in numbers]
-        with ShardWriter(directory / shard_name(split, shard, shards)) as writer:
+        path = directory / shard_name(split, shard, shards)
+        with ShardWriter(path) as writer:
             for video in videos:
                 writer.write(encode(video))
         index = ShardIndex(
@@ -80,7 +81,7 @@ def write_dataset(
             lengths=tuple(writer.lengths),
             skipped=(),
         )
-        index.write(index_path(directory, split, shard, shards))
+        index.write(index_path(path))
     size = Split(videos=len(lengths), frames=sum(lengths), shards=shards, skipped=0)
     description = codec.description(implementation="random", version="1") if flow else None
     preprocessing = Preprocessing(short_side=HEIGHT, flow=description)

@@ -36,7 +36,24 @@ def test_a_dataset_comes_back_as_it_was_described(directory):
     assert dataset.labels == ("abseiling", "überholen")
     assert dataset.splits == {"train": TRAIN, "test": TEST}
     assert dataset.preprocessing == Preprocessing(jpeg_quality=90)
-    assert dataset.shard_path("train", 1) == directory / "train-00001-of-00002.tfrecord"
+    assert dataset.shard_paths("train")[1] == directory / "train-00001-of-00002.tfrecord"
+
+
+def test_combined_splits_are_their_parts_one_after_the_other(directory):
+    change(directory, combined={"all": ["train", "test"], "train01": ["train"]})
+    dataset = open_dataset(directory)
+    assert dataset.split_names == ("all", "train01", "train", "test")
+    assert dataset.shard_paths("all") == [*dataset.shard_paths("train"), *dataset.shard_paths("test")]
+    assert (dataset.videos("all"), dataset.videos("train01")) == (3, 3)
+    with pytest.raises(UserError, match=r"has no split 'val'; it has all, train01, train, test"):
+        dataset.parts("val")
+
+
+@pytest.mark.parametrize("combined", [["train"], {"all": []}, {"all": "train"}, {"all": ["train", "valid"]}])
+def test_combined_splits_of_nothing(directory, combined):
+    change(directory, combined=combined)
+    with pytest.raises(UserError, match=r"'combined'.* was expected to"):
+        open_dataset(directory)
 
 
 def test_the_file_is_the_contract(directory):

@@ -192,7 +192,7 @@ def test_frames_apart(dataset):
 def test_a_foreign_dataset_without_an_index_reads_the_same(dataset, own_dataset):
     shutil.rmtree(own_dataset.directory / "index")
     for shard in range(2):
-        path = str(own_dataset.shard_path("train", shard))
+        path = str(own_dataset.shard_paths("train")[shard])
         contents = list(tf.data.TFRecordDataset(path).as_numpy_iterator())
         with tf.io.TFRecordWriter(path) as writer:
             for content in contents:
@@ -215,7 +215,7 @@ def replace_frames(dataset, video, frames):
     """Gives a video other frames and writes the dataset's only shard anew."""
     videos = [stored_video(number, length) for number, length in enumerate(LENGTHS)]
     videos[video] = dataclasses.replace(videos[video], frames=frames)
-    with records.ShardWriter(dataset.shard_path("train", 0)) as writer:
+    with records.ShardWriter(dataset.shard_paths("train")[0]) as writer:
         for stored in videos:
             writer.write(records.encode(stored))
     shutil.rmtree(dataset.directory / "index")
@@ -226,8 +226,8 @@ def small_jpeg():
 
 
 DAMAGES = {
-    "bit": lambda dataset: flip_bit(dataset.shard_path("train", 0), 5000),
-    "truncated": lambda dataset: cut_short(dataset.shard_path("train", 0), -10),
+    "bit": lambda dataset: flip_bit(dataset.shard_paths("train")[0], 5000),
+    "truncated": lambda dataset: cut_short(dataset.shard_paths("train")[0], -10),
     "undecodable": lambda dataset: replace_frames(dataset, 2, tuple(jpeg[:300] for jpeg in jpegs(2, 4))),
     "later frame undecodable": lambda dataset: replace_frames(dataset, 2, (*jpegs(2, 4)[:2], *([b"\xff\xd8"] * 2))),
     "later frame smaller": lambda dataset: replace_frames(dataset, 2, (*jpegs(2, 4)[:2], *([small_jpeg()] * 2))),
@@ -312,7 +312,7 @@ def test_too_many_damaged_records_end_the_run(damaged_dataset, read):
 
 def test_nothing_but_damaged_records(own_dataset):
     for shard in range(2):
-        cut_short(own_dataset.shard_path("train", shard), 5)
+        cut_short(own_dataset.shard_paths("train")[shard], 5)
     options = dataclasses.replace(OPTIONS, max_damaged_share=1.0)
     with pytest.raises(UserError, match="all 7 records are damaged"):
         training(own_dataset, 1, options)

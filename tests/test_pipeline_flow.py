@@ -112,7 +112,7 @@ def rewrite(directory, **changes):
     dataset = write_dataset(directory, LENGTHS, shards=1, flow=True)
     videos = [stored_video(number, length, flow=True) for number, length in enumerate(LENGTHS)]
     videos[2] = dataclasses.replace(videos[2], **changes)
-    with records.ShardWriter(dataset.shard_path("train", 0)) as writer:
+    with records.ShardWriter(dataset.shard_paths("train")[0]) as writer:
         for video in videos:
             writer.write(records.encode(video))
     shutil.rmtree(directory / "index")

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -151,7 +152,8 @@ def test_a_shard_is_written_whole_or_not_at_all(tmp_path, error):
 
 def test_names():
     assert records.shard_name("train", 3, 1200) == "train-00003-of-01200.tfrecord"
-    assert str(records.index_path("data", "test", 0, 4)) == "data/index/test-00000-of-00004.json"
+    shard = Path("data/test-00000-of-00004.tfrecord")
+    assert records.index_path(shard) == Path("data/index/test-00000-of-00004.json")
 
 
 def test_an_index_comes_back_as_it_was(tmp_path):

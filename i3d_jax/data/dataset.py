@@ -36,8 +36,10 @@ class Dataset:
       directory: the folder.
       name: of the dataset.
       labels: the actions; a record's label index counts from 0 in them.
-      splits: by name.
+      splits: by name. A video of several overlapping splits (train01, test02 and train03 of UCF-101) is stored once,
+        in a split of its own (test02_train01_train03); `combined` puts such splits together.
       preprocessing: how the stored frames were made.
+      combined: by name, the splits of `splits` whose videos make it up, such as train01.
     """
 
     directory: Path
@@ -45,10 +47,34 @@ class Dataset:
     labels: tuple[str, ...]
     splits: Mapping[str, Split]
     preprocessing: Preprocessing
+    combined: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
-    def shard_path(self, split: str, shard: int) -> Path:
-        """Returns the path of a split's shard, counted from 0."""
-        return self.directory / shard_name(split, shard, self.splits[split].shards)
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The names under which videos can be asked for: the combined splits, then those that are stored."""
+        return (*self.combined, *(split for split in self.splits if split not in self.combined))
+
+    def parts(self, split: str) -> tuple[str, ...]:
+        """Returns the stored splits that make up a split.
+
+        Raises:
+          UserError: there is no such split; those there are are named.
+        """
+        if split not in self.split_names:
+            raise UserError(f"{self.directory} has no split {split!r}; it has {', '.join(self.split_names) or 'none'}")
+        return self.combined.get(split, (split,))
+
+    def videos(self, split: str) -> int:
+        """Returns how many videos a split holds."""
+        return sum(self.splits[part].videos for part in self.parts(split))
+
+    def shard_paths(self, split: str) -> list[Path]:
+        """Returns the paths of a split's shards, in order."""
+        return [
+            self.directory / shard_name(part, shard, self.splits[part].shards)
+            for part in self.parts(split)
+            for shard in range(self.splits[part].shards)
+        ]
 
 
 def write_description(
@@ -58,6 +84,7 @@ def write_description(
     labels: Sequence[str],
     splits: Mapping[str, Split],
     preprocessing: Preprocessing,
+    combined: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Writes `dataset.json` whole; it comes last, when all shards stand, since it makes the folder a dataset."""
     description = {
@@ -67,6 +94,8 @@ def write_description(
         "splits": {split: dataclasses.asdict(size) for split, size in splits.items()},
         "preprocessing": preprocessing.to_json(),
     }
+    if combined:
+        description["combined"] = {split: list(parts) for split, parts in combined.items()}
     with written_whole(Path(directory, DESCRIPTION)) as file:
         file.write(json.dumps(description, ensure_ascii=False, indent=2).encode() + b"\n")
 
@@ -112,13 +141,24 @@ def _from_description(description: dict[str, Any], path: Path) -> Dataset:
     for key, kind in kinds.items():
         if not isinstance(description[key], kind):
             raise UserError(f"{path}: {key!r} was expected to be a {kind.__name__}, found {description[key]!r}")
+    splits = {split: _split(size, f"{path}: split {split!r}") for split, size in description["splits"].items()}
     return Dataset(
         directory=path.parent,
         name=description["name"],
         labels=tuple(map(str, description["labels"])),
-        splits={split: _split(size, f"{path}: split {split!r}") for split, size in description["splits"].items()},
+        splits=splits,
         preprocessing=Preprocessing.from_json(description["preprocessing"], where=str(path)),
+        combined=_combined(description.get("combined", {}), splits, path),
     )
+
+
+def _combined(combined: Any, splits: Mapping[str, Split], path: Path) -> dict[str, tuple[str, ...]]:
+    if not isinstance(combined, dict):
+        raise UserError(f"{path}: 'combined' was expected to be a dict, found {combined!r}")
+    for split, parts in combined.items():
+        if not isinstance(parts, list) or not parts or not set(parts) <= splits.keys():
+            raise UserError(f"{path}: 'combined' of {split!r} was expected to list splits, found {parts!r}")
+    return {split: tuple(parts) for split, parts in combined.items()}
 
 
 def _split(size: Any, where: str) -> Split:
@@ -134,7 +174,7 @@ def _split(size: Any, where: str) -> Split:
 
 
 def _refuse_missing_shards(dataset: Dataset) -> None:
-    paths = [dataset.shard_path(name, shard) for name, split in dataset.splits.items() for shard in range(split.shards)]
+    paths = [path for split in dataset.splits for path in dataset.shard_paths(split)]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{dataset.directory} lacks {len(missing)} of its {len(paths)} shards, the first {missing[0]}")

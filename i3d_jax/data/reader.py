@@ -112,10 +112,8 @@ def list_records(dataset: Dataset, split: str) -> list[Place]:
     A shard's index tells it where there is one; else (datasets that other programs wrote) the record headers do.
     """
     places = []
-    shards = dataset.splits[split].shards
-    for shard in range(shards):
-        path = dataset.shard_path(split, shard)
-        index = records.ShardIndex.read(records.index_path(dataset.directory, split, shard, shards))
+    for path in dataset.shard_paths(split):
+        index = records.ShardIndex.read(records.index_path(path))
         lengths = scan_lengths(path) if index is None else index.lengths
         offset = 0
         for number, length in enumerate(lengths):
@@ -219,8 +217,6 @@ class SplitReader:
         Raises:
           UserError: there is no such split, it is empty, or it has no flow and flow is one of `streams`.
         """
-        if split not in dataset.splits:
-            raise UserError(f"{dataset.directory} has no split {split!r}; it has {', '.join(dataset.splits) or 'none'}")
         if "flow" in streams and dataset.preprocessing.flow is None:
             raise UserError(
                 f"the stream 'flow' was asked of {dataset.directory}, which was prepared without flow:"

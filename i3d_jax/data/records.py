@@ -222,6 +222,6 @@ def shard_name(split: str, shard: int, shards: int) -> str:
     return f"{split}-{shard:05d}-of-{shards:05d}.tfrecord"
 
 
-def index_path(directory: str | os.PathLike, split: str, shard: int, shards: int) -> Path:
-    """Returns where a shard's index stands: `DIRECTORY/index/train-00000-of-00004.json`."""
-    return Path(directory, "index", shard_name(split, shard, shards)).with_suffix(".json")
+def index_path(shard: Path) -> Path:
+    """Returns where a shard's index stands: "DIR/train-00000-of-00004.tfrecord" has "DIR/index/train-….json"."""
+    return (shard.parent / "index" / shard.name).with_suffix(".json")

@@ -42,7 +42,7 @@ class Shard:
 
     def index_path(self, directory: Path) -> Path:
         """Returns the path of the index, which is written after the TFRecord file."""
-        return index_path(directory, self.split, self.number, self.shards)
+        return index_path(self.path(directory))
 
     def finished(self, directory: Path) -> ShardIndex | None:
         """Returns the index if the shard stands in the folder, whole and made from the very same things; else None."""

@@ -29,11 +29,11 @@ def summary(
     config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, split: str, *, best: int | None, seconds: float
 ) -> str:
     """Writes the table that ends a training run; the figures are those in `results.json`."""
-    train = dataset.splits[config.data.train_split]
     rows = [
         (
             "trained",
-            f"{config.total_steps} steps of {config.batch_size} clips, on {train.videos} videos of {dataset.name!r}",
+            f"{config.total_steps} steps of {config.batch_size} clips, "
+            f"on {dataset.videos(config.data.train_split)} videos of {dataset.name!r}",
         ),
         ("accuracy", figures_text(split, results.read(workdir / "results.json")[split])),
         ("time", duration(seconds)),
