@@ -109,7 +109,7 @@ def test_mistakes_before_the_first_line(tmp_path, videos):
         read("csv", videos, videos)
     with pytest.raises(UserError, match=r"folder of videos was expected at .*absent, found nothing"):
         read("csv", file, tmp_path / "absent")
-    with pytest.raises(UserError, match="csv, kinetics, found 'ava'"):
+    with pytest.raises(UserError, match="csv, kinetics, ucf101, hmdb51, found 'ava'"):
         read("ava", file, videos)
 
 
