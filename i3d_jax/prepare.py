@@ -111,7 +111,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.output is None and not options.check:
-        parser.error("--output is required, but with --check")
+        parser.error("--output is required, except with --check")
+    if options.spec and not options.check:
+        parser.error("--spec goes with --check")
     return options
 
 

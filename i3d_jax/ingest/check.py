@@ -89,7 +89,7 @@ def _beside(published: int | None, listed: int) -> str:
     if published is None:
         return ""
     difference = listed - published
-    distance = f", {abs(difference)} {'more' if difference > 0 else 'fewer'} are listed" if difference else ""
+    distance = f" ({abs(difference)} {'more' if difference > 0 else 'fewer'} listed)" if difference else ""
     return f"; published {published}{distance}"
 
 

@@ -104,7 +104,7 @@ def _files(path: Path, named: tuple[str, str] | None) -> list[Path]:
     pattern, example = named
     files = sorted(file for file in path.iterdir() if re.fullmatch(pattern, file.name))
     if not files:
-        raise UserError(f"files named as {example} is were expected in the folder {path}, found none")
+        raise UserError(f"files named like {example} were expected in the folder {path}, found none")
     return files
 
 

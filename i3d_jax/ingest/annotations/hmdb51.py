@@ -23,7 +23,7 @@ def read_hmdb51(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
     """Reads a split file."""
     named = re.fullmatch(SPLIT_FILES, file.name)
     if not named:
-        raise UserError(f"{file}: a split file is named as brush_hair_test_split1.txt is, which says class and split")
+        raise UserError(f"{file}: a name like brush_hair_test_split1.txt was expected, which says class and split")
     label, number = named.groups()
     for where, line in read_lines(file):
         # Names of videos may have blanks in them.

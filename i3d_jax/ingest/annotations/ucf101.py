@@ -24,7 +24,7 @@ def read_ucf101(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
     """Reads a list."""
     named = re.fullmatch(LISTS, file.name)
     if not named:
-        raise UserError(f"{file}: a list is named as trainlist01.txt or testlist01.txt is, which says the split")
+        raise UserError(f"{file}: a name like trainlist01.txt or testlist01.txt was expected, which says the split")
     split = "".join(named.groups())
     classes = _read_classes(file.with_name(CLASSES))
     for where, line in read_lines(file):
