@@ -28,6 +28,9 @@ EXAMPLE = """\
 example:
   python -m i3d_jax.prepare --annotations labels.csv --videos videos --output datasets/mine
 
+what is there of UCF-101, before hours of work:
+  python -m i3d_jax.prepare --dialect ucf101 --annotations ucfTrainTestlist --videos UCF-101 --check
+
 labels.csv, where start and end (in seconds) may be left out or empty:
   video,label,split,start,end
   cooking/soup.mp4,stirring,train,,
@@ -72,8 +75,8 @@ def _check(clips: Sequence[Clip], options: argparse.Namespace) -> int:
 
     own = [spec for spec in SPECS.values() if spec.dialect == options.dialect]
     spec = SPECS[options.spec] if options.spec else own[0] if len(own) == 1 else None
-    found = check(clips, options.videos, spec=spec, processes=options.processes)
-    print("\n".join(report(found)))
+    found = check(clips, options.videos, processes=options.processes)
+    print("\n".join(report(found, spec)))
     if own and spec is None:
         print(f"To compare with published counts, add --spec {' or '.join(spec.name for spec in own)}")
     return 2 if found.skipped else 0

@@ -42,12 +42,12 @@ def clips(videos):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_is_found(videos, clips, processes):
-    found = check(clips, videos, spec=SPEC, processes=processes, progress=False)
+    found = check(clips, videos, processes=processes, progress=False)
     assert found.splits == {
-        "train": SplitCheck(listed=8, there=2, missing=2, unreadable=4, published=6),
-        "val": SplitCheck(listed=2, there=1, missing=0, unreadable=1, published=1),
+        "train": SplitCheck(listed=8, there=2, missing=2, unreadable=4),
+        "val": SplitCheck(listed=2, there=1, missing=0, unreadable=1),
     }
-    assert (found.classes, found.published_classes) == (2, 3)
+    assert found.classes == 2
     assert [(skipped.name, skipped.reason) for skipped in found.skipped] == [
         ("absent.mp4", "missing"),
         ("empty.mp4", "the file is empty"),
@@ -60,21 +60,22 @@ def test_what_is_found(videos, clips, processes):
 
 
 def test_the_report(videos, clips):
-    lines = report(check(clips, videos, spec=SPEC, processes=1, progress=False))
-    assert lines[:4] == [
+    lines = report(check(clips, videos, processes=1, progress=False), SPEC)
+    assert lines[:5] == [
         "train: 8 listed, 2 there, 2 missing, 4 unreadable; published 6 (2 more listed)",
         "val: 2 listed, 1 there, 0 missing, 1 unreadable; published 1 (1 more listed)",
         "classes: 2 listed; published 3 (1 fewer listed)",
+        "published: this test",
         "  absent.mp4: missing",
     ]
-    assert len(lines) == 10
+    assert len(lines) == 11
 
 
 def test_the_report_names_ten_at_most(videos):
     rows = "".join(f"{number}.mp4,x,train\n" for number in range(12))
     (videos / "absent.csv").write_text("video,label,split\n" + rows)
-    found = check(read("csv", videos / "absent.csv", videos), videos, spec=None, processes=1, progress=False)
-    lines = report(found)
+    found = check(read("csv", videos / "absent.csv", videos), videos, processes=1, progress=False)
+    lines = report(found, None)
     assert lines[:2] == ["train: 12 listed, 0 there, 12 missing, 0 unreadable", "classes: 1 listed"]
     assert lines[2:] == [*(f"  {number}.mp4: missing" for number in range(10)), "  and 2 more"]
 
@@ -82,7 +83,7 @@ def test_the_report_names_ten_at_most(videos):
 def test_a_video_counts_in_each_of_its_splits(videos, tmp_path):
     (tmp_path / "trainlist01.txt").write_text("A/a.mp4 1\nA/absent.avi 1\n")
     (tmp_path / "testlist02.txt").write_text("A/a.mp4\n")
-    found = check(read("ucf101", tmp_path, videos), videos, spec=None, processes=1, progress=False)
+    found = check(read("ucf101", tmp_path, videos), videos, processes=1, progress=False)
     assert {split: (counts.there, counts.missing) for split, counts in found.splits.items()} == {
         "test02": (1, 0),
         "train01": (1, 1),
@@ -107,9 +108,10 @@ def test_the_command_writes_nothing_and_its_exit_code_says_whether_all_is_there(
 def test_the_command_compares_with_the_dataset_of_the_dialect_or_of_the_option(videos, tmp_path, capsys):
     (tmp_path / "trainlist01.txt").write_text("A/a.mp4 1\n")
     assert prepare.main(arguments(videos, tmp_path, "--dialect", "ucf101")) == 0
-    train, classes = capsys.readouterr().out.splitlines()
+    train, classes, source = capsys.readouterr().out.splitlines()
     assert train == "train01: 1 listed, 1 there, 0 missing, 0 unreadable; published 9537 (9536 fewer listed)"
     assert classes == "classes: 1 listed; published 101 (100 fewer listed)"
+    assert "crcv.ucf.edu" in source
     file = tmp_path / "validate.csv"
     file.write_text("label,youtube_id,time_start,time_end,split\nx,a,2,5,validate\n")
     assert prepare.main(arguments(videos, file, "--dialect", "kinetics")) == 0

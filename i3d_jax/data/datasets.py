@@ -1,9 +1,9 @@
 """The published datasets: how many classes and, in each split, how many videos they are said to have.
 
 The counts are what `prepare --check` compares a copy with. Those of UCF-101 and HMDB-51 are exact: the lists have been
-published once. **Those of Kinetics vary with the version of the CSV**, since videos that had left YouTube were taken
-out of it again and again, and the same edition was published by DeepMind, by the ActivityNet crawler and by CVDF; below
-stand the lists of CVDF, which also hosts the videos, and every row says whose counts it has.
+published once. **Those of Kinetics vary with the version of the CSV**: videos that had left YouTube were taken out
+again and again, and DeepMind, the ActivityNet crawler and CVDF each published their own. Every row says whose it has:
+those of CVDF, which hosts the videos too, where it has published some.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Spec:
       dialect: of its annotations.
       classes: how many it has.
       splits: how many videos each has, by name.
-      source: where the counts are from.
+      source: whose counts these are.
     """
 
     name: str
@@ -47,28 +47,28 @@ SPECS = {
             dialect="kinetics",
             classes=400,
             splits={"train": 246_534, "val": 19_906, "test": 39_805},
-            source="rows of CVDF's CSV files: arrange_by_classes.py of github.com/cvdfoundation/kinetics-dataset",
+            source="CVDF's CSV files (arrange_by_classes.py of github.com/cvdfoundation/kinetics-dataset)",
         ),
         Spec(
             name="kinetics600",
             dialect="kinetics",
             classes=600,
             splits={"train": 427_549, "val": 29_793, "test": 72_924},
-            source="CVDF's lists: the dataset zoo of FiftyOne's documentation, docs.voxel51.com",
+            source="CVDF's lists, by FiftyOne's documentation (docs.voxel51.com); ActivityNet's has 30,000 in val",
         ),
         Spec(
             name="kinetics700",
             dialect="kinetics",
             classes=700,
             splits={"train": 529_046, "val": 33_925, "test": 67_446},
-            source="the dataset zoo of FiftyOne's documentation, docs.voxel51.com",
+            source="FiftyOne's documentation (docs.voxel51.com)",
         ),
         Spec(
             name="kinetics700_2020",
             dialect="kinetics",
             classes=700,
             splits={"train": 534_073, "val": 33_914, "test": 64_260},
-            source="CVDF's lists: the dataset zoo of FiftyOne's documentation, docs.voxel51.com",
+            source="CVDF's lists, by FiftyOne's documentation (docs.voxel51.com); the original has 542,352 in train",
         ),
         # Not the miniKinetics of I3D's slides, whose 213 classes were never published.
         Spec(
@@ -76,7 +76,7 @@ SPECS = {
             dialect="kinetics",
             classes=200,
             splits={"train": 80_000, "val": 5_000},
-            source="the lists of github.com/s9xie/Mini-Kinetics-200 (Xie et al. 2018, arXiv 1712.04851)",
+            source="the lists of github.com/s9xie/Mini-Kinetics-200 (Xie et al., arXiv 1712.04851)",
         ),
         # 13,320 videos, each of them in the training or the test split of every one of the three.
         Spec(
@@ -88,7 +88,7 @@ SPECS = {
                 **{"train02": 9_586, "test02": 3_734},
                 **{"train03": 9_624, "test03": 3_696},
             },
-            source="lines of the action recognition lists of crcv.ucf.edu/data/UCF101.php (Soomro et al. 2012)",
+            source="the lists for action recognition of crcv.ucf.edu/data/UCF101.php (Soomro et al., CRCV-TR-12-01)",
         ),
         # 6,766 videos; each split takes 70 of every class for training and 30 for testing and leaves the rest out.
         Spec(
@@ -98,7 +98,7 @@ SPECS = {
             splits={
                 f"{half}0{number}": count for number in (1, 2, 3) for half, count in (("train", 3_570), ("test", 1_530))
             },
-            source="the marks of its three splits (Kuehne et al. 2011)",
+            source="the marks of its split files (Kuehne et al., ICCV 2011)",
         ),
     )
 }

@@ -22,13 +22,12 @@ MOST_NAMED = 10  # Clips that cannot be read.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitCheck:
-    """How many clips of a split are listed, there, missing and unreadable, and how many were published, if known."""
+    """How many clips of a split are listed, and of those there, missing and unreadable."""
 
     listed: int
     there: int
     missing: int
     unreadable: int
-    published: int | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,19 +36,15 @@ class Check:
 
     splits: Mapping[str, SplitCheck]
     classes: int
-    published_classes: int | None
     skipped: tuple[Skipped, ...]
 
 
-def check(
-    clips: Sequence[Clip], videos: str | os.PathLike, *, spec: Spec | None, processes: int, progress: bool = True
-) -> Check:
+def check(clips: Sequence[Clip], videos: str | os.PathLike, *, processes: int, progress: bool = True) -> Check:
     """Looks for every clip's file and opens it, decoding nothing; a file that is damaged further on passes.
 
     Args:
       clips: at least one.
       videos: the folder of the video files.
-      spec: the published dataset to compare with; None for none.
       processes: that open files, 1 or more; 1 is this one, and then a file that crashes the decoder ends the run.
       progress: whether a progress bar is shown on standard error.
     """
@@ -61,31 +56,34 @@ def check(
         for split in clip.splits or (clip.split,):
             by_split.setdefault(split, []).append(clip)
     return Check(
-        splits={
-            split: _count([reasons[clip] for clip in by_split[split]], spec and spec.published(split))
-            for split in sorted(by_split)
-        },
+        splits={split: _count([reasons[clip] for clip in by_split[split]]) for split in sorted(by_split)},
         classes=len({clip.label for clip in clips}),
-        published_classes=spec and spec.classes,
         skipped=tuple(Skipped(clip.name, reason) for clip, reason in reasons.items() if reason),
     )
 
 
-def report(found: Check) -> list[str]:
-    """Returns the lines that say it, first those of the splits, then the classes, then some clips by name."""
+def report(found: Check, spec: Spec | None) -> list[str]:
+    """Returns the lines that say it: those of the splits, the classes, whose counts they stand beside, some clips.
+
+    Args:
+      found: what was found.
+      spec: the published dataset to compare with; None for none.
+    """
     lines = [
         f"{split}: {counts.listed} listed, {counts.there} there, {counts.missing} missing,"
-        f" {counts.unreadable} unreadable{_beside(counts.published, counts.listed)}"
+        f" {counts.unreadable} unreadable{_beside(counts.listed, spec and spec.published(split))}"
         for split, counts in found.splits.items()
     ]
-    lines.append(f"classes: {found.classes} listed{_beside(found.published_classes, found.classes)}")
+    lines.append(f"classes: {found.classes} listed{_beside(found.classes, spec and spec.classes)}")
+    if spec:
+        lines.append(f"published: {spec.source}")
     lines += [f"  {skipped.name}: {skipped.reason}" for skipped in found.skipped[:MOST_NAMED]]
     if len(found.skipped) > MOST_NAMED:
         lines.append(f"  and {len(found.skipped) - MOST_NAMED} more")
     return lines
 
 
-def _beside(published: int | None, listed: int) -> str:
+def _beside(listed: int, published: int | None) -> str:
     if published is None:
         return ""
     difference = listed - published
@@ -109,12 +107,6 @@ def _crashed(clip: Clip) -> str:
     return "the decoder crashed"
 
 
-def _count(reasons: Sequence[str | None], published: int | None) -> SplitCheck:
+def _count(reasons: Sequence[str | None]) -> SplitCheck:
     there, missing = reasons.count(None), reasons.count(MISSING)
-    return SplitCheck(
-        listed=len(reasons),
-        there=there,
-        missing=missing,
-        unreadable=len(reasons) - there - missing,
-        published=published,
-    )
+    return SplitCheck(listed=len(reasons), there=there, missing=missing, unreadable=len(reasons) - there - missing)

@@ -22,7 +22,7 @@ class VideoFiles:
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(os.listdir(self._videos / folder))
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError:  # It is not there, no folder, or its name is longer than a name can be.
                 self._names[folder] = frozenset()
         return self._names[folder]
 
