@@ -219,3 +219,5 @@ def test_a_name_that_says_nothing(lists, videos, dialect, name, words):
         read(dialect, file, videos)
     with pytest.raises(UserError, match=r"files named like .*1\.txt were expected in the folder .*, found none"):
         read(dialect, lists, videos)
+    with pytest.raises(UserError, match=r"expected at .*absent, found nothing"):
+        read(dialect, lists / "absent", videos)

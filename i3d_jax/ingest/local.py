@@ -29,7 +29,7 @@ from i3d_jax.ingest.workers import in_order
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a dataset folder holds now: its splits, and the clips left out, in the order of the annotations."""
+    """What a dataset folder holds now: its splits, stored and combined, and the clips left out, as they were listed."""
 
     directory: Path
     splits: Mapping[str, Split]

@@ -21,11 +21,12 @@ SPLITS_OF_MARKS = {"0": None, "1": "train", "2": "test"}
 
 def read_hmdb51(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
     """Reads a split file."""
+    lines = read_lines(file)
     named = re.fullmatch(SPLIT_FILES, file.name)
     if not named:
         raise UserError(f"{file}: a name like brush_hair_test_split1.txt was expected, which says class and split")
     label, number = named.groups()
-    for where, line in read_lines(file):
+    for where, line in lines:
         # Names of videos may have blanks in them.
         file_name, mark = [*line.rsplit(maxsplit=1), ""][:2]
         if mark not in SPLITS_OF_MARKS:

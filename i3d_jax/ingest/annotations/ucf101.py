@@ -22,12 +22,13 @@ CLASSES = "classInd.txt"
 
 def read_ucf101(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
     """Reads a list."""
+    lines = read_lines(file)
     named = re.fullmatch(LISTS, file.name)
     if not named:
         raise UserError(f"{file}: a name like trainlist01.txt or testlist01.txt was expected, which says the split")
     split = "".join(named.groups())
     classes = _read_classes(file.with_name(CLASSES))
-    for where, line in read_lines(file):
+    for where, line in lines:
         parts = re.fullmatch(r"([^/]+)/(.+\.\w+?)(?:\s+(\d+))?", line)
         if not parts:
             raise UserError(f"{where}: CLASS/NAME.avi, perhaps with the class's number, was expected, found {line!r}")
