@@ -27,7 +27,9 @@ def test_unknown_comes_back_from_json_and_is_refused_where_a_video_is_prepared()
     fields = Preprocessing(frame_rate=unknown("one"), interpolation=unknown("one")).to_json()
     found = Preprocessing.from_json(fields, where="here")
     assert found.to_json() == fields
-    with pytest.raises(UserError, match=r"here was trained on frames .* whose frame_rate, interpolation are not known"):
+    with pytest.raises(
+        UserError, match=r"here was trained on frames .* of which frame_rate, interpolation is not known"
+    ):
         found.refuse_unknown("here")
     Preprocessing().refuse_unknown("here")
 

@@ -68,7 +68,7 @@ def test_training_and_evaluation_on_a_set_of_tensorflow_datasets(tfds, finished,
 
 def test_predict_says_what_is_not_known(finished, tmp_path, capsys):
     assert predict.main([str(tmp_path / "video.mp4"), "--checkpoint", str(finished)]) == 2
-    assert "whose frame_rate, interpolation, jpeg_quality are not known" in capsys.readouterr().err
+    assert "of which frame_rate, interpolation, jpeg_quality is not known" in capsys.readouterr().err
 
 
 def test_a_checkpoint_refuses_frames_of_which_it_knows_something_else(tfds, finished):

@@ -10,13 +10,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from i3d_jax.data import foreign, records, sequence_example
 from i3d_jax.data.dataset import DESCRIPTION, Dataset
 from i3d_jax.data.foreign import Stated
 from i3d_jax.data.layout import MediaSequence, label_name
-from i3d_jax.data.reader import DamagedRecord, Place, read_record
+from i3d_jax.data.reader import DamagedRecord, Place, read_record, shard_places
 from i3d_jax.errors import UserError
 from i3d_jax.flow import codec
 
@@ -112,7 +112,12 @@ def _read_labels(path: Path) -> list[str]:
 
 def _collect_labels(shards: foreign.Shards, directory: Path) -> list[str]:
     """Returns the names of the labels that the records hold, sorted, as MediaPipe's script numbers them."""
-    names = {_label_name(place) for place in foreign.places(shards)} - {None}
+    names: set[str | None] = set()
+    for split in shards.values():
+        for path, lengths in split.items():
+            with open(path, "rb", buffering=0) as file:
+                names |= {_label_name(file, place) for place in shard_places(path, lengths)}
+    names -= {None}
     if not names:
         raise UserError(
             f"the records of {directory} do not name their labels ({records.LABEL_STRING} or {records.LABEL_TEXT}): "
@@ -121,11 +126,10 @@ def _collect_labels(shards: foreign.Shards, directory: Path) -> list[str]:
     return sorted(names)
 
 
-def _label_name(place: Place) -> str | None:
+def _label_name(file: BinaryIO, place: Place) -> str | None:
     """Returns the name of a record's label without reading its frames, None where it has none or is damaged."""
-    with open(place.path, "rb", buffering=0) as file:
-        file.seek(place.offset + records.HEADER_BYTES)
-        beginning = file.read(min(place.length, _BEGINNING))
+    file.seek(place.offset + records.HEADER_BYTES)
+    beginning = file.read(min(place.length, _BEGINNING))
     context = sequence_example.leading_context(beginning)
     try:
         if context is not None:

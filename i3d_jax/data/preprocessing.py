@@ -66,12 +66,16 @@ class Preprocessing:
                 f"the flow's rounding must be {' or '.join(codec.ROUNDINGS)}, found {codec.rounding_of(self.flow)!r}"
             )
 
+    @property
+    def unknown_fields(self) -> list[str]:
+        """The names of the fields that are unknown; with any, a video cannot be prepared in the same way."""
+        return [field.name for field in dataclasses.fields(self) if _is_unknown(getattr(self, field.name))]
+
     def refuse_unknown(self, where: str) -> None:
-        """Raises a `UserError` where something is unknown: a video cannot be prepared in the same way then."""
-        names = [field.name for field in dataclasses.fields(self) if _is_unknown(getattr(self, field.name))]
-        if names:
+        """Raises a `UserError` where a field is unknown."""
+        if names := ", ".join(self.unknown_fields):
             raise UserError(
-                f"{where} was trained on frames that another program made, whose {', '.join(names)} are not known, so "
+                f"{where} was trained on frames that another program made, of which {names} is not known, so "
                 "that a video cannot be prepared as they were; what you know, training takes as "
                 "--config.data.stated.KEY"
             )

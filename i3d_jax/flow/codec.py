@@ -68,13 +68,17 @@ def negate_u(stored, rounding: str, *, minimum: Callable = np.minimum):
     255, which stands for 20 px alone, becomes 0. Only where u is the edge of a step is that one step off.
 
     Args:
-      stored: uint8 [..., 2], an array of NumPy, JAX or TensorFlow.
+      stored: uint8 [..., 2], an array of NumPy, JAX or TensorFlow whose shape is known.
       rounding: one of `ROUNDINGS`.
       minimum: the function of that name in the array's library.
     """
+    # TensorFlow takes many times as long where it has to stretch two values over an array itself.
+    largest, step, inverted = (
+        np.broadcast_to(values, tuple(stored.shape)) for values in (_LARGEST_TRUNCATED, _STEP_OF_U, _INVERT_U)
+    )
     if rounding == TRUNCATED:
-        stored = minimum(stored, _LARGEST_TRUNCATED) + _STEP_OF_U
-    return stored ^ _INVERT_U
+        stored = minimum(stored, largest) + step
+    return stored ^ inverted
 
 
 def rounding_of(described: Mapping[str, Any] | None) -> str:
