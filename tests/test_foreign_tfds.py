@@ -197,6 +197,9 @@ def test_a_missing_shard_and_another_file_format(tmp_path, data_dir):
     info.write_text(info.read_text().replace('"tfrecord"', '"riegeli"'))
     with pytest.raises(UserError, match=r"is stored as riegeli, .* --file_format=tfrecord"):
         open_small(tmp_path / "copy")
+    info.write_text("{")
+    with pytest.raises(UserError, match=r"TensorFlow Datasets cannot read .*small_videos/1\.0\.0: "):
+        open_small(tmp_path / "copy")
 
 
 def test_there_is_no_flow(data_dir):

@@ -6,6 +6,7 @@ References: MediaPipe's `kinetics_dataset.py`, `tvl1_flow_and_rgb_from_file.pbtx
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -31,8 +32,9 @@ def open_records(directory: str | os.PathLike, *, labels: str | None, stated: St
 
     Args:
       directory: the folder.
-      labels: a file with the names of the labels, one a line, in the order of their indexes; None: the names are those
-        that the records hold, in alphabetical order. A record's label is found by its name, where it holds one.
+      labels: a file with the names of the labels, one a line, in the order of their indexes. A record's label is found
+        by its name or, where it holds none, by its index. None: the names are those that the records hold, in
+        alphabetical order, and the indexes, which are those of an order that nobody has told, do not count.
       stated: what the user says of the frames.
 
     Raises:
@@ -51,7 +53,7 @@ def open_records(directory: str | os.PathLike, *, labels: str | None, stated: St
         name=directory.resolve().name,
         labels=names,
         shards=shards,
-        layout=MediaSequence(label_indexes={name: index for index, name in enumerate(names)}),
+        layout=MediaSequence({name: index for index, name in enumerate(names)}, names_only=labels is None),
         first=first,
         told=_told(first.record),
         stated=stated,
@@ -87,7 +89,7 @@ def _told(record: bytes) -> Mapping[str, Any]:
     context, lists = sequence_example.split(record)
     told: dict[str, Any] = {}
     rate = sequence_example.float_value(record, context.get(records.IMAGE_FRAME_RATE, (0, 0)))
-    if rate is not None:
+    if rate is not None and 0 < rate < math.inf:
         told["frame_rate"] = round(rate, 2)  # MediaPipe computes it from two times in whole microseconds
     flow = lists.get(MediaSequence.image_keys["flow"], (0, 0))
     if sequence_example.features(record, flow):

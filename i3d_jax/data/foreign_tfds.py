@@ -1,7 +1,7 @@
-"""Video sets of TensorFlow Datasets, as they were built into its folder; nothing is downloaded, no set's code is run.
+"""Video sets of TensorFlow Datasets, as they were built into its folder; nothing is downloaded.
 
 What TensorFlow Datasets builds describes itself (`features.json`, `dataset_info.json`), so that a user's own set is
-read like a published one.
+read like a published one, without the code that built it.
 
 Reference: https://www.tensorflow.org/datasets/external_tfrecord for the files of a built set.
 """
@@ -44,13 +44,17 @@ def open_set(name: str, directory: str | os.PathLike, *, stated: Stated) -> Data
     if match is None:
         raise UserError(f"data.tfds_name was expected to be SET[/CONFIGURATION][:VERSION], found {name!r}")
     built = _find(match, Path(directory).expanduser())
-    builder = _library().builder_from_directory(built)
+    library = _library()
+    try:
+        builder = library.builder_from_directory(built)
+    except Exception as error:  # of its own, of protobuf's and JSON's parsers, or of the import of a set's own feature
+        raise UserError(f"TensorFlow Datasets cannot read {built}: {' '.join(str(error).split())[:300]}") from error
     if builder.info.file_format.value != "tfrecord":
         raise UserError(
             f"{built} is stored as {builder.info.file_format.value}, records are read from tfrecord files: "
             "build it with --file_format=tfrecord"
         )
-    labels = _check_features(builder.info.features, built)
+    labels = _check_features(builder.info.features, library.features, built)
     paths = {split: [Path(path) for path in sorted(info.filepaths)] for split, info in builder.info.splits.items()}
     shards, layout = foreign.scan(paths, built), FlatExample()
     return foreign.describe(
@@ -129,9 +133,14 @@ def _not_built(match: re.Match[str], directory: Path) -> UserError:
     return UserError(f"{directory} holds no set {match['set']!r}, nor does TensorFlow Datasets know one{hint}")
 
 
-def _check_features(features: Any, built: Path) -> list[str]:
-    """Returns the names of the labels of a set with a video and a label; anything else is refused."""
-    kinds = _library().features
+def _check_features(features: Any, kinds: ModuleType, built: Path) -> list[str]:
+    """Returns the names of the labels of a set with a video and a label; anything else is refused.
+
+    Args:
+      features: the set's.
+      kinds: TensorFlow Datasets' module of features.
+      built: the set's folder.
+    """
     found = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in dict(features).items())
     for name, kind in (("video", kinds.Sequence), ("label", kinds.ClassLabel)):
         if name not in features or not isinstance(features[name], kind):

@@ -16,7 +16,7 @@ class Contents(NamedTuple):
 
     Attributes:
       name: of the video, None where it has none.
-      label: its index; a name where that has no index, None where there is neither.
+      label: its index; its name, "" for none, where labels go by name and this one has no index; None for neither.
       images: for each stream, where its images stand, as the layout's `image` takes them.
     """
 
@@ -53,9 +53,11 @@ class MediaSequence(Layout):
       label_indexes: by name. Where it is given, the record's name of the label counts before its index: DMVR's script
         numbers the labels anew every time it is run (in the order of a Python set), so that the splits of one dataset
         disagree.
+      names_only: whether, besides, an index without a name counts for nothing.
     """
 
     label_indexes: Mapping[str, int] | None = None
+    names_only: bool = False
     label_key: ClassVar[str] = records.LABEL_INDEX
     image_keys: ClassVar[Mapping[str, str]] = {
         "rgb": records.IMAGE_ENCODED,
@@ -72,7 +74,9 @@ class MediaSequence(Layout):
         if self.label_indexes is not None:
             label = label_name(record, context)
             label = self.label_indexes.get(label, label)
-        if label is None:
+        if label is None and self.names_only:
+            label = ""
+        elif label is None:
             label = sequence_example.integer_value(record, context.get(records.LABEL_INDEX, (0, 0)))
         return Contents(_first_text(record, context, records.NAMES), label, images)
 
