@@ -238,4 +238,4 @@ def _divergence(across: jax.Array, down: jax.Array) -> jax.Array:
     """The divergence of a field that is 0 before its first column and row: the negative adjoint of the gradient."""
     before = jnp.pad(across[..., :-1], ((0, 0), (0, 0), (1, 0)))
     above = jnp.pad(down[..., :-1, :], ((0, 0), (1, 0), (0, 0)))
-    return across - before + down - above
+    return (across - before) + (down - above)
