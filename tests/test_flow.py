@@ -7,16 +7,17 @@ from moving_pictures import sliding
 
 from i3d_jax.data import image
 from i3d_jax.flow import codec
-from i3d_jax.ingest import flow
+from i3d_jax.ingest.flow import FieldEncoder
+from i3d_jax.ingest.flow_backend import description
 
 STEP = 40 / 255  # Pixels: of the bytes.
 
 
 def stored_fields(frames):
-    encoder = flow.FieldEncoder()
-    encoded = [encoder.next_field(frame) for frame in frames]
-    assert encoded[0] is None
-    return np.stack([image.decode(field).numpy() for field in encoded[1:]])
+    encoder = FieldEncoder("opencv")
+    encoded = [field for frame in frames for field in encoder.add(frame)] + encoder.finish()
+    assert len(encoded) == len(frames) - 1
+    return np.stack([image.decode(field).numpy() for field in encoded])
 
 
 @pytest.mark.parametrize(("right", "down"), [(3, 2), (-2, 1)])
@@ -59,7 +60,7 @@ def test_a_mirrored_clip_has_the_mirrored_flow():
 def test_the_parameters_are_opencvs_own():
     """What a dataset says of its flow, against what OpenCV's DualTVL1 says of itself."""
     defaults = cv2.optflow.DualTVL1OpticalFlow_create()
-    assert flow.description() == {
+    assert description() == {
         "algorithm": "tvl1",
         "implementation": "opencv",
         "version": cv2.__version__,

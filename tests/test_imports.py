@@ -25,7 +25,8 @@ STANDARD = sys.stdlib_module_names
 OUTSIDE = (
     {"numpy", "jax", "flax"},
     {"optax", "orbax", "chex"},
-    {"tensorflow", "google_crc32c", "av", "cv2", "tqdm", "tensorboard", "ml_collections", "torch", "safetensors"},
+    {"tensorflow", "google_crc32c", "av", "cv2", "tqdm", "tensorboard", "ml_collections", "torch", "safetensors"}
+    | {"apache_beam"},
     {"absl"},
 )
 
@@ -70,7 +71,7 @@ def test_imports_point_to_earlier_groups(module):
             assert top in STANDARD or top in allowed, f"{module} imports {name}"
 
 
-ABSENT = ["tensorflow", "tensorboard", "torch", "av", "cv2", "google_crc32c", "tqdm"]
+ABSENT = ["tensorflow", "tensorboard", "torch", "av", "cv2", "google_crc32c", "tqdm", "apache_beam"]
 CORE = ["models", "inflation", "flow", "training", "checkpoint", "evaluation", "clips"]
 
 
@@ -94,7 +95,7 @@ def test_help_costs_no_tensorflow(command):
         f"    runpy.run_module('i3d_jax.{command}', run_name='__main__')\n"
         "except SystemExit as end:\n"
         "    assert end.code == 0, end.code\n"
-        "assert not {'tensorflow', 'torch'} & sys.modules.keys()\n"
+        "assert not {'tensorflow', 'torch', 'apache_beam'} & sys.modules.keys()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

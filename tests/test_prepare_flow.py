@@ -15,7 +15,7 @@ from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.errors import UserError
 from i3d_jax.flow import codec
-from i3d_jax.ingest.flow import description
+from i3d_jax.ingest.flow_backend import description
 from i3d_jax.ingest.windows import read_windows
 
 FRAMES = {"short.mkv": 4, "one.mkv": 1, "fast.mkv": 9, "slow.mkv": 7}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION
@@ -43,13 +43,28 @@ def refuse_foreign(directory: Path, preprocessing: Preprocessing) -> None:
             )
 
 
-def begin(directory: Path, preprocessing: Preprocessing) -> None:
-    """Marks the folder, made where there is none, as unfinished: until `end` nobody can take it for a dataset."""
+def begin(
+    directory: Path, *, name: str, preprocessing: Preprocessing, shards: Sequence[Shard], adds_flow: bool
+) -> None:
+    """Marks the folder, made where there is none, as unfinished: until `end` nobody can take it for a dataset.
+
+    Args:
+      directory: the dataset folder.
+      name: of the dataset.
+      preprocessing: how its frames and flow are made.
+      shards: that it is to hold.
+      adds_flow: whether it held a dataset without flow when the first of the runs for this one began.
+    """
     directory.mkdir(parents=True, exist_ok=True)
+    mark = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "preprocessing": preprocessing.to_json(),
+        "shards": {shard.split: shard.shards for shard in shards},
+        "adds_flow": adds_flow,
+    }
     with written_whole(directory / UNFINISHED) as file:
-        file.write(
-            json.dumps({"format_version": FORMAT_VERSION, "preprocessing": preprocessing.to_json()}, indent=2).encode()
-        )
+        file.write(json.dumps(mark, ensure_ascii=False, indent=2).encode() + b"\n")
     (directory / DESCRIPTION).unlink(missing_ok=True)
 
 
