@@ -78,15 +78,10 @@ def make_shards(
       processes: of "direct"; other runners have flags for it.
 
     Raises:
-      UserError: there is no such runner, or it lacks a package.
+      UserError: the runner cannot be used (`refuse_unusable`).
       RuntimeError: the pipeline has failed; the shards that it has finished stand.
     """
-    options = PipelineOptions(list(flags))
-    if runner == "direct":
-        # Beam's own "DirectRunner" is not this one (`NOT_OFFERED`).
-        runner = "FnApiRunner"
-        options = PipelineOptions(list(flags), direct_running_mode="multi_processing", direct_num_workers=processes)
-    pipeline = apache_beam.Pipeline(runner=_runner(runner), options=options)
+    pipeline = _pipeline(runner, flags, processes)
     (
         pipeline
         | "missing shards" >> apache_beam.Create(shards)
@@ -101,19 +96,28 @@ def make_shards(
     print(f"Beam counted: {counted}", file=sys.stderr)
 
 
-def refuse_unknown(runner: str) -> None:
-    """Raises a `UserError` that names the runners there are, unless this is one, or lacks what it needs."""
+def refuse_unusable(runner: str, flags: Sequence[str]) -> None:
+    """Refuses a runner that there is not, that lacks a package, or that cannot do with these flags.
+
+    Raises:
+      UserError: says which runners there are, or what is wrong.
+    """
     if runner.lower() not in {name.lower() for name in RUNNERS}:
         raise UserError(f"--runner must be local or one of Beam's ({', '.join(RUNNERS)}), found {runner!r}")
-    if runner != "direct":
-        _runner(runner)
+    _pipeline(runner, flags, processes=1)
 
 
-def _runner(name: str):
+def _pipeline(runner: str, flags: Sequence[str], processes: int) -> apache_beam.Pipeline:
+    if runner.lower() == "direct":
+        # Beam's own "DirectRunner" is another (`NOT_OFFERED`).
+        name = "FnApiRunner"
+        options = PipelineOptions(list(flags), direct_running_mode="multi_processing", direct_num_workers=processes)
+    else:
+        name, options = runner, PipelineOptions(list(flags))
     try:
-        return create_runner(name)
-    except ImportError as error:
-        raise UserError(f"--runner {name} lacks a package: {error}") from error
+        return apache_beam.Pipeline(runner=create_runner(name), options=options)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"--runner {runner} cannot be used so: {' '.join(str(error).split())}") from error
 
 
 def _counters(result: PipelineResult) -> Iterator[tuple[str, int]]:

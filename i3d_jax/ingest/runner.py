@@ -41,5 +41,5 @@ def shard_maker(
         raise UserError(
             f'--runner {runner} needs Apache Beam, and {error.name} is not installed: pip install "i3d_jax[beam]"'
         ) from error
-    beam.refuse_unknown(runner)
+    beam.refuse_unusable(runner, flags)
     return functools.partial(beam.make_shards, runner=runner, flags=flags, processes=count)
