@@ -132,43 +132,6 @@ def test_started_again_it_writes_no_shard(videos, clips, tmp_path):
     assert written_at(tmp_path / "dataset") == times
 
 
-# Every file gets its name by os.replace: the process kills itself just before the one of the given number.
-KILLED = """
-import os, signal, sys
-from i3d_jax import prepare
-
-replace, count = os.replace, 0
-
-def counted(*paths):
-    global count
-    count += 1
-    if count == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(*paths)
-
-if __name__ == "__main__":
-    os.replace = counted
-    prepare.main(sys.argv[2:])
-"""
-
-
-def test_killed_and_started_again_it_writes_the_same_bytes(videos, clips, expected, tmp_path):
-    directory = tmp_path / "dataset"
-    whole = files(expected)
-    # A run renames unfinished.json, then the two files of each shard that is missing, skipped.csv and dataset.json. It
-    # is killed at the end of the first shard, then between that and its index, then so in the third shard.
-    for moment, processes, shards_left in [(2, "1", 0), (3, "2", 1), (7, "1", 3)]:
-        command = [sys.executable, "-c", KILLED, str(moment), *arguments(videos, directory, "--processes", processes)]
-        assert subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == -signal.SIGKILL
-        assert len(list(directory.glob("*.tfrecord"))) == shards_left
-        with pytest.raises(UserError, match="not a dataset folder"):
-            open_dataset(directory)
-        for name, content in files(directory).items():
-            assert name == "unfinished.json" or ".tmp-" in name or content == whole[name]
-    make(clips, videos, directory)
-    assert files(directory) == whole
-
-
 def copy(videos, folder):
     folder.mkdir()
     for path in videos.iterdir():

@@ -92,7 +92,7 @@ def make_shards(
     state = result.wait_until_finish()
     if state != PipelineState.DONE:
         raise RuntimeError(f"Beam's pipeline ended as {state}")
-    counted = ", ".join(f"{name} {count}" for name, count in _counters(result))
+    counted = "; ".join(f"{name} {count}" for name, count in _counters(result))
     print(f"Beam counted: {counted}", file=sys.stderr)
 
 
