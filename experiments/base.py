@@ -87,7 +87,8 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.optimizer.weight_decay = 1e-7
 
     config.evaluation = ConfigDict()
-    # The split evaluated; None: the first there is of validation, validate, val, test, else the training split.
+    # The split evaluated; None: after train01 test01, and so on; else the first there is of validation, validate, val,
+    # test; else the training split.
     config.evaluation.split = placeholder(str)
     # Steps between two evaluations; there is one at the end in any case. 0: at the end only.
     config.evaluation.every = 5_000

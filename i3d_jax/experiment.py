@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,16 @@ def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -
 
 
 def evaluation_split(config: ml_collections.ConfigDict, dataset: Dataset) -> str:
-    """Returns the split to evaluate: the configuration's, else a usual name, else the training split."""
+    """Returns the split to evaluate: the configuration's, else the usual one that has videos, else the training split.
+
+    Of numbered splits, as UCF-101 and HMDB-51 have them, the usual one after train01 is test01.
+    """
     if config.evaluation.split is not None:
         return config.evaluation.split
-    usual = [split for split in EVALUATION_SPLITS if split in dataset.split_names and dataset.videos(split)]
-    return usual[0] if usual else config.data.train_split
+    train_split = config.data.train_split
+    numbered = ["test" + number for number in re.findall(r"^train(\d+)$", train_split)]
+    candidates = (*numbered, *EVALUATION_SPLITS, train_split)
+    return next((split for split in candidates if split in dataset.split_names and dataset.videos(split)), train_split)
 
 
 def create_model(config: ml_collections.ConfigDict, num_classes: int) -> Network:

@@ -3,21 +3,24 @@
 Videos are decoded, turned upright, brought to square pixels, resampled and resized, and with --flow the optical flow
 from each frame to the next is stored beside them; a video that is missing or damaged
 is skipped and listed with its reason in skipped.csv. Started again, it does only what is missing.
+With --check nothing is written: it tells what is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from i3d_jax.data.datasets import SPECS
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import run
-from i3d_jax.ingest.annotations import DIALECTS, read
+from i3d_jax.ingest.annotations import DIALECTS, ClassList, Clip, read
 
 if TYPE_CHECKING:
     from i3d_jax.ingest.dataset import Summary
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 EXAMPLE = """\
 example:
   python -m i3d_jax.prepare --annotations labels.csv --videos videos --output datasets/mine
+
+what is there of UCF-101, before hours of work:
+  python -m i3d_jax.prepare --dialect ucf101 --annotations ucfTrainTestlist --videos UCF-101 --check
 
 labels.csv, where start and end (in seconds) may be left out or empty:
   video,label,split,start,end
@@ -36,13 +42,15 @@ USUAL = Preprocessing()
 MOST_SHOWN = 10  # Skipped videos named in the summary.
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Runs the command."""
-    arguments, beam_flags = _split_at_dashes(arguments)
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code."""
+    options, beam_flags = _options(arguments)
+    classes = ClassList.read(options.classes) if options.classes else None
+    clips = read(options.dialect, options.annotations, options.videos, classes)
+    if options.check:
+        return _check(clips, options)
     asked = {name: getattr(options, name) for name in ("frame_rate", "short_side", "jpeg_quality")}
     preprocessing = Preprocessing(**{name: value for name, value in asked.items() if value is not None})
-    clips = [clip for file in options.annotations for clip in read(options.dialect, file, options.videos)]
     # Imported late: --help and mistakes in the annotations need none of it.
     from i3d_jax.ingest import flow_only
     from i3d_jax.ingest.dataset import prepare_dataset
@@ -52,33 +60,39 @@ def main(arguments: Sequence[str]) -> None:
     if flow is not None:
         preprocessing = dataclasses.replace(preprocessing, flow=flow.description())
     make_shards = shard_maker(options.runner, flags=beam_flags, processes=options.processes, flow=flow)
-    name, shards, directory = options.name, options.shards, Path(options.output)
+    directory = Path(options.output)
+    made = {
+        "name": options.name or directory.resolve().name,
+        "preprocessing": preprocessing,
+        "shards": options.shards,
+        "labels": classes and classes.order(clips),
+    }
     if options.flow_only:
         target = flow_only.read_target(directory, clips, preprocessing.flow)
-        flow_only.refuse_other_options(directory, target, {**asked, "name": name, "shards": shards})
+        flow_only.refuse_other_options(directory, target, {**asked, "name": options.name, "shards": options.shards})
         if target.complete:
             print(f"{directory} has this flow already: nothing to do")
-            return
-        name, preprocessing, shards = target.name, target.preprocessing, target.shards
+            return 0
+        made = target.made
     summary = prepare_dataset(
-        clips,
-        options.videos,
-        directory,
-        name=name or directory.resolve().name,
-        preprocessing=preprocessing,
-        make_shards=make_shards,
-        shards=shards,
-        adds_flow=options.flow_only,
+        clips, options.videos, directory, **made, make_shards=make_shards, adds_flow=options.flow_only
     )
     _show(summary)
+    return 0
 
 
-def _split_at_dashes(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Returns what stands before "--" and what stands after it."""
-    if "--" not in arguments:
-        return arguments, ()
-    dashes = arguments.index("--")
-    return arguments[:dashes], arguments[dashes + 1 :]
+def _check(clips: Sequence[Clip], options: argparse.Namespace) -> int:
+    """Says what is there; returns 0 if that is everything, else 2."""
+    # Imported late: --help and mistakes in the annotations need none of it.
+    from i3d_jax.ingest.check import check, report
+
+    own = [spec for spec in SPECS.values() if spec.dialect == options.dialect]
+    spec = SPECS[options.spec] if options.spec else own[0] if len(own) == 1 else None
+    found = check(clips, options.videos, processes=options.processes or os.cpu_count() or 1)
+    print("\n".join(report(found, spec)))
+    if own and spec is None:
+        print(f"To compare with published counts, add --spec {' or '.join(spec.name for spec in own)}")
+    return 2 if found.skipped else 0
 
 
 def _choose_flow(backend: str) -> Choice:
@@ -100,9 +114,28 @@ def _show(summary: Summary) -> None:
         print(f"  skipped {skipped.name}: {skipped.reason}")
     if len(summary.skipped) > MOST_SHOWN:
         print(f"  and {len(summary.skipped) - MOST_SHOWN} more in {summary.directory / 'skipped.csv'}")
+    for split, parts in summary.combined.items():
+        print(f"{split}: {sum(summary.splits[part].videos for part in parts)} videos, those of {', '.join(parts)}")
     directory = shlex.quote(str(summary.directory))
+    train_split = next((split for split in summary.combined if split.startswith("train")), None)
+    choice = f" --config.data.train_split={train_split}" if train_split else ""
     print(f"The dataset is in {summary.directory}. To train on it:")
-    print(f"  python -m i3d_jax.main --config experiments/custom.py --config.data.directory={directory} --workdir DIR")
+    print(
+        f"  python -m i3d_jax.main --config experiments/custom.py --config.data.directory={directory}{choice}"
+        " --workdir DIR"
+    )
+
+
+def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str]]:
+    """Returns the options and what stands after "--", which is for Beam."""
+    dashes = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments[:dashes])
+    if options.output is None and not options.check:
+        parser.error("--output is required, except with --check")
+    if options.spec and not options.check:
+        parser.error("--spec goes with --check")
+    return options, arguments[dashes + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,11 +146,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    annotations_help = "which actions the videos show; Kinetics has a file for each split: name them all"
+    annotations_help = (
+        "which actions the videos show; name all files where there are several; for ucf101 and hmdb51 the folder of"
+        " the lists will do"
+    )
     add("--annotations", metavar="FILE", nargs="+", required=True, help=annotations_help)
     add("--videos", metavar="DIR", required=True, help="the folder of the video files")
-    add("--output", metavar="DIR", required=True, help="the dataset: a new folder, or one that an earlier run has left")
+    add("--output", metavar="DIR", help="the dataset: a new folder, or one that an earlier run has left")
     add("--dialect", choices=DIALECTS, default="csv", help="of the annotations (default: %(default)s)")
+    _add_classes_and_check(parser)
     # None where the user says nothing: then --flow_only keeps what the folder has.
     frame_rate_help = f"frames a second after resampling (default: {USUAL.frame_rate:g})"
     add("--frame_rate", metavar="FPS", type=float, help=frame_rate_help)
@@ -157,6 +194,23 @@ def _add_flow_and_runner(parser: argparse.ArgumentParser) -> None:
         " folders (default: %(default)s)"
     )
     runner.add_argument("--runner", metavar="NAME", default="local", help=runner_help)
+
+
+def _add_classes_and_check(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    classes_help = (
+        "a class on each line: those that are wanted, in the order of the labels (blank lines and lines that begin with"
+        " # do not count, underscores may stand for blanks); of Kinetics, clips of other classes are left out, and a"
+        " line may be a YouTube identifier instead, as in the lists of Mini-Kinetics-200"
+    )
+    add("--classes", metavar="FILE", nargs="+", help=classes_help)
+    check_help = (
+        "write nothing, but look for every video and open it, without decoding it, and say for each split how many are"
+        " there, missing and unreadable, and how many were published; the exit code is 0 if all are there, else 2"
+    )
+    add("--check", action="store_true", help=check_help)
+    spec_help = "the published dataset to compare with (default: that of the dialect ucf101 or hmdb51)"
+    add("--spec", choices=SPECS, help=f"with --check, {spec_help}")
 
 
 def _positive(text: str) -> int:

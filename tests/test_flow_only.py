@@ -136,6 +136,8 @@ def test_other_annotations(videos, directory, tmp_path):
     rows = (own / "labels.csv").read_text()
     (own / "labels.csv").write_text(rows.replace("1.mkv,right", "1.mkv,left"))
     refused(own, directory, "other annotations or videos than there are now")
+    (own / "labels.csv").write_text(rows.replace("1.mkv,right", "1.mkv,up"))
+    refused(own, directory, "has no label 'up', the annotations have")
     (own / "labels.csv").write_text(rows.replace(",test", ",validation"))
     refused(own, directory, "has the splits test, train, the annotations have train, validation")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from i3d_jax.ingest.workers import ITEMS_AHEAD, Workers
+from i3d_jax.ingest.workers import ITEMS_AHEAD, in_order
 
 
 def slow_at_first(number):
@@ -47,32 +47,31 @@ def crashed(number):
     return f"{number} crashed"
 
 
-def in_order(function, items, *, processes, **more):
-    with Workers(processes) as workers:
-        yield from workers.in_order(function, items, crashed=crashed, **more)
-
-
 @pytest.mark.parametrize("processes", [1, 3])
 def test_results_come_in_order(processes):
-    results = list(in_order(slow_at_first, range(20), processes=processes))
+    results = list(in_order(slow_at_first, range(20), processes=processes, crashed=crashed))
     assert [square for square, _ in results] == [number * number for number in range(20)]
-    assert os.getpid() not in {worker for _, worker in results}
+    here = os.getpid()
+    if processes == 1:
+        assert {worker for _, worker in results} == {here}
+    else:
+        assert here not in {worker for _, worker in results}
 
 
 @pytest.mark.parametrize("culprit", [0, 4, 9])
 def test_only_the_item_that_kills_its_process_is_lost(culprit):
-    results = list(in_order(functools.partial(die_of_one, culprit=culprit), range(10), processes=2))
+    results = list(in_order(functools.partial(die_of_one, culprit=culprit), range(10), processes=2, crashed=crashed))
     assert results == [f"{number} crashed" if number == culprit else number for number in range(10)]
 
 
 def test_a_process_killed_for_another_reason_costs_nothing(tmp_path):
-    results = list(in_order(functools.partial(die_once, folder=tmp_path), range(10), processes=2))
+    results = list(in_order(functools.partial(die_once, folder=tmp_path), range(10), processes=2, crashed=crashed))
     assert results == list(range(10))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "7"]
 
 
 def test_no_more_is_begun_than_memory_is_meant_for(tmp_path):
-    results = in_order(functools.partial(leave_a_mark, folder=tmp_path), range(50), processes=2)
+    results = in_order(functools.partial(leave_a_mark, folder=tmp_path), range(50), processes=2, crashed=crashed)
     assert next(results) == 0
     assert len(list(tmp_path.iterdir())) <= 2 * ITEMS_AHEAD
     assert list(results) == list(range(1, 50))
@@ -81,23 +80,23 @@ def test_no_more_is_begun_than_memory_is_meant_for(tmp_path):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_exception_is_passed_on(processes):
     with pytest.raises(KeyError):
-        list(in_order(fail, range(3), processes=processes))
+        list(in_order(fail, range(3), processes=processes, crashed=crashed))
 
 
 def test_no_items():
-    assert list(in_order(crashed, [], processes=2)) == []
+    assert list(in_order(crashed, [], processes=2, crashed=crashed)) == []
 
 
 def test_workers_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setattr("i3d_jax.ingest.workers._start", functools.partial(os._exit, 1))
     with pytest.raises(BrokenProcessPool):
-        list(in_order(abs, range(3), processes=2))
+        list(in_order(abs, range(3), processes=2, crashed=crashed))
 
 
 PARENT = """
 import functools, sys, time
 from pathlib import Path
-from i3d_jax.ingest.workers import Workers
+from i3d_jax.ingest.workers import in_order
 
 def breathe(number, folder):
     while True:
@@ -106,8 +105,7 @@ def breathe(number, folder):
         time.sleep(0.02)
 
 if __name__ == "__main__":
-    with Workers(2) as workers:
-        list(workers.in_order(functools.partial(breathe, folder=Path(sys.argv[1])), range(2), crashed=None))
+    list(in_order(functools.partial(breathe, folder=Path(sys.argv[1])), range(2), processes=2, crashed=None))
 """
 
 

@@ -16,7 +16,7 @@ from i3d_jax.data.records import ShardIndex
 from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 from i3d_jax.ingest import flow_only, output
-from i3d_jax.ingest.annotations import Clip
+from i3d_jax.ingest.annotations import Clip, combined_splits
 from i3d_jax.ingest.plan import Shard, plan
 from i3d_jax.ingest.process import Skipped
 from i3d_jax.ingest.shard import Job
@@ -24,10 +24,11 @@ from i3d_jax.ingest.shard import Job
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a dataset folder holds now: its splits, and the clips left out, in the order of the annotations."""
+    """What a dataset folder holds now: its splits, stored and combined, and the clips left out, as they were listed."""
 
     directory: Path
     splits: Mapping[str, Split]
+    combined: Mapping[str, Sequence[str]]
     skipped: tuple[Skipped, ...]
 
 
@@ -40,12 +41,13 @@ def prepare_dataset(
     preprocessing: Preprocessing,
     make_shards: Callable[[Sequence[Shard], Job], None],
     shards: int | Mapping[str, int] | None = None,
+    labels: Sequence[str] | None = None,
     adds_flow: bool = False,
 ) -> Summary:
     """Reads clips and writes them as a dataset folder.
 
-    The bytes do not depend on `make_shards`, nor on how often the run was killed and started again. Labels are numbered
-    in alphabetical order. A clip that cannot be read is left out and listed in `skipped.csv`.
+    The bytes do not depend on `make_shards`, nor on how often the run was killed and started again. A clip
+    that cannot be read is left out and listed in `skipped.csv`.
 
     Args:
       clips: with different names.
@@ -56,6 +58,7 @@ def prepare_dataset(
       make_shards: writes the shards that are missing, each by `shard.make_shard`: `local.make_shards` or
         `beam.make_shards`, with what else they take.
       shards: of each split, or by split; None for as many as `plan` chooses.
+      labels: every action of the clips, in the order in which they are numbered; None for the alphabetical one.
       adds_flow: whether the folder holds, instead, what the same preprocessing without flow gives (`flow_only`).
 
     Raises:
@@ -67,7 +70,7 @@ def prepare_dataset(
     repeated = [clip_name for clip_name, count in Counter(clip.name for clip in clips).items() if count > 1]
     if repeated:
         raise UserError(f"different clips were expected, found {repeated[0]!r} listed twice")
-    labels = tuple(sorted({clip.label for clip in clips}))
+    labels = tuple(labels or sorted({clip.label for clip in clips}))
     planned = plan(clips, videos, labels=labels, preprocessing=preprocessing, shards=shards)
     if adds_flow:
         without = dataclasses.replace(preprocessing, flow=None)
@@ -78,7 +81,9 @@ def prepare_dataset(
     output.remove_temporaries(directory)
     missing = [shard for shard in planned if shard.finished(directory) is None]
     if missing:
-        output.begin(directory, name=name, preprocessing=preprocessing, shards=planned, adds_flow=adds_flow)
+        counts = {shard.split: shard.shards for shard in planned}
+        mark = output.Mark(name=name, labels=labels, preprocessing=preprocessing, shards=counts, adds_flow=adds_flow)
+        output.begin(directory, mark)
         # Absolute, since a worker of Beam's may stand in another folder.
         folders = {"videos": videos.absolute(), "directory": directory.absolute()}
         make_shards(missing, Job(**folders, labels=labels, preprocessing=preprocessing))
@@ -93,12 +98,16 @@ def prepare_dataset(
             f" {first}, for one, is skipped because {reasons[first]!r} (all are listed in {directory / output.SKIPPED})"
         )
     splits = _count(planned, indexes)
-    write_description(directory, name=name, labels=labels, splits=splits, preprocessing=preprocessing)
+    combined = combined_splits(clips)
+    write_description(
+        directory, name=name, labels=labels, splits=splits, preprocessing=preprocessing, combined=combined
+    )
     output.remove_stale(directory, planned)
     output.end(directory)
     return Summary(
         directory=directory,
         splits=splits,
+        combined=combined,
         skipped=tuple(Skipped(clip.name, reasons[clip.name]) for clip in skipped),
     )
 

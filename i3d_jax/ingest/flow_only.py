@@ -7,13 +7,11 @@ byte, what preparing with flow at once gives. Decoding a second time costs littl
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from i3d_jax.data.dataset import DESCRIPTION, open_dataset
-from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.data.records import ShardIndex
 from i3d_jax.errors import UserError
 from i3d_jax.ingest import output
@@ -29,15 +27,11 @@ class Target:
     """The dataset that a folder is to become, by what it says of itself.
 
     Attributes:
-      name: of the dataset.
-      preprocessing: that of the folder, with flow.
-      shards: of each split.
+      made: how `prepare_dataset` makes it: `name`, `labels`, `preprocessing` (with flow) and `shards` (of each split).
       complete: whether the folder is that dataset by now.
     """
 
-    name: str
-    preprocessing: Preprocessing
-    shards: Mapping[str, int]
+    made: Mapping[str, Any]
     complete: bool
 
 
@@ -50,29 +44,31 @@ def read_target(directory: Path, clips: Sequence[Clip], flow: Mapping[str, Any])
       flow: the description of the flow to be added.
 
     Raises:
-      UserError: there is no dataset, or one that is not finished, has another flow or has other splits.
+      UserError: there is no dataset, or one that is not finished, has another flow, or has other splits or labels.
     """
-    mark = _read_mark(directory / output.UNFINISHED)
-    if mark is None or (directory / DESCRIPTION).is_file():
-        dataset = open_dataset(directory)
-        name, found = dataset.name, dataset.preprocessing
-        shards = {split: size.shards for split, size in dataset.splits.items()}
-        complete = found.flow is not None
-    elif not mark["adds_flow"]:
-        raise UserError(f"{directory} is not finished: start prepare again without --flow_only first")
+    unfinished = not (directory / DESCRIPTION).is_file() and (directory / output.UNFINISHED).is_file()
+    if unfinished:
+        holds = output.Mark.read(directory)
+        if holds is None or not holds.adds_flow:
+            raise UserError(f"{directory} is not finished: start prepare again without --flow_only first")
+        shards = holds.shards
     else:
-        name, shards, complete = mark["name"], mark["shards"], False
-        found = Preprocessing.from_json(mark["preprocessing"], where=str(directory / output.UNFINISHED))
-    preprocessing = dataclasses.replace(found, flow=flow)
-    if found.flow is not None:
+        holds = open_dataset(directory)
+        shards = {split: size.shards for split, size in holds.splits.items()}
+    preprocessing = dataclasses.replace(holds.preprocessing, flow=flow)
+    if holds.preprocessing.flow is not None:
         output.refuse_foreign(directory, preprocessing)
-    splits = {clip.split for clip in clips}
+    splits, labels = {clip.split for clip in clips}, {clip.label for clip in clips}
     if splits != shards.keys():
         raise UserError(
             f"{directory} has the splits {', '.join(sorted(shards))}, the annotations have"
             f" {', '.join(sorted(splits))}: {REMEDY}"
         )
-    return Target(name=name, preprocessing=preprocessing, shards=shards, complete=complete)
+    # The other way round, a list of classes may have named some that no clip shows.
+    if unknown := labels.difference(holds.labels):
+        raise UserError(f"{directory} has no label {min(unknown)!r}, the annotations have: {REMEDY}")
+    made = {"name": holds.name, "labels": holds.labels, "preprocessing": preprocessing, "shards": shards}
+    return Target(made=made, complete=not unfinished and holds.preprocessing.flow is not None)
 
 
 def refuse_other_options(directory: Path, target: Target, asked: Mapping[str, Any]) -> None:
@@ -86,10 +82,10 @@ def refuse_other_options(directory: Path, target: Target, asked: Mapping[str, An
     Raises:
       UserError: names the option and both values.
     """
-    counts = set(target.shards.values())
+    counts = set(target.made["shards"].values())
     own = {
-        **target.preprocessing.to_json(),
-        "name": target.name,
+        **target.made["preprocessing"].to_json(),
+        "name": target.made["name"],
         "shards": counts.pop() if len(counts) == 1 else sorted(counts),
     }
     for name, value in asked.items():
@@ -118,16 +114,3 @@ def refuse_other_clips(directory: Path, planned: Sequence[Shard], planned_withou
                 f"{directory} was made from other annotations or videos than there are now, its shard"
                 f" {shard.path(directory).name} for one: {REMEDY}"
             )
-
-
-def _read_mark(path: Path) -> dict[str, Any] | None:
-    try:
-        mark = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError:
-        mark = None
-    if not isinstance(mark, dict):
-        raise UserError(f"{path}: the mark of an unfinished dataset, a JSON object, was expected, found something else")
-    # What was written before flow could be added does not speak of it.
-    return {"adds_flow": False, **mark}

@@ -11,7 +11,7 @@ from i3d_jax.data.records import StoredVideo
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.process import Skipped
 from i3d_jax.ingest.shard import Job, crashed, make_shard, size_in_bytes
-from i3d_jax.ingest.workers import Workers
+from i3d_jax.ingest.workers import in_order
 
 
 def make_shards(
@@ -28,14 +28,8 @@ def make_shards(
       progress: whether a progress bar is shown on standard error.
     """
     clips = [clip for shard in shards for clip in shard.clips]
-    with contextlib.ExitStack() as stack:
-        if processes == 1 and not isolated:
-            results = map(job.read, clips)
-        else:
-            workers = stack.enter_context(Workers(processes))
-            results = workers.in_order(job.read, clips, crashed=crashed, weigh=size_in_bytes)
-            stack.enter_context(contextlib.closing(results))
-        shown = stack.enter_context(contextlib.closing(_shown(results, len(clips), progress)))
+    results = in_order(job.read, clips, processes=processes, crashed=crashed, isolated=isolated, weigh=size_in_bytes)
+    with contextlib.closing(results), contextlib.closing(_shown(results, len(clips), progress)) as shown:
         for shard in shards:
             make_shard(shard, job.directory, shown)
 

@@ -105,6 +105,23 @@ class Workers:
             self._idle += [pool for _, _, pool in running.values()]
 
 
+def in_order(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    processes: int,
+    crashed: Callable[[Item], Result],
+    isolated: bool = False,
+    weigh: Callable[[Result], int] = lambda result: 0,
+) -> Iterator[Result]:
+    """Yields what `Workers.in_order` does; of one process, unless it is to be `isolated`, in this very one."""
+    if processes == 1 and not isolated:
+        yield from map(function, items)
+        return
+    with Workers(processes) as workers:
+        yield from workers.in_order(function, items, crashed=crashed, weigh=weigh)
+
+
 def _new_pool() -> ProcessPoolExecutor:
     # Spawned, since a fork of a process with threads (TensorFlow's, a progress bar's) can hang.
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
