@@ -24,7 +24,7 @@ from i3d_jax.ingest.annotations import DIALECTS, ClassList, Clip, read
 
 if TYPE_CHECKING:
     from i3d_jax.ingest.dataset import Summary
-    from i3d_jax.ingest.flow_backend import Choice
+    from i3d_jax.ingest.flow_choice import Choice
 
 EXAMPLE = """\
 example:
@@ -97,7 +97,7 @@ def _check(clips: Sequence[Clip], options: argparse.Namespace) -> int:
 
 def _choose_flow(backend: str) -> Choice:
     """Chooses who computes the flow and says so on standard error."""
-    from i3d_jax.ingest.flow_backend import choose
+    from i3d_jax.ingest.flow_choice import choose
 
     choice = choose(backend)
     computed_by = {"opencv": "OpenCV", "i3d_jax": "JAX"}[choice.implementation]

@@ -22,7 +22,8 @@ from i3d_jax.flow import codec
 from i3d_jax.ingest import flow as flow_module
 from i3d_jax.ingest import flow_backend
 from i3d_jax.ingest.flow import FieldEncoder
-from i3d_jax.ingest.flow_backend import Choice, Jax, OpenCV, choose
+from i3d_jax.ingest.flow_backend import Jax, OpenCV
+from i3d_jax.ingest.flow_choice import Choice, choose
 from i3d_jax.ingest.windows import read_windows
 
 ROOT = Path(__file__).parents[1]

@@ -31,9 +31,10 @@ def run_command(videos, directory, *more):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_local_processes_of_beams_write_the_same_bytes(videos, tmp_path):
+def test_one_process_four_and_beams_write_the_same_bytes(videos, tmp_path):
     """One shard stands already and is not made again; the counters are of the other three."""
     local = run(videos, tmp_path / "local", *FLOW)
+    assert files(run(videos, tmp_path / "four", *FLOW, "--processes", "4")) == files(local)
     directory = shutil.copytree(local, tmp_path / "beam")
     for path in directory.glob("t*"):
         if path.name != "test-00000-of-00002.tfrecord":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from i3d_jax.errors import UserError
 from i3d_jax.ingest import local
-from i3d_jax.ingest.flow_backend import Choice
+from i3d_jax.ingest.flow_choice import Choice
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.shard import Job
 
