@@ -19,7 +19,7 @@ class Choice:
     """Who computes the flow, and where.
 
     Attributes:
-      implementation: one of `BACKENDS`.
+      implementation: one of `flow_backend.BACKENDS`.
       platform: "cpu", "gpu" or "tpu": where it runs.
       reason: for the user to read.
     """
