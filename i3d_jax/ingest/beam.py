@@ -19,7 +19,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from i3d_jax.errors import UserError
 from i3d_jax.ingest.plan import Shard
-from i3d_jax.ingest.shard import Job, crashed, make_shard
+from i3d_jax.ingest.shard import Job, crashed, make_shard, size_in_bytes
 from i3d_jax.ingest.workers import Workers
 
 COUNTERS = "prepare"  # Their namespace.
@@ -42,7 +42,7 @@ class _MakeShard(apache_beam.DoFn):
         self._workers.close()
 
     def process(self, shard: Shard) -> None:
-        results = self._workers.in_order(self._job.read, shard.clips, crashed=crashed)
+        results = self._workers.in_order(self._job.read, shard.clips, crashed=crashed, weigh=size_in_bytes)
         with contextlib.closing(results):
             index = make_shard(shard, self._job.directory, results)
         _count("videos written", len(index.names))
