@@ -16,6 +16,8 @@ EXTRAS = {
     ],
     # Decoding and resizing videos: prepare, predict and the quickstart.
     "prepare": ["av>=18.1", "opencv-contrib-python-headless>=5.0", "tqdm>=4.66"],
+    # Preparing datasets on a cluster; Beam's workers need google-crc32c without saying so.
+    "beam": ["apache-beam>=2.77", "google-crc32c>=1.9"],
     "cuda": ["jax[cuda13]>=0.10.2"],
     "tpu": ["jax[tpu]>=0.10.2"],
     # TensorBoard events beside metrics.jsonl.
@@ -25,7 +27,10 @@ EXTRAS = {
     # Reading the video sets of TensorFlow Datasets, together with `data`; it needs the second and does not say so.
     "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
     # PyTorch at one version, so that every run of the tests compares with the same one.
-    "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.15", "torch==2.13.0", "safetensors>=0.8"],
+    "test": [
+        *("pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.15", "torch==2.13.0", "safetensors>=0.8"),
+        "apache-beam>=2.77",
+    ],
 }
 EXTRAS["test"] += EXTRAS["tfds"]
 # What runs on a CPU. PyTorch stays out: its usual wheels bring gigabytes of CUDA, and only its weights need it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,10 +14,11 @@ from typing import BinaryIO
 def written_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Opens a binary file for writing that takes the name `path` only once it is whole and on the disk.
 
-    Until then it is PATH.tmp-PID in the same folder; an exception removes it and leaves what stood at `path` as it was.
+    Until then it is PATH.tmp-NUMBER in the same folder, another number each time: two machines that write one file of a
+    shared folder do not write into each other's. An exception removes it and leaves what stood at `path` as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.tmp-{secrets.randbits(63)}")
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ from i3d_jax.errors import run
 from i3d_jax.ingest.annotations import DIALECTS, ClassList, Clip, read
 
 if TYPE_CHECKING:
-    from i3d_jax.ingest.local import Summary
+    from i3d_jax.ingest.dataset import Summary
+    from i3d_jax.ingest.flow_choice import Choice
 
 EXAMPLE = """\
 example:
@@ -36,33 +38,44 @@ labels.csv, where start and end (in seconds) may be left out or empty:
   cooking/soup.mp4,stirring,train,,
   cooking/long.mp4,chopping,test,12.5,20
 """
+USUAL = Preprocessing()
 MOST_SHOWN = 10  # Skipped videos named in the summary.
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    options = _options(arguments)
+    options, beam_flags = _options(arguments)
     classes = ClassList.read(options.classes) if options.classes else None
     clips = read(options.dialect, options.annotations, options.videos, classes)
     if options.check:
         return _check(clips, options)
-    preprocessing = Preprocessing(
-        frame_rate=options.frame_rate, short_side=options.short_side, jpeg_quality=options.jpeg_quality
-    )
-    if options.flow == "tvl1":
-        preprocessing = _with_flow(preprocessing)
+    asked = {name: getattr(options, name) for name in ("frame_rate", "short_side", "jpeg_quality")}
+    preprocessing = Preprocessing(**{name: value for name, value in asked.items() if value is not None})
     # Imported late: --help and mistakes in the annotations need none of it.
-    from i3d_jax.ingest.local import prepare_dataset
+    from i3d_jax.ingest import flow_only
+    from i3d_jax.ingest.dataset import prepare_dataset
+    from i3d_jax.ingest.runner import shard_maker
 
+    flow = _choose_flow(options.flow_backend) if options.flow == "tvl1" or options.flow_only else None
+    if flow is not None:
+        preprocessing = dataclasses.replace(preprocessing, flow=flow.description())
+    make_shards = shard_maker(options.runner, flags=beam_flags, processes=options.processes, flow=flow)
+    directory = Path(options.output)
+    made = {
+        "name": options.name or directory.resolve().name,
+        "preprocessing": preprocessing,
+        "shards": options.shards,
+        "labels": classes and classes.order(clips),
+    }
+    if options.flow_only:
+        target = flow_only.read_target(directory, clips, preprocessing.flow)
+        flow_only.refuse_other_options(directory, target, {**asked, "name": options.name, "shards": options.shards})
+        if target.complete:
+            print(f"{directory} has this flow already: nothing to do")
+            return 0
+        made = target.made
     summary = prepare_dataset(
-        clips,
-        options.videos,
-        options.output,
-        name=options.name or Path(options.output).resolve().name,
-        preprocessing=preprocessing,
-        processes=options.processes,
-        shards=options.shards,
-        labels=classes and classes.order(clips),
+        clips, options.videos, directory, **made, make_shards=make_shards, adds_flow=options.flow_only
     )
     _show(summary)
     return 0
@@ -75,18 +88,21 @@ def _check(clips: Sequence[Clip], options: argparse.Namespace) -> int:
 
     own = [spec for spec in SPECS.values() if spec.dialect == options.dialect]
     spec = SPECS[options.spec] if options.spec else own[0] if len(own) == 1 else None
-    found = check(clips, options.videos, processes=options.processes)
+    found = check(clips, options.videos, processes=options.processes or os.cpu_count() or 1)
     print("\n".join(report(found, spec)))
     if own and spec is None:
         print(f"To compare with published counts, add --spec {' or '.join(spec.name for spec in own)}")
     return 2 if found.skipped else 0
 
 
-def _with_flow(preprocessing: Preprocessing) -> Preprocessing:
-    # Imported late: --help needs no OpenCV.
-    from i3d_jax.ingest.flow import description
+def _choose_flow(backend: str) -> Choice:
+    """Chooses who computes the flow and says so on standard error."""
+    from i3d_jax.ingest.flow_choice import choose
 
-    return dataclasses.replace(preprocessing, flow=description())
+    choice = choose(backend)
+    computed_by = {"opencv": "OpenCV", "i3d_jax": "JAX"}[choice.implementation]
+    print(f"flow by {computed_by} on the {choice.platform.upper()}: {choice.reason}", file=sys.stderr)
+    return choice
 
 
 def _show(summary: Summary) -> None:
@@ -110,14 +126,16 @@ def _show(summary: Summary) -> None:
     )
 
 
-def _options(arguments: Sequence[str]) -> argparse.Namespace:
+def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str]]:
+    """Returns the options and what stands after "--", which is for Beam."""
+    dashes = arguments.index("--") if "--" in arguments else len(arguments)
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(arguments[:dashes])
     if options.output is None and not options.check:
         parser.error("--output is required, except with --check")
     if options.spec and not options.check:
         parser.error("--spec goes with --check")
-    return options
+    return options, arguments[dashes + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,23 +155,45 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="DIR", help="the dataset: a new folder, or one that an earlier run has left")
     add("--dialect", choices=DIALECTS, default="csv", help="of the annotations (default: %(default)s)")
     _add_classes_and_check(parser)
-    usual = Preprocessing()
-    frame_rate_help = "frames a second after resampling (default: %(default)s)"
-    add("--frame_rate", metavar="FPS", type=float, default=usual.frame_rate, help=frame_rate_help)
-    short_side_help = "the shorter side after resizing (default: %(default)s)"
-    add("--short_side", metavar="PIXELS", type=int, default=usual.short_side, help=short_side_help)
-    jpeg_quality_help = "1 to 100, of the stored frames (default: %(default)s)"
-    add("--jpeg_quality", metavar="QUALITY", type=int, default=usual.jpeg_quality, help=jpeg_quality_help)
-    flow_help = (
-        "optical flow, stored beside the frames: none, or TV-L1 by OpenCV, which takes some seconds of a core for each"
-        " frame of the default size (default: %(default)s)"
-    )
-    add("--flow", choices=("none", "tvl1"), default="none", help=flow_help)
-    processes_help = "processes that read videos (default: one for every core, here %(default)s)"
-    add("--processes", metavar="N", type=_positive, default=os.cpu_count() or 1, help=processes_help)
-    add("--shards", metavar="N", type=_positive, help="shards of each split (default: one for every 64 videos)")
+    # None where the user says nothing: then --flow_only keeps what the folder has.
+    frame_rate_help = f"frames a second after resampling (default: {USUAL.frame_rate:g})"
+    add("--frame_rate", metavar="FPS", type=float, help=frame_rate_help)
+    short_side_help = f"the shorter side after resizing (default: {USUAL.short_side})"
+    add("--short_side", metavar="PIXELS", type=int, help=short_side_help)
+    jpeg_quality_help = f"1 to 100, of the stored frames (default: {USUAL.jpeg_quality})"
+    add("--jpeg_quality", metavar="QUALITY", type=int, help=jpeg_quality_help)
+    shards_help = "shards of each split (default: one for every 64 videos, with flow for every 16)"
+    add("--shards", metavar="N", type=_positive, help=shards_help)
     add("--name", help="of the dataset (default: the last part of --output)")
+    _add_flow_and_runner(parser)
     return parser
+
+
+def _add_flow_and_runner(parser: argparse.ArgumentParser) -> None:
+    flow = parser.add_argument_group("optical flow, stored beside the frames")
+    flow_help = (
+        "TV-L1, which on a CPU takes some seconds of a core for each frame of the default size (default: %(default)s)"
+    )
+    flow.add_argument("--flow", choices=("none", "tvl1"), default="none", help=flow_help)
+    backend_help = (
+        "who computes it: OpenCV on the CPU, JAX on the machine's accelerators, or auto: JAX if this machine has one"
+        " (default: %(default)s)"
+    )
+    flow.add_argument("--flow_backend", choices=("auto", "opencv", "jax"), default="auto", help=backend_help)
+    only_help = "add --flow tvl1 to the dataset that stands at --output; its other options are kept"
+    flow.add_argument("--flow_only", action="store_true", help=only_help)
+    runner = parser.add_argument_group("where the work is done")
+    processes_help = (
+        "processes of this machine that read videos (default: one for every core; at most four for JAX on a GPU, one on"
+        " a TPU)"
+    )
+    runner.add_argument("--processes", metavar="N", type=_positive, help=processes_help)
+    runner_help = (
+        "local, without Apache Beam; direct, Beam with processes of this machine; or another of Beam's runners, such as"
+        " FlinkRunner, SparkRunner or DataflowRunner, with its own flags after --; its workers must see the same"
+        " folders (default: %(default)s)"
+    )
+    runner.add_argument("--runner", metavar="NAME", default="local", help=runner_help)
 
 
 def _add_classes_and_check(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.pipeline import BatchOptions, evaluation_batches
 from i3d_jax.flow import codec
 from i3d_jax.ingest.embedded import make_dataset
-from i3d_jax.ingest.flow import description
+from i3d_jax.ingest.flow_backend import description
 
 
 def test_flow_tells_the_motions_apart(tmp_path):

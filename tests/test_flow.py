@@ -7,16 +7,17 @@ from moving_pictures import sliding
 
 from i3d_jax.data import image
 from i3d_jax.flow import codec
-from i3d_jax.ingest import flow
+from i3d_jax.ingest.flow import FieldEncoder
+from i3d_jax.ingest.flow_backend import description
 
 STEP = 40 / 255  # Pixels: of the bytes.
 
 
 def stored_fields(frames):
-    encoder = flow.FieldEncoder()
-    encoded = [encoder.next_field(frame) for frame in frames]
-    assert encoded[0] is None
-    return np.stack([image.decode(field).numpy() for field in encoded[1:]])
+    encoder = FieldEncoder("opencv")
+    encoded = [field for frame in frames for field in encoder.add(frame)] + encoder.finish()
+    assert len(encoded) == len(frames) - 1
+    return np.stack([image.decode(field).numpy() for field in encoded])
 
 
 @pytest.mark.parametrize(("right", "down"), [(3, 2), (-2, 1)])
@@ -47,19 +48,31 @@ def test_a_frame_that_repeats_has_no_flow():
     assert fields[2, ..., 0].mean() > 128 + 10
 
 
-def test_a_mirrored_clip_has_the_mirrored_flow():
-    """The law of the flip, but for TV-L1's own asymmetry at the borders, where nothing says how the picture goes on."""
-    frames = sliding(3, right=3, down=-1)
+def passing(seed):
+    """Frames of a square that moves to the left over a background that moves to the right and down."""
+    frames, near = sliding(3, right=2, down=1, seed=seed).copy(), sliding(3, right=-3, down=0, seed=seed + 1)
+    for number in range(3):
+        left = 24 - 3 * number
+        frames[number, 12:34, left : left + 22] = near[number, 12:34, left : left + 22]
+    return frames
+
+
+@pytest.mark.parametrize("frames", [sliding(3, right=3, down=-1), passing(2)])
+def test_a_mirrored_clip_has_the_mirrored_flow(frames):
+    """But for TV-L1's own asymmetry where the picture ends or is covered: the mean error was .08 and .13 px."""
     found = codec.to_pixels(stored_fields(frames[:, :, ::-1])[..., :2])
     expected = codec.to_pixels(codec.negate_u(stored_fields(frames)[:, :, ::-1, :2], codec.NEAREST))
-    assert np.abs(found - expected)[:, 8:-8, 8:-8].max() <= STEP + 1e-4
-    assert np.median(np.abs(found - expected)) <= STEP + 1e-4
+    errors = np.linalg.norm(found - expected, axis=-1)
+    assert np.linalg.norm(expected, axis=-1).mean() > 2
+    assert np.median(errors) <= STEP + 1e-4
+    assert (np.abs(found - expected).max(-1) <= STEP + 1e-4).mean() > 0.9
+    assert errors.mean() < 0.2
 
 
 def test_the_parameters_are_opencvs_own():
     """What a dataset says of its flow, against what OpenCV's DualTVL1 says of itself."""
     defaults = cv2.optflow.DualTVL1OpticalFlow_create()
-    assert flow.description() == {
+    assert description() == {
         "algorithm": "tvl1",
         "implementation": "opencv",
         "version": cv2.__version__,

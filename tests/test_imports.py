@@ -26,7 +26,7 @@ OUTSIDE = (
     {"numpy", "jax", "flax"},
     {"optax", "orbax", "chex"},
     {"tensorflow", "tensorflow_datasets", "google_crc32c", "av", "cv2", "tqdm", "tensorboard", "ml_collections"}
-    | {"torch", "safetensors"},
+    | {"torch", "safetensors", "apache_beam"},
     {"absl"},
 )
 
@@ -72,6 +72,7 @@ def test_imports_point_to_earlier_groups(module):
 
 
 ABSENT = ["tensorflow", "tensorflow_datasets", "tensorboard", "torch", "av", "cv2", "google_crc32c", "tqdm"]
+ABSENT += ["apache_beam"]
 CORE = ["models", "inflation", "flow", "training", "checkpoint", "evaluation", "clips"]
 
 
@@ -95,7 +96,7 @@ def test_help_costs_no_tensorflow(command):
         f"    runpy.run_module('i3d_jax.{command}', run_name='__main__')\n"
         "except SystemExit as end:\n"
         "    assert end.code == 0, end.code\n"
-        "assert not {'tensorflow', 'torch'} & sys.modules.keys()\n"
+        "assert not {'tensorflow', 'torch', 'apache_beam'} & sys.modules.keys()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

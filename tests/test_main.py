@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -21,7 +22,8 @@ from i3d_jax.data import synthetic
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import UserError
 from i3d_jax.ingest.annotations import read
-from i3d_jax.ingest.local import prepare_dataset
+from i3d_jax.ingest.dataset import prepare_dataset
+from i3d_jax.ingest.local import make_shards
 from i3d_jax.ingest.write_video import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +46,7 @@ def dataset(folder):
         folder / "dataset",
         name="small",
         preprocessing=Preprocessing(short_side=37),
-        processes=1,
+        make_shards=functools.partial(make_shards, processes=1),
     )
     return folder / "dataset"
 

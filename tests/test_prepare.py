@@ -1,6 +1,7 @@
 """The `prepare` command: what it writes, what it says, and that being killed or started again makes no difference."""
 
 import csv
+import functools
 import json
 import os
 import signal
@@ -15,10 +16,12 @@ from i3d_jax import prepare
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import UserError
-from i3d_jax.ingest import local
+from i3d_jax.ingest import shard as shard_module
 from i3d_jax.ingest.annotations import Clip
-from i3d_jax.ingest.local import prepare_dataset
+from i3d_jax.ingest.dataset import prepare_dataset
+from i3d_jax.ingest.local import make_shards
 from i3d_jax.ingest.process import Skipped, process
+from i3d_jax.ingest.shard import Job
 from i3d_jax.ingest.write_video import write_video
 
 SMALL = Preprocessing(short_side=32)
@@ -55,16 +58,15 @@ def expected(videos, clips, tmp_path_factory):
     return directory
 
 
-def make(clips, videos, directory, *, processes=1, shards=2, preprocessing=SMALL):
+def make(clips, videos, directory, *, processes=1, isolated=False, shards=2, preprocessing=SMALL):
     return prepare_dataset(
         clips,
         videos,
         directory,
         name="moves",
         preprocessing=preprocessing,
-        processes=processes,
+        make_shards=functools.partial(make_shards, processes=processes, isolated=isolated, progress=False),
         shards=shards,
-        progress=False,
     )
 
 
@@ -130,43 +132,6 @@ def test_started_again_it_writes_no_shard(videos, clips, tmp_path):
     assert written_at(tmp_path / "dataset") == times
 
 
-# Every file gets its name by os.replace: the process kills itself just before the one of the given number.
-KILLED = """
-import os, signal, sys
-from i3d_jax import prepare
-
-replace, count = os.replace, 0
-
-def counted(*paths):
-    global count
-    count += 1
-    if count == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(*paths)
-
-if __name__ == "__main__":
-    os.replace = counted
-    prepare.main(sys.argv[2:])
-"""
-
-
-def test_killed_and_started_again_it_writes_the_same_bytes(videos, clips, expected, tmp_path):
-    directory = tmp_path / "dataset"
-    whole = files(expected)
-    # A run renames unfinished.json, then the two files of each shard that is missing, skipped.csv and dataset.json. It
-    # is killed at the end of the first shard, then between that and its index, then so in the third shard.
-    for moment, processes, shards_left in [(2, "1", 0), (3, "2", 1), (7, "1", 3)]:
-        command = [sys.executable, "-c", KILLED, str(moment), *arguments(videos, directory, "--processes", processes)]
-        assert subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == -signal.SIGKILL
-        assert len(list(directory.glob("*.tfrecord"))) == shards_left
-        with pytest.raises(UserError, match="not a dataset folder"):
-            open_dataset(directory)
-        for name, content in files(directory).items():
-            assert name == "unfinished.json" or ".tmp-" in name or content == whole[name]
-    make(clips, videos, directory)
-    assert files(directory) == whole
-
-
 def copy(videos, folder):
     folder.mkdir()
     for path in videos.iterdir():
@@ -192,8 +157,8 @@ def test_an_interruption_leaves_the_other_shards(videos, clips, tmp_path, monkey
         room -= 1
         return encode(video)
 
-    encode = local.encode
-    monkeypatch.setattr(local, "encode", full_disk)
+    encode = shard_module.encode
+    monkeypatch.setattr(shard_module, "encode", full_disk)
     with pytest.raises(OSError, match="No space left"):
         make(clips, own, directory)
     assert sorted(path.name for path in (directory / "index").iterdir()) == [
@@ -202,7 +167,7 @@ def test_an_interruption_leaves_the_other_shards(videos, clips, tmp_path, monkey
         "train-00000-of-00002.json",
     ]
     assert not [name for name in files(directory) if ".tmp-" in name or name == "dataset.json"]
-    monkeypatch.setattr(local, "encode", encode)
+    monkeypatch.setattr(shard_module, "encode", encode)
     assert make(clips, own, directory).splits == whole.splits
     assert files(directory) == files(tmp_path / "whole")
     assert {name for name, time in written_at(directory).items() if times[name] == time} == {
@@ -295,15 +260,16 @@ def test_clips_of_one_name_are_refused(videos, tmp_path):
         make(twice, videos, tmp_path)
 
 
-def die_of_number_five(clip, videos, labels, preprocessing):
+def die_of_number_five(job, clip):
     if clip.path == "5.mp4":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return process(clip, videos, labels, preprocessing)
+    return process(clip, job.videos, job.labels, job.preprocessing)
 
 
-def test_a_video_that_crashes_the_decoder_is_skipped(videos, clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "process", die_of_number_five)
-    summary = make(clips, videos, tmp_path / "dataset", processes=2)
+@pytest.mark.parametrize("workers", [{"processes": 2}, {"processes": 1, "isolated": True}])
+def test_a_video_that_crashes_the_decoder_is_skipped(videos, clips, tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(Job, "read", property(lambda job: functools.partial(die_of_number_five, job)))
+    summary = make(clips, videos, tmp_path / "dataset", **workers)
     assert Skipped("5.mp4", "the decoder crashed") in summary.skipped
     assert summary.splits["train"].videos == 8
 

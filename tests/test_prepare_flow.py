@@ -15,13 +15,14 @@ from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.errors import UserError
 from i3d_jax.flow import codec
-from i3d_jax.ingest.flow import description
+from i3d_jax.ingest.flow_backend import description
 from i3d_jax.ingest.windows import read_windows
 
 FRAMES = {"short.mkv": 4, "one.mkv": 1, "fast.mkv": 9, "slow.mkv": 7}
 MOTIONS = {"short.mkv": (0, 0), "one.mkv": (0, 0), "fast.mkv": (3, 2), "slow.mkv": (-1, 0)}
 SAMPLING = Sampling(frames=2, stride=2, flow_per_frame=2)
 CROP = 32
+BACKEND = ("--flow_backend", "opencv")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def videos(tmp_path_factory):
 
 def run(videos, directory, *more):
     arguments = ["--annotations", str(videos / "labels.csv"), "--videos", str(videos), "--output", str(directory)]
-    prepare.main([*arguments, "--short_side", str(HEIGHT), "--name", "slides", "--shards", "2", *more])
+    prepare.main([*arguments, "--short_side", str(HEIGHT), "--name", "slides", "--shards", "2", *BACKEND, *more])
     return open_dataset(directory)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from i3d_jax.ingest import workers
 from i3d_jax.ingest.workers import ITEMS_AHEAD, in_order
 
 
@@ -74,6 +75,16 @@ def test_no_more_is_begun_than_memory_is_meant_for(tmp_path):
     results = in_order(functools.partial(leave_a_mark, folder=tmp_path), range(50), processes=2, crashed=crashed)
     assert next(results) == 0
     assert len(list(tmp_path.iterdir())) <= 2 * ITEMS_AHEAD
+    assert list(results) == list(range(1, 50))
+
+
+def test_nothing_is_begun_while_heavy_results_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "MOST_WAITING", 2)
+    leave = functools.partial(leave_a_mark, folder=tmp_path)
+    results = in_order(leave, range(50), processes=2, crashed=crashed, weigh=lambda result: 1)
+    assert next(results) == 0
+    # The first took a second, and three were waiting for it.
+    assert len(list(tmp_path.iterdir())) <= 5
     assert list(results) == list(range(1, 50))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from tqdm import tqdm
 from i3d_jax.data import synthetic
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import read
-from i3d_jax.ingest.flow import description as flow_description
-from i3d_jax.ingest.local import prepare_dataset
+from i3d_jax.ingest.dataset import prepare_dataset
+from i3d_jax.ingest.flow_backend import description as flow_description
+from i3d_jax.ingest.local import make_shards
 from i3d_jax.ingest.write_video import write_video
 
 # The paper crops 224 pixels from a short side of 256.
@@ -46,6 +48,6 @@ def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int, 
             short_side=round(crop * SHORT_SIDE_OF_CROP), flow=flow_description() if flow else None
         ),
         # The videos are small: without flow, starting other processes would take longer than they save.
-        processes=(os.cpu_count() or 1) if flow else 1,
+        make_shards=functools.partial(make_shards, processes=(os.cpu_count() or 1) if flow else 1),
     )
     return directory

@@ -1,18 +1,15 @@
-"""Optical flow of frames that stream by, by OpenCV's DualTVL1, as a dataset stores it."""
+"""Optical flow of frames that stream by, as a dataset stores it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
 
 from i3d_jax.flow import codec
-
-
-def description() -> dict[str, Any]:
-    """Returns what a dataset says of the flow that this installation computes."""
-    return codec.description(implementation="opencv", version=cv2.__version__)
+from i3d_jax.ingest.flow_backend import BACKENDS
 
 
 class FieldEncoder:
@@ -30,41 +27,48 @@ class FieldEncoder:
 
     PNG needs no more room than the JPEG that others read, and a mirrored field is exact. Decoding is what it costs:
     TensorFlow does 600 a second on a core, of the JPEGs 1200 to 1700.
+
+    Args:
+      implementation: whose TV-L1: one of `flow_backend.BACKENDS`.
     """
 
-    def __init__(self):
-        # A process for every core is the parallelism; in DualTVL1 a second thread gains nothing.
-        cv2.setNumThreads(1)
-        parameters = codec.TVL1_PARAMETERS
-        self._tvl1 = cv2.optflow.DualTVL1OpticalFlow_create(
-            tau=parameters["tau"],
-            lambda_=parameters["lambda"],
-            theta=parameters["theta"],
-            nscales=parameters["scales"],
-            warps=parameters["warps"],
-            epsilon=parameters["epsilon"],
-            innnerIterations=parameters["inner_iterations"],
-            outerIterations=parameters["outer_iterations"],
-            scaleStep=parameters["scale_step"],
-            medianFiltering=parameters["median"],
-        )
+    def __init__(self, implementation: str):
+        self._backend = BACKENDS[implementation]()
         self._frame: np.ndarray | None = None
         self._grey: np.ndarray | None = None
         self._still: bytes | None = None
+        # The fields not yet handed out, in order: of a frame that repeats its PNG, of any other None until it is there.
+        self._waiting: deque[bytes | None] = deque()
+        self._computed: deque[np.ndarray] = deque()
 
-    def next_field(self, frame: np.ndarray) -> bytes | None:
-        """Returns the field from the frame before to this one as PNG bytes; None for the first frame.
+    def add(self, frame: np.ndarray) -> list[bytes]:
+        """Takes the next frame and returns, as PNG bytes, the fields that are ready by now, in order; often none.
 
         Args:
           frame: uint8 RGB [H, W, 3]. The very array of the frame before is known to have the flow 0.
         """
         if frame is self._frame:
-            if self._still is None:
-                self._still = _png(codec.to_bytes(np.zeros((*frame.shape[:2], 2), np.float32)))
-            return self._still
+            self._still = self._still or _png(codec.to_bytes(np.zeros((*frame.shape[:2], 2), np.float32)))
+            self._waiting.append(self._still)
+            return self._ready(())
         previous, self._grey = self._grey, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         self._frame = frame
-        return None if previous is None else _png(codec.to_bytes(self._tvl1.calc(previous, self._grey, None)))
+        if previous is None:
+            return []
+        self._waiting.append(None)
+        return self._ready(self._backend.add(previous, self._grey))
+
+    def finish(self) -> list[bytes]:
+        """Returns the fields that have not been returned yet: after it, there is one fewer than there were frames."""
+        return self._ready(self._backend.finish())
+
+    def _ready(self, displacements: Iterable[np.ndarray]) -> list[bytes]:
+        self._computed.extend(displacements)
+        fields = []
+        while self._waiting and (self._waiting[0] is not None or self._computed):
+            still = self._waiting.popleft()
+            fields.append(_png(codec.to_bytes(self._computed.popleft())) if still is None else still)
+        return fields
 
 
 def _png(field: np.ndarray) -> bytes:

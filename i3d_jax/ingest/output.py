@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION
@@ -43,13 +44,54 @@ def refuse_foreign(directory: Path, preprocessing: Preprocessing) -> None:
             )
 
 
-def begin(directory: Path, preprocessing: Preprocessing) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What an unfinished folder says of the dataset that it is to be.
+
+    Attributes:
+      name: of the dataset.
+      labels: the actions, in order.
+      preprocessing: how its frames and flow are made.
+      shards: of each split.
+      adds_flow: whether it held the same dataset without flow when this was begun.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    shards: Mapping[str, int]
+    adds_flow: bool
+
+    @classmethod
+    def read(cls, directory: Path) -> Mark | None:
+        """Reads the mark of a folder; None where there is none, or one that does not say all this.
+
+        The marks of the time before flow could be added hold the preprocessing alone.
+        """
+        path = directory / UNFINISHED
+        try:
+            fields = json.loads(path.read_bytes())
+            return cls(
+                name=str(fields["name"]),
+                labels=tuple(map(str, fields["labels"])),
+                preprocessing=Preprocessing.from_json(fields["preprocessing"], where=str(path)),
+                shards={str(split): int(count) for split, count in fields["shards"].items()},
+                adds_flow=bool(fields["adds_flow"]),
+            )
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+def begin(directory: Path, mark: Mark) -> None:
     """Marks the folder, made where there is none, as unfinished: until `end` nobody can take it for a dataset."""
     directory.mkdir(parents=True, exist_ok=True)
+    fields = {
+        "format_version": FORMAT_VERSION,
+        **dataclasses.asdict(mark),
+        "preprocessing": mark.preprocessing.to_json(),
+    }
     with written_whole(directory / UNFINISHED) as file:
-        file.write(
-            json.dumps({"format_version": FORMAT_VERSION, "preprocessing": preprocessing.to_json()}, indent=2).encode()
-        )
+        file.write(json.dumps(fields, ensure_ascii=False, indent=2).encode() + b"\n")
     (directory / DESCRIPTION).unlink(missing_ok=True)
 
 

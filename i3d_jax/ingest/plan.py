@@ -15,7 +15,9 @@ from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.data.records import FOOTER_BYTES, HEADER_BYTES, ShardIndex, index_path, shard_name
 from i3d_jax.ingest.annotations import Clip
 
-CLIPS_PER_SHARD = 64  # Some 500 MB of ten-second videos at the default preprocessing, twice that with flow.
+CLIPS_PER_SHARD = 64  # Some 500 MB of ten-second videos at the default preprocessing.
+# Some 230 MB. Their flow takes hours of a core, and a run that is killed loses the shards that it was making.
+CLIPS_PER_SHARD_WITH_FLOW = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ def plan(
     *,
     labels: Sequence[str],
     preprocessing: Preprocessing,
-    shards: int | None = None,
+    shards: int | Mapping[str, int] | None = None,
 ) -> list[Shard]:
     """Places clips into shards by a hash of their names, so that a clip's shard does not depend on the other clips.
 
@@ -72,7 +74,7 @@ def plan(
         or changed since is picked up.
       labels: the actions, in the dataset's order.
       preprocessing: how frames are made.
-      shards: of each split; None for one for every 64 clips.
+      shards: of each split, or by split; None for one for every 64 clips, with flow for every 16.
 
     Returns:
       The shards of every split, the splits in the order in which they first appear.
@@ -81,7 +83,11 @@ def plan(
     placed = []
     for split in dict.fromkeys(clip.split for clip in clips):
         members = [clip for clip in clips if clip.split == split]
-        count = shards or math.ceil(len(members) / CLIPS_PER_SHARD)
+        if shards is None:
+            most = CLIPS_PER_SHARD if preprocessing.flow is None else CLIPS_PER_SHARD_WITH_FLOW
+            count = math.ceil(len(members) / most)
+        else:
+            count = shards if isinstance(shards, int) else shards[split]
         contents: list[list[Clip]] = [[] for _ in range(count)]
         for clip in sorted(members, key=_hash):
             contents[_hash(clip) % count].append(clip)

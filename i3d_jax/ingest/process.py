@@ -96,7 +96,7 @@ def _encode(frames: Iterable[np.ndarray], preprocessing: Preprocessing) -> dict[
     """Encodes frames, uint8 RGB [H, W, 3], while they stream by; a frame that repeats is encoded once."""
     jpegs: list[bytes] = []
     fields: list[bytes] = []
-    encoder = None if preprocessing.flow is None else FieldEncoder()
+    encoder = None if preprocessing.flow is None else FieldEncoder(preprocessing.flow["implementation"])
     total = 0
     last = None
     for frame in frames:
@@ -104,16 +104,16 @@ def _encode(frames: Iterable[np.ndarray], preprocessing: Preprocessing) -> dict[
             last = frame
             jpeg = _jpeg(frame, preprocessing.jpeg_quality)
         jpegs.append(jpeg)
-        total += len(jpeg)
-        if encoder is not None and (field := encoder.next_field(frame)) is not None:
-            fields.append(field)
-            total += len(field)
+        ready = [] if encoder is None else encoder.add(frame)
+        fields += ready
+        total += len(jpeg) + sum(map(len, ready))
         if total > MOST_BYTES:
             raise UnreadableVideo(
                 f"its first {len(jpegs)} frames take more than {MOST_BYTES >> 20} MiB: cut it with start and end"
             )
     if encoder is None:
         return {"rgb": jpegs}
+    fields += encoder.finish()
     if not fields:
         raise UnreadableVideo("it has one frame, and flow needs two")
     return {"rgb": jpegs, "flow": fields}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -35,7 +36,10 @@ def resample(
     """
     most = None if end is None else max(1, round((end - start) * frame_rate))
     yielded = 0
-    chosen: deque[Frame] = deque()  # For the next results; how many there will be is not yet certain.
+    # For the next results, each with its number of repetitions, which the timestamps of a broken file may make huge.
+    # How many results there will be is not yet certain.
+    chosen: deque[tuple[Frame, int]] = deque()
+    places = 0  # That are taken: those yielded and those chosen.
     first = last = frame = None
     count = 0
     for time, next_frame in timed_frames:
@@ -44,16 +48,23 @@ def resample(
         else:
             # Places are counted in results: result k stands at place k.
             middle = ((last + time) / 2 - start) * frame_rate
-            while yielded + len(chosen) <= middle:
-                chosen.append(frame)
+            repetitions = math.floor(middle) + 1 - places
+            if repetitions > 0:
+                chosen.append((frame, repetitions))
+                places += repetitions
         last, frame = time, next_frame
         count += 1
         certain = round((time - start) * frame_rate)
         if most is not None:
             certain = min(certain, most)
         while chosen and yielded < certain:
-            yield chosen.popleft()
-            yielded += 1
+            waiting, repetitions = chosen.popleft()
+            now = min(repetitions, certain - yielded)
+            if now < repetitions:
+                chosen.appendleft((waiting, repetitions - now))
+            for _ in range(now):
+                yield waiting
+            yielded += now
         if yielded == most:
             return
     if count == 0:
@@ -64,6 +75,8 @@ def resample(
     total = max(1, round((last + interval - start) * frame_rate))
     if most is not None:
         total = min(total, most)
-    while yielded < total:
-        yield chosen.popleft() if chosen else frame
-        yielded += 1
+    # The last frame fills what is left.
+    for waiting, repetitions in (*chosen, (frame, total)):
+        for _ in range(min(repetitions, total - yielded)):
+            yield waiting
+            yielded += 1

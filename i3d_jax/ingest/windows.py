@@ -11,8 +11,8 @@ import numpy as np
 from i3d_jax import clips
 from i3d_jax.data.preprocessing import Preprocessing, centre_crop, refuse_mismatch
 from i3d_jax.errors import UserError
-from i3d_jax.ingest import flow
 from i3d_jax.ingest.decode import UnreadableVideo
+from i3d_jax.ingest.flow_backend import BACKENDS, description
 from i3d_jax.ingest.process import decode_images, streams_of
 
 # What the checkpoints of the time before there were other windows do not say.
@@ -62,9 +62,14 @@ def read_windows(
 def _refuse_other_flow(preprocessing: Preprocessing, where: str) -> None:
     if preprocessing.flow is None:
         raise UserError(f"{where}: 'preprocessing' lacks flow, which the network takes")
-    refuse_mismatch(
-        {"flow": preprocessing.flow}, {"flow": flow.description()}, expected_by=where, found_in="this installation"
-    )
+    implementation = preprocessing.flow.get("implementation")
+    if implementation not in BACKENDS:
+        raise UserError(
+            f"{where}: flow by one of {', '.join(BACKENDS)} can be computed here, it was trained on that by"
+            f" {implementation!r}"
+        )
+    computed = description(implementation)
+    refuse_mismatch({"flow": preprocessing.flow}, {"flow": computed}, expected_by=where, found_in="this installation")
 
 
 def _pixels(stream: str, images: list[bytes], cover: np.ndarray, crop: int) -> np.ndarray:

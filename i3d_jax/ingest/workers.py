@@ -16,8 +16,93 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Items begun and not yet handed on, for each process: bounds the memory when one item takes much longer than the rest.
+# What bounds the memory when one item takes much longer than the rest: items begun and not yet handed on, for each
+# process, and the bytes of results that wait for their turn, above which no item is begun.
 ITEMS_AHEAD = 4
+MOST_WAITING = 2**30
+
+
+class Workers:
+    """Processes beside this one that a function is sent to; a context manager that ends them.
+
+    A process that dies costs the item that killed it, and is replaced.
+    """
+
+    def __init__(self, processes: int):
+        # One pool for each process: when it breaks, there is no doubt about which item broke it.
+        self._idle = [_new_pool() for _ in range(processes)]
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for pool in self._idle:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def in_order(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        crashed: Callable[[Item], Result],
+        weigh: Callable[[Result], int] = lambda result: 0,
+    ) -> Iterator[Result]:
+        """Yields `function(item)` for every item, in the order of the items.
+
+        Args:
+          function: picklable, as are the items and results.
+          items: what to do; taken as processes become free.
+          crashed: gives the result of an item that killed its process twice.
+          weigh: the bytes of a result.
+
+        Raises:
+          BrokenProcessPool: processes die before they have begun anything.
+          Exception: what `function` raises, when its item's turn comes or earlier.
+        """
+        numbered = enumerate(items)
+        processes = len(self._idle)
+        running: dict[Future[Result], tuple[int, Item, ProcessPoolExecutor]] = {}
+        retried: set[int] = set()
+        results: dict[int, Result] = {}
+        begun = yielded = 0
+        try:
+            while True:
+                room = min(len(self._idle), yielded + ITEMS_AHEAD * processes - begun)
+                if sum(map(weigh, results.values())) > MOST_WAITING:
+                    room = 0
+                for number, item in itertools.islice(numbered, room):
+                    pool = self._idle.pop()
+                    running[pool.submit(function, item)] = number, item, pool
+                    begun += 1
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    number, item, pool = running.pop(future)
+                    try:
+                        results[number] = future.result()
+                    except BrokenProcessPool:
+                        pool = _new_pool()
+                        if number not in retried:
+                            # It may have been killed for something else, such as all processes' memory.
+                            retried.add(number)
+                            running[pool.submit(function, item)] = number, item, pool
+                            continue
+                        pool.submit(os.getpid).result()  # Raises if it is not the item but every process that dies.
+                        results[number] = crashed(item)
+                    except Exception:
+                        self._idle.append(pool)
+                        raise
+                    self._idle.append(pool)
+                del future  # It holds the result, which may be large.
+                while yielded in results:
+                    yield results.pop(yielded)
+                    yielded += 1
+        finally:
+            self._idle += [pool for _, _, pool in running.values()]
 
 
 def in_order(
@@ -26,58 +111,15 @@ def in_order(
     *,
     processes: int,
     crashed: Callable[[Item], Result],
+    isolated: bool = False,
+    weigh: Callable[[Result], int] = lambda result: 0,
 ) -> Iterator[Result]:
-    """Yields `function(item)` for every item, in the order of the items.
-
-    Args:
-      function: picklable, as are the items and results.
-      items: what to do; taken as processes become free.
-      processes: 1 for this process alone; more for that many others.
-      crashed: gives the result of an item that killed its process twice (with more than one process).
-
-    Raises:
-      BrokenProcessPool: processes die before they have begun anything.
-      Exception: what `function` raises, when its item's turn comes or earlier.
-    """
-    if processes == 1:
+    """Yields what `Workers.in_order` does; of one process, unless it is to be `isolated`, in this very one."""
+    if processes == 1 and not isolated:
         yield from map(function, items)
         return
-    numbered = enumerate(items)
-    # One pool for each process: when it breaks, there is no doubt about which item broke it.
-    idle = [_new_pool() for _ in range(processes)]
-    running: dict[Future[Result], tuple[int, Item, ProcessPoolExecutor]] = {}
-    retried: set[int] = set()
-    results: dict[int, Result] = {}
-    begun = yielded = 0
-    try:
-        while True:
-            room = min(len(idle), yielded + ITEMS_AHEAD * processes - begun)
-            for number, item in itertools.islice(numbered, room):
-                pool = idle.pop()
-                running[pool.submit(function, item)] = number, item, pool
-                begun += 1
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                number, item, pool = running.pop(future)
-                try:
-                    results[number] = future.result()
-                except BrokenProcessPool:
-                    pool = _new_pool()
-                    if number not in retried:
-                        # It may have been killed for something else, such as all processes' memory.
-                        retried.add(number)
-                        running[pool.submit(function, item)] = number, item, pool
-                        continue
-                    pool.submit(os.getpid).result()  # Raises if it is not the item but every process that dies.
-                    results[number] = crashed(item)
-                idle.append(pool)
-            while yielded in results:
-                yield results.pop(yielded)
-                yielded += 1
-    finally:
-        for pool in [*idle, *(pool for _, _, pool in running.values())]:
-            pool.shutdown(wait=False, cancel_futures=True)
+    with Workers(processes) as workers:
+        yield from workers.in_order(function, items, crashed=crashed, weigh=weigh)
 
 
 def _new_pool() -> ProcessPoolExecutor:

@@ -1,0 +1,142 @@
+"""From annotated clips to a dataset folder, wherever its shards are made; started again, only what is missing."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from i3d_jax.data.dataset import Split, write_description
+from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.data.records import ShardIndex
+from i3d_jax.errors import UserError
+from i3d_jax.files import written_whole
+from i3d_jax.ingest import flow_only, output
+from i3d_jax.ingest.annotations import Clip, combined_splits
+from i3d_jax.ingest.plan import Shard, plan
+from i3d_jax.ingest.process import Skipped
+from i3d_jax.ingest.shard import Job
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a dataset folder holds now: its splits, stored and combined, and the clips left out, as they were listed."""
+
+    directory: Path
+    splits: Mapping[str, Split]
+    combined: Mapping[str, Sequence[str]]
+    skipped: tuple[Skipped, ...]
+
+
+def prepare_dataset(
+    clips: Sequence[Clip],
+    videos: str | os.PathLike,
+    directory: str | os.PathLike,
+    *,
+    name: str,
+    preprocessing: Preprocessing,
+    make_shards: Callable[[Sequence[Shard], Job], None],
+    shards: int | Mapping[str, int] | None = None,
+    labels: Sequence[str] | None = None,
+    adds_flow: bool = False,
+) -> Summary:
+    """Reads clips and writes them as a dataset folder.
+
+    The bytes do not depend on `make_shards`, nor on how often the run was killed and started again. A clip
+    that cannot be read is left out and listed in `skipped.csv`.
+
+    Args:
+      clips: with different names.
+      videos: the folder of the video files.
+      directory: the dataset folder: new, empty, or left by an earlier run with the same preprocessing.
+      name: of the dataset.
+      preprocessing: how frames are made.
+      make_shards: writes the shards that are missing, each by `shard.make_shard`: `local.make_shards` or
+        `beam.make_shards`, with what else they take.
+      shards: of each split, or by split; None for as many as `plan` chooses.
+      labels: every action of the clips, in the order in which they are numbered; None for the alphabetical one.
+      adds_flow: whether the folder holds, instead, what the same preprocessing without flow gives (`flow_only`).
+
+    Raises:
+      UserError: the folder holds something else, two clips have one name, or no clip at all could be read.
+    """
+    videos, directory = Path(videos), Path(directory)
+    if not clips:
+        raise UserError("at least one clip was expected, found none")
+    repeated = [clip_name for clip_name, count in Counter(clip.name for clip in clips).items() if count > 1]
+    if repeated:
+        raise UserError(f"different clips were expected, found {repeated[0]!r} listed twice")
+    labels = tuple(labels or sorted({clip.label for clip in clips}))
+    planned = plan(clips, videos, labels=labels, preprocessing=preprocessing, shards=shards)
+    if adds_flow:
+        without = dataclasses.replace(preprocessing, flow=None)
+        planned_without = plan(clips, videos, labels=labels, preprocessing=without, shards=shards)
+        flow_only.refuse_other_clips(directory, planned, planned_without)
+    else:
+        output.refuse_foreign(directory, preprocessing)
+    output.remove_temporaries(directory)
+    missing = [shard for shard in planned if shard.finished(directory) is None]
+    if missing:
+        counts = {shard.split: shard.shards for shard in planned}
+        mark = output.Mark(name=name, labels=labels, preprocessing=preprocessing, shards=counts, adds_flow=adds_flow)
+        output.begin(directory, mark)
+        # Absolute, since a worker of Beam's may stand in another folder.
+        folders = {"videos": videos.absolute(), "directory": directory.absolute()}
+        make_shards(missing, Job(**folders, labels=labels, preprocessing=preprocessing))
+    indexes = [_made(shard, directory) for shard in planned]
+    reasons = {clip_name: reason for index in indexes for clip_name, reason in index.skipped}
+    skipped = [clip for clip in clips if clip.name in reasons]
+    _write_skipped(directory / output.SKIPPED, skipped, reasons)
+    if len(skipped) == len(clips):
+        first = skipped[0].name
+        raise UserError(
+            f"at least one readable video was expected in {videos}, found none among {len(clips)}:"
+            f" {first}, for one, is skipped because {reasons[first]!r} (all are listed in {directory / output.SKIPPED})"
+        )
+    splits = _count(planned, indexes)
+    combined = combined_splits(clips)
+    write_description(
+        directory, name=name, labels=labels, splits=splits, preprocessing=preprocessing, combined=combined
+    )
+    output.remove_stale(directory, planned)
+    output.end(directory)
+    return Summary(
+        directory=directory,
+        splits=splits,
+        combined=combined,
+        skipped=tuple(Skipped(clip.name, reasons[clip.name]) for clip in skipped),
+    )
+
+
+def _made(shard: Shard, directory: Path) -> ShardIndex:
+    index = shard.finished(directory)
+    if index is None:
+        raise RuntimeError(f"{shard.path(directory)} was to be made and is not there: do all workers see this folder?")
+    return index
+
+
+def _count(shards: Sequence[Shard], indexes: Sequence[ShardIndex]) -> dict[str, Split]:
+    splits = {}
+    for split in dict.fromkeys(shard.split for shard in shards):
+        own = [index for shard, index in zip(shards, indexes, strict=True) if shard.split == split]
+        splits[split] = Split(
+            videos=sum(len(index.names) for index in own),
+            frames=sum(sum(index.frames) for index in own),
+            shards=len(own),
+            skipped=sum(len(index.skipped) for index in own),
+        )
+    return splits
+
+
+def _write_skipped(path: Path, clips: Iterable[Clip], reasons: Mapping[str, str]) -> None:
+    """Writes `skipped.csv`, with its header alone where nothing was skipped."""
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("video", "reason", "split"))
+    rows.writerows((clip.name, reasons[clip.name], clip.split) for clip in clips)
+    with written_whole(path) as file:
+        file.write(text.getvalue().encode())

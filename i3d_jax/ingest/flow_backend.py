@@ -1,0 +1,138 @@
+"""Who computes TV-L1: OpenCV on a core of the CPU, or JAX, in batches of pairs, on the accelerators of the machine."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from i3d_jax.flow import codec
+
+# Pairs in a batch. On an accelerator they share the cost of starting its operations; on a CPU they would only wait for
+# the slowest of them.
+ACCELERATOR_PAIRS = 32
+CPU_PAIRS = 1
+
+
+class Backend(Protocol):
+    """Computes the flow of pairs of frames of one size, in their order."""
+
+    def add(self, previous: np.ndarray, following: np.ndarray) -> list[np.ndarray]:
+        """Takes a pair of grey frames uint8 [H, W]; returns displacements that are ready, float32 [H, W, 2] pixels."""
+
+    def finish(self) -> list[np.ndarray]:
+        """Returns those that have not been returned yet."""
+
+
+class OpenCV:
+    """OpenCV's DualTVL1: every pair is ready at once."""
+
+    def __init__(self):
+        # A process for every core is the parallelism; in DualTVL1 a second thread gains nothing.
+        cv2.setNumThreads(1)
+        parameters = codec.TVL1_PARAMETERS
+        self._tvl1 = cv2.optflow.DualTVL1OpticalFlow_create(
+            tau=parameters["tau"],
+            lambda_=parameters["lambda"],
+            theta=parameters["theta"],
+            nscales=parameters["scales"],
+            warps=parameters["warps"],
+            epsilon=parameters["epsilon"],
+            innnerIterations=parameters["inner_iterations"],
+            outerIterations=parameters["outer_iterations"],
+            scaleStep=parameters["scale_step"],
+            medianFiltering=parameters["median"],
+        )
+
+    @staticmethod
+    def version() -> str:
+        """Returns the version of the implementation."""
+        return cv2.__version__
+
+    def add(self, previous: np.ndarray, following: np.ndarray) -> list[np.ndarray]:
+        """See `Backend`."""
+        return [self._tvl1.calc(previous, following, None)]
+
+    def finish(self) -> list[np.ndarray]:
+        """See `Backend`."""
+        return []
+
+
+class Jax:
+    """`flow.tvl1` on every accelerator of the machine in turn, while this process reads the next frames.
+
+    All batches have one size, so that a frame size is compiled once, and a pair has the same flow in any of them.
+
+    Args:
+      pairs: in a batch; None for what suits the platform.
+    """
+
+    def __init__(self, pairs: int | None = None):
+        # Several processes share a GPU: none may take its memory as a whole. Nothing has been computed here before.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        # Imported late: with OpenCV's flow, JAX need not start.
+        import jax
+
+        from i3d_jax import flow
+
+        self._jax, self._tvl1 = jax, flow.tvl1
+        devices = jax.local_devices()
+        # Processes that share several devices begin with different ones.
+        self._devices = deque(devices)
+        self._devices.rotate(os.getpid())
+        self._pairs = pairs or (CPU_PAIRS if devices[0].platform == "cpu" else ACCELERATOR_PAIRS)
+        self._gathered: list[tuple[np.ndarray, np.ndarray]] = []
+        # What the devices are computing: displacements [pairs, H, W, 2], and how many of them are wanted.
+        self._running: deque[tuple[Any, int]] = deque()
+
+    @staticmethod
+    def version() -> str:
+        """Returns the version of the implementation."""
+        from i3d_jax.flow.tvl1 import VERSION
+
+        return VERSION
+
+    def add(self, previous: np.ndarray, following: np.ndarray) -> list[np.ndarray]:
+        """See `Backend`."""
+        self._gathered.append((previous, following))
+        return self._start() if len(self._gathered) == self._pairs else []
+
+    def finish(self) -> list[np.ndarray]:
+        """See `Backend`."""
+        ready = self._start() if self._gathered else []
+        while self._running:
+            ready += self._result()
+        return ready
+
+    def _start(self) -> list[np.ndarray]:
+        """Starts the batch that has been gathered; returns the oldest one if every device has its next one by now."""
+        previous, following = map(np.stack, zip(*self._gathered, strict=True))
+        count = len(previous)
+        self._gathered.clear()
+        # Equal frames are done at once.
+        padding = ((0, self._pairs - count), (0, 0), (0, 0))
+        frames = self._jax.device_put((np.pad(previous, padding), np.pad(following, padding)), self._devices[0])
+        self._devices.rotate(1)
+        parameters = {{"lambda": "lambda_"}.get(name, name): value for name, value in codec.TVL1_PARAMETERS.items()}
+        self._running.append((self._tvl1(*frames, **parameters), count))
+        return self._result() if len(self._running) > len(self._devices) else []
+
+    def _result(self) -> list[np.ndarray]:
+        displacements, count = self._running.popleft()
+        return list(np.asarray(displacements)[:count])
+
+
+# By the name that stands in a dataset and in a checkpoint.
+BACKENDS: dict[str, type[OpenCV] | type[Jax]] = {"opencv": OpenCV, "i3d_jax": Jax}
+
+
+def description(implementation: str = "opencv") -> dict[str, Any]:
+    """Returns what a dataset says of the flow that this installation computes.
+
+    Args:
+      implementation: one of `BACKENDS`.
+    """
+    return codec.description(implementation=implementation, version=BACKENDS[implementation].version())

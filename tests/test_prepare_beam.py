@@ -1,0 +1,122 @@
+"""Shards made by Apache Beam: the bytes of the local run, only what is missing, counters, and failures."""
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flow_videos import arguments, files, run, write_videos
+
+from i3d_jax.errors import UserError
+from i3d_jax.ingest.beam import kind_of
+from i3d_jax.ingest.process import process
+from i3d_jax.ingest.shard import Job
+
+ROOT = Path(__file__).parents[1]
+SHARDS = ("--shards", "2")
+FLOW = (*SHARDS, "--flow", "tvl1", "--flow_backend", "opencv")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return write_videos(tmp_path_factory.mktemp("videos"), 6)
+
+
+def run_command(videos, directory, *more):
+    command = [sys.executable, "-m", "i3d_jax.prepare", *arguments(videos, directory, *more)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_one_process_four_and_beams_write_the_same_bytes(videos, tmp_path):
+    """One shard stands already and is not made again; the counters are of the other three."""
+    local = run(videos, tmp_path / "local", *FLOW)
+    assert files(run(videos, tmp_path / "four", *FLOW, "--processes", "4")) == files(local)
+    directory = shutil.copytree(local, tmp_path / "beam")
+    for path in directory.glob("t*"):
+        if path.name != "test-00000-of-00002.tfrecord":
+            path.unlink()
+    (directory / "dataset.json").unlink()
+    shutil.copy(local / "dataset.json", directory / "unfinished.json")
+    kept = (directory / "test-00000-of-00002.tfrecord").stat().st_mtime_ns
+    done = run_command(videos, directory, *FLOW, "--runner", "direct", "--processes", "2")
+    assert done.returncode == 0, done.stderr
+    assert files(directory) == files(local)
+    assert (directory / "test-00000-of-00002.tfrecord").stat().st_mtime_ns == kept
+    (counted,) = (line for line in done.stderr.splitlines() if line.startswith("Beam counted"))
+    reasons = ("it cannot be opened as a video", "it has one frame, and flow needs two")
+    assert {f"skipped: {reason} 1" for reason in reasons} <= set(counted.removeprefix("Beam counted: ").split("; "))
+    assert "videos skipped 2" in counted
+    assert "in 2 shards, 2 skipped" in done.stdout
+
+
+def test_a_pipeline_that_fails(videos, tmp_path):
+    """A file stands where the indexes would go."""
+    run(videos, tmp_path, *SHARDS)
+    whole = (tmp_path / "dataset.json").read_bytes()
+    shutil.rmtree(tmp_path / "index")
+    (tmp_path / "index").touch()
+    done = run_command(videos, tmp_path, *SHARDS, "--runner", "direct", "--processes", "1")
+    assert done.returncode == 1
+    assert "Not a directory" in done.stderr
+    assert not (tmp_path / "dataset.json").exists()
+    assert not list(tmp_path.glob("*.tmp-*"))
+    (tmp_path / "index").unlink()
+    run(videos, tmp_path, *SHARDS)
+    assert (tmp_path / "dataset.json").read_bytes() == whole
+
+
+def die_of_number_one(job, clip):
+    if clip.path == "1.mkv":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return process(clip, job.videos, job.labels, job.preprocessing)
+
+
+def test_a_video_that_crashes_the_decoder_costs_no_other(videos, tmp_path, monkeypatch, capsys):
+    """With any other runner of Beam's and flags of its own, here the one in this process."""
+    monkeypatch.setattr(Job, "read", property(lambda job: functools.partial(die_of_number_one, job)))
+    run(videos, tmp_path / "dataset", *SHARDS, "--runner", "FnApiRunner", "--", "--direct_num_workers=1")
+    shown = capsys.readouterr()
+    assert "skipped 1.mkv: the decoder crashed" in shown.out
+    assert "skipped: the decoder crashed 1" in shown.err
+    assert "videos written 6" in shown.err
+
+
+def refused(videos, directory, message, *more):
+    with pytest.raises(UserError, match=message):
+        run(videos, directory, *SHARDS, *more)
+    assert not directory.exists()
+
+
+def test_runners_that_cannot_be_used(videos, tmp_path, monkeypatch):
+    directory = tmp_path / "dataset"
+    for name in ("flonk", "DirectRunner"):
+        message = rf"local or one of Beam's \(direct, .*FlinkRunner.*\), found '{name}'"
+        refused(videos, directory, message, "--runner", name)
+    lacking = "--runner DataflowRunner cannot be used so: .*: region"
+    refused(videos, directory, lacking, "--runner", "DataflowRunner", "--", "--project=x", "--temp_location=gs://x/y")
+    refused(videos, directory, "what stands after -- .* found '--region=x' with --runner local", "--", "--region=x")
+    monkeypatch.delitem(sys.modules, "i3d_jax.ingest.beam")
+    monkeypatch.delattr("i3d_jax.ingest.beam")
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    refused(videos, directory, r'needs Apache Beam.*pip install "i3d_jax\[beam\]"', "--runner", "direct")
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("missing", "missing"),
+        ("decoding fails after 28 frames: Invalid data found", "decoding fails after N frames"),
+        (
+            "the frame size changes from 48x32 to 64x48 after 30 frames",
+            "the frame size changes from N to N after N frames",
+        ),
+        ("it ends after 2.3 of the 4.0 s that the file states", "it ends after N of the N s that the file states"),
+        ("it cannot be opened as a video: http 404", "it cannot be opened as a video"),
+    ],
+)
+def test_kinds_of_reasons_are_few(reason, kind):
+    assert kind_of(reason) == kind
