@@ -211,16 +211,21 @@ class _Loader:
         images.set_shape([None])
         order.set_shape(self._counts[name])
 
-        def mirror(cropped):
-            pixels = tf.reverse(cropped, [1])
+        def mirror(pixels):
+            pixels = _mirrored(pixels)
             return tf.bitwise.bitwise_xor(pixels, codec.NEGATE_U) if name == "flow" else pixels
 
         def decode(encoded):
-            cropped = tf.slice(image.decode(encoded), begin, crop_shape)
-            return tf.cond(mirrored, lambda: mirror(cropped), lambda: cropped)
+            return tf.slice(image.decode(encoded), begin, crop_shape)
+
+        def decode_all(decode):
+            return tf.map_fn(decode, images, fn_output_signature=tf.TensorSpec(crop_shape, tf.uint8))
 
         def in_order():
-            pixels = tf.map_fn(decode, images, fn_output_signature=tf.TensorSpec(crop_shape, tf.uint8))
+            # An image is mirrored while it is in the cache; asked for each of them, the question costs as much again.
+            pixels = tf.cond(
+                mirrored, lambda: decode_all(lambda encoded: mirror(decode(encoded))), lambda: decode_all(decode)
+            )
             # Most clips use each image once and in order; only the others pay for another copy.
             return tf.cond(
                 tf.size(images) == tf.size(order),
@@ -229,3 +234,15 @@ class _Loader:
             )
 
         return tf.cond(mask, in_order, lambda: tf.zeros(shape, tf.uint8))
+
+
+def _mirrored(pixels):
+    """Exchanges left and right of an image, uint8 [H, W, 2 or 3].
+
+    TensorFlow is quick with pixels of three bytes or of one element and slow (measured: twenty times) with those of two
+    elements, which are therefore turned as one of 16 bits.
+    """
+    tf = cpu_tensorflow.load()
+    if pixels.shape[-1] == 2:
+        return tf.bitcast(tf.reverse(tf.bitcast(pixels, tf.uint16), [1]), tf.uint8)
+    return tf.reverse(pixels, [1])
