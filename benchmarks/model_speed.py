@@ -8,21 +8,18 @@ Table 1, but of no more frames and pixels than asked for.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import itertools
 import json
 import os
-import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import machine
 
 from i3d_jax import files
 from i3d_jax.errors import UserError, run
@@ -40,8 +37,6 @@ PACKAGES = ("jax", "jaxlib", "flax", "torch")
 # PyTorch's idle threads spin for up to 8 ms after its work (OpenMP's default, measured); XLA's turn begins after that.
 PAUSE_SECONDS = 0.03
 WARM_UPS = 2
-# The share of the cores that may be busy before: OpenMP gives each thread an equal part and waits for the slowest.
-QUIET_LOAD = 0.1
 # On a GPU so many runs are started before the clock waits for the last: the device is timed, not the way to it.
 RUNS_PER_TIMING = {"cpu": 1, "gpu": 10}
 COLUMNS = ("", "inputs", "dtype", "work", "ours, ms", "PyTorch, ms", "ratio", "lowest to highest", "compiled in, s")
@@ -98,8 +93,12 @@ def main(arguments: Sequence[str]) -> None:
         batch=options.batch,
         channels_last=on_gpu if options.layout is None else options.layout == "channels_last",
     )
-    about = _about(jax.devices()[0].device_kind if on_gpu else None, setting.channels_last)
-    _print_header(about)
+    about = machine.about(PACKAGES, gpu=jax.devices()[0].device_kind if on_gpu else None)
+    about["pytorch_layout"] = "channels_last" if setting.channels_last else "channels_first"
+    machine.print_about(about)
+    print(f"PyTorch's arrays {about['pytorch_layout']}\n")
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"|{'---|' * 4}{'---:|' * (len(COLUMNS) - 4)}", flush=True)
     summaries = []
     if options.layers:
         work = (
@@ -133,44 +132,6 @@ def alternate(pair: Pair, repeats: int, runs: int) -> Timing:
             if turn >= WARM_UPS:
                 taken.append((time.perf_counter() - begin) / runs)
     return Timing(pair.name, pair.inputs, pair.dtype, pair.work, pair.compile_seconds, *times)
-
-
-def _about(gpu: str | None, channels_last: bool) -> dict[str, object]:
-    """Where, when and how the figures were taken."""
-    return {
-        "date": date.today().isoformat(),
-        "command": shlex.join(["python", *sys.argv]),
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": round(os.getloadavg()[0], 2),
-        "gpu": gpu,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in PACKAGES},
-        },
-        "pytorch_layout": "channels_last" if channels_last else "channels_first",
-    }
-
-
-def _cpu_name() -> str:
-    """The processor's name, as Linux tells it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _print_header(about: dict[str, object]) -> None:
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    gpu = f"{about['gpu']}, " if about["gpu"] else ""
-    print(f"{about['date']}, {gpu}{about['cpu']} with {about['cores']} cores (load {about['load_before']} before)")
-    print(f"{versions}; PyTorch's arrays {about['pytorch_layout']}")
-    print(f"`{about['command']}`")
-    if about["load_before"] > QUIET_LOAD * about["cores"]:
-        print("Other work shares the cores and slows the two down by different factors: quote none of these ratios.")
-    print()
-    print(f"| {' | '.join(COLUMNS)} |")
-    print(f"|{'---|' * 4}{'---:|' * (len(COLUMNS) - 4)}", flush=True)
 
 
 def _print_row(summary: dict[str, object]) -> None:

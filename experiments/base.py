@@ -57,13 +57,30 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
         config.model.frame_size = training_clip.size
 
     config.data = ConfigDict()
-    # The dataset folder that `python -m i3d_jax.prepare` wrote.
+    # Where the videos come from: "prepared" (`python -m i3d_jax.prepare`), "sequence_examples" (shards that the scripts
+    # of MediaPipe or DMVR wrote) or "tfds" (a set that TensorFlow Datasets built; it has no flow).
+    config.data.source = "prepared"
+    # The dataset folder, the folder of the shards, or TensorFlow Datasets' data_dir.
     config.data.directory = placeholder(str)
-    # The split trained on.
+    # Of "tfds": SET[/CONFIGURATION][:VERSION], such as "ucf101/ucf101_1"; a user's own is named like a published one.
+    config.data.tfds_name = placeholder(str)
+    # Of "sequence_examples": a file of the labels' names, one a line in the order of their indexes; None: the names
+    # that the records hold, in alphabetical order.
+    config.data.labels = placeholder(str)
+    # What you know of the frames of another program that its records do not tell. What stays None is unknown: it
+    # matches nothing else, and `predict` cannot prepare a video for the network.
+    config.data.stated = ConfigDict()
+    # Frames a second. MediaPipe's records tell them; DMVR's (its script makes 10) and TensorFlow Datasets' do not.
+    config.data.stated.frame_rate = placeholder(float)
+    # "bilinear" if they were resized as `prepare` does it, keeping the aspect (MediaPipe's script does not).
+    config.data.stated.interpolation = placeholder(str)
+    # 1 to 100.
+    config.data.stated.jpeg_quality = placeholder(int)
+    # The split trained on. Of "sequence_examples" it is all that stands before a shard's numbers.
     config.data.train_split = "train"
     # Frames of a training clip. Of flow there is one field for each, or ten around each for two_stream and fused.
     config.data.frames = training_clip.frames
-    # From one frame of a clip to the next, in frames of the dataset (25 a second): 1 for consecutive ones.
+    # From one frame of a clip to the next, in frames of the dataset (25 a second in ours): 1 for consecutive ones.
     config.data.stride = training_clip.stride
     # Side of the square cut out of each frame, in pixels: at random in training, the centre in evaluation.
     config.data.crop = training_clip.size
@@ -87,7 +104,8 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.optimizer.weight_decay = 1e-7
 
     config.evaluation = ConfigDict()
-    # The split evaluated; None: the first there is of validation, validate, val, test, else the training split.
+    # The split evaluated; None: after train01 test01, and so on; else the first there is of validation, validate, val,
+    # test; else the training split.
     config.evaluation.split = placeholder(str)
     # Steps between two evaluations; there is one at the end in any case. 0: at the end only.
     config.evaluation.every = 5_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from i3d_jax.clips import Sampling
 from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.pipeline import Batches, BatchOptions, evaluation_batches, training_batches
 from i3d_jax.data.preprocessing import refuse_mismatch
+from i3d_jax.data.sources import open_source
 from i3d_jax.errors import UserError
 from i3d_jax.evaluation import results
 from i3d_jax.evaluation.accuracy import score
@@ -41,7 +43,7 @@ def cadence(config: ml_collections.ConfigDict) -> Cadence:
 
 
 def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -> Dataset:
-    """Opens the dataset folder; the embedded dataset is made in the workdir first, as far as it is missing.
+    """Opens the run's dataset; the embedded dataset is made in the workdir first, as far as it is missing.
 
     Args:
       config: the run's.
@@ -52,6 +54,8 @@ def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -
       UserError: no dataset is named, or what is named is not one.
     """
     if config.data.synthetic_videos_per_action > 0:
+        if config.data.source != "prepared":
+            raise UserError("data.synthetic_videos_per_action above 0 draws the videos: data.source must be 'prepared'")
         # Imported here: training on a prepared dataset needs neither PyAV nor OpenCV.
         from i3d_jax.ingest.embedded import make_dataset
 
@@ -64,17 +68,26 @@ def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -
                 flow=flow,
             )
         )
-    if config.data.directory is None:
-        raise UserError("no dataset is named: expected --config.data.directory=DIR, a folder that `prepare` wrote")
-    return open_dataset(config.data.directory)
+    return open_source(
+        config.data.source,
+        directory=config.data.directory,
+        tfds_name=config.data.tfds_name,
+        labels=config.data.labels,
+        stated=config.data.stated,
+    )
 
 
 def evaluation_split(config: ml_collections.ConfigDict, dataset: Dataset) -> str:
-    """Returns the split to evaluate: the configuration's, else a usual name, else the training split."""
+    """Returns the split to evaluate: the configuration's, else the usual one that has videos, else the training split.
+
+    Of numbered splits, as UCF-101 and HMDB-51 have them, the usual one after train01 is test01.
+    """
     if config.evaluation.split is not None:
         return config.evaluation.split
-    usual = [split for split in EVALUATION_SPLITS if split in dataset.split_names and dataset.videos(split)]
-    return usual[0] if usual else config.data.train_split
+    train_split = config.data.train_split
+    numbered = ["test" + number for number in re.findall(r"^train(\d+)$", train_split)]
+    candidates = (*numbered, *EVALUATION_SPLITS, train_split)
+    return next((split for split in candidates if split in dataset.split_names and dataset.videos(split)), train_split)
 
 
 def create_model(config: ml_collections.ConfigDict, num_classes: int) -> Network:

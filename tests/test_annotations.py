@@ -1,4 +1,4 @@
-"""Annotations: the two dialects, and every mistake told with the file and the line."""
+"""Annotations: the dialects csv and kinetics, and every mistake told with the file and the line."""
 
 import pytest
 
@@ -77,7 +77,8 @@ HEADER = "video,label,split,start,end\n"
         (HEADER + "a.mp4,x\n", 2, "a split was expected"),
         (HEADER + "a.mp4,x,my/split,,\n", 2, "'my/split'"),
         (HEADER + ",x,train,,\n", 2, "the path of a video was expected"),
-        (HEADER + "a.mp4,x,train,,\n./a.mp4,y,test,,\n", 3, "listed twice, first in"),
+        (HEADER + "a.mp4,x,train,,\n./a.mp4,y,train,,\n", 3, "line 2 with the label 'x', here 'y'"),
+        (HEADER + "a.mp4,x,train,,\na.mp4,x,test,,\n", 3, "line 2 with the split 'train', here 'test'"),
         (HEADER + "a.mp4,x,train,1,2\na.mp4,x,train,1.0,2.0\n", 3, "listed twice"),
         (HEADER + "/etc/a.mp4,x,train,,\n", 2, "'/etc/a.mp4'"),
         (HEADER + "b/../../a.mp4,x,train,,\n", 2, "inside the videos folder"),
@@ -109,7 +110,7 @@ def test_mistakes_before_the_first_line(tmp_path, videos):
         read("csv", videos, videos)
     with pytest.raises(UserError, match=r"folder of videos was expected at .*absent, found nothing"):
         read("csv", file, tmp_path / "absent")
-    with pytest.raises(UserError, match="csv, kinetics, found 'ava'"):
+    with pytest.raises(UserError, match="csv, kinetics, ucf101, hmdb51, found 'ava'"):
         read("ava", file, videos)
 
 
@@ -124,6 +125,9 @@ KINETICS = "label,youtube_id,time_start,time_end,split,is_cc\n"
         "dancing_ballet/-abc_1_000007_000017.webm",
         "validate/-abc_1_000007_000017.avi",
         "val/dancing_ballet/-abc_1_000007_000017.mov",
+        "validation/dancing ballet/-abc_1_000007_000017.mp4",  # FiftyOne
+        "videos_val/dancing_ballet/-abc_1_000007_000017.mp4",  # MMAction2
+        "videos/val/dancing ballet/-abc_1_000007_000017.mp4",  # CVDF, arranged by classes
     ],
 )
 def test_kinetics_finds_clips_that_are_cut_already(tmp_path, videos, path):
@@ -132,6 +136,43 @@ def test_kinetics_finds_clips_that_are_cut_already(tmp_path, videos, path):
     file = write(tmp_path, KINETICS + "dancing ballet,-abc_1,7,17,validate,0\n")
     (clip,) = read("kinetics", file, videos)
     assert clip == Clip(name="-abc_1_000007_000017", path=path, label="dancing ballet", split="validate")
+
+
+def test_kinetics_folders_without_quotes_and_brackets(tmp_path, videos):
+    path = "train/punching_persons_boxing/abc_000000_000010.mp4"  # torchvision
+    add_file(videos, path)
+    file = write(tmp_path, KINETICS + "punching person's (boxing),abc,0,10,train,0\n")
+    (clip,) = read("kinetics", file, videos)
+    assert (clip.path, clip.label) == (path, "punching person's (boxing)")
+
+
+def test_kinetics_prefers_the_replacement_of_a_damaged_file(tmp_path, videos):
+    path = "replacement/replacement_for_corrupted_k400/abc_000000_000010.mp4"  # CVDF
+    for one in (path, "train/abc_000000_000010.mp4"):
+        add_file(videos, one)
+    (clip,) = read("kinetics", write(tmp_path, KINETICS + "singing,abc,0,10,train,0\n"), videos)
+    assert clip.path == path
+
+
+def test_kinetics_without_is_cc_and_in_several_files(tmp_path, videos):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_text(
+            f"label,youtube_id,time_start,time_end,split\nsinging,{split}1,0,10,{split}\n"
+        )
+    clips = read("kinetics", [tmp_path / "train.csv", tmp_path / "val.csv"], videos)
+    assert [(clip.name, clip.split) for clip in clips] == [
+        ("train1_000000_000010", "train"),
+        ("val1_000000_000010", "val"),
+    ]
+    with pytest.raises(UserError, match=r"train.csv, line 2: .* is listed twice, first in .*train.csv, line 2"):
+        read("kinetics", [tmp_path / "train.csv"] * 2, videos)
+
+
+@pytest.mark.parametrize("split", ["test", "holdout_test"])
+def test_kinetics_lists_without_labels_are_refused(tmp_path, videos, split):
+    file = write(tmp_path, f"youtube_id,time_start,time_end,split\n--65_UAU7ao,0,10,{split}\n")
+    with pytest.raises(UserError, match=r"labels.csv: the column label is missing, as in the test lists"):
+        read("kinetics", file, videos)
 
 
 def test_kinetics_cuts_whole_videos(tmp_path, videos):

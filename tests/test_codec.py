@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow as tf
+from foreign_records import truncated
 
 from i3d_jax.flow import codec
 from i3d_jax.training.step import scaled
@@ -52,11 +54,45 @@ def test_the_network_sees_the_displacement_over_the_bound():
     np.testing.assert_allclose(scaled(jnp.array(codec.to_bytes(displacement))), displacement / 20, atol=0.5 / 127)
 
 
-def test_xor_negates_u_alone():
+def test_negation_of_u_alone():
     displacement = np.array([[3.0, 2.0], [-7.3, 4.4], [30.0, -30.0]], np.float32)
-    np.testing.assert_array_equal(
-        codec.to_bytes(displacement) ^ codec.NEGATE_U, codec.to_bytes(displacement * np.float32([-1, 1]))
-    )
+    negated = codec.to_bytes(displacement * np.float32([-1, 1]))
+    stored = codec.to_bytes(displacement)
+    np.testing.assert_array_equal(codec.negate_u(stored, "nearest"), negated)
+    np.testing.assert_array_equal(codec.negate_u(jnp.array(stored), "nearest", minimum=jnp.minimum), negated)
+    np.testing.assert_array_equal(codec.negate_u(tf.constant(stored), "nearest", minimum=tf.minimum), negated)
+
+
+@pytest.mark.parametrize(
+    ("u", "byte", "negated"),
+    [
+        # b = floor(6.375 u + 127.5), worked out by hand.
+        (0.0, 127, 127),
+        (2.0, 140, 114),  # 140.25, and 114.75 for -2
+        (-2.0, 114, 140),
+        (19.99, 254, 0),
+        (20.0, 255, 0),
+        (25.0, 255, 0),
+        (-19.99, 0, 254),
+        (-20.0, 0, 254),  # +20 is 255: the edge of a step, and one step off
+    ],
+)
+def test_truncated_flow(u, byte, negated):
+    stored = truncated(np.array([[u, u]], np.float32))
+    np.testing.assert_array_equal(stored, [[byte, byte]])
+    for library in (np, jnp, tf):
+        array = stored if library is np else library.asarray(stored) if library is jnp else library.constant(stored)
+        found = codec.negate_u(array, "truncated", minimum=library.minimum)
+        np.testing.assert_array_equal(found, [[negated, byte]])
+        assert np.asarray(found).dtype == np.uint8
+
+
+def test_truncated_bytes_are_the_middle_of_their_step():
+    displacement = np.random.default_rng(0).uniform(-20, 20, (50, 2)).astype(np.float32)
+    found = codec.to_pixels(truncated(displacement), "truncated")
+    assert found.dtype == np.float32
+    assert 0.07 < np.abs(found - displacement).max() <= 40 / 255 / 2 + 1e-5
+    np.testing.assert_allclose(codec.to_pixels(np.array([127, 255], np.uint8), "truncated"), [0, 20], atol=2e-6)
 
 
 def test_the_description_is_the_contract():
@@ -65,6 +101,7 @@ def test_the_description_is_the_contract():
         "implementation": "opencv",
         "version": "5.0.0",
         "bound": 20.0,
+        "rounding": "nearest",
         "tau": 0.25,
         "lambda": 0.15,
         "theta": 0.3,

@@ -11,6 +11,8 @@ import pytest
 
 from experiments import base, custom, quickstart
 from i3d_jax import checkpoint, experiment, models
+from i3d_jax.data.dataset import Dataset, Split
+from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import UserError
 
 NARROW = {"width_multiplier": 0.125}
@@ -144,3 +146,21 @@ def test_an_image_network_is_no_recipe():
     config = base.get_config("inception_v1")
     with pytest.raises(UserError, match="network of single images"):
         experiment.check_clips(config, experiment.create_model(config, 2))
+
+
+def test_the_split_that_is_evaluated(tmp_path):
+    def chosen(train_split, *splits, empty=(), asked=None):
+        config = base.get_config("i3d")
+        config.data.train_split, config.evaluation.split = train_split, asked
+        sizes = {split: Split(videos=split not in empty, frames=0, shards=0, skipped=0) for split in splits}
+        data = Dataset(directory=tmp_path, name="", labels=(), splits=sizes, preprocessing=Preprocessing())
+        return experiment.evaluation_split(config, data)
+
+    assert chosen("train", "train", "test", "val") == "val"
+    assert chosen("train", "train", "test", "val", empty=["val"]) == "test"
+    assert chosen("train01", "train01", "test01", "train02", "test02") == "test01"
+    assert chosen("train02", "train01", "test01", "train02", "test02") == "test02"
+    assert chosen("train03", "train03", "test01", "val") == "val"
+    assert chosen("train03", "train03", "test03", "val", empty=["test03"]) == "val"
+    assert chosen("train", "train", "train01", "test01") == "train"
+    assert chosen("train01", "train01", "test01", "test02", asked="test02") == "test02"

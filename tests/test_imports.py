@@ -25,7 +25,8 @@ STANDARD = sys.stdlib_module_names
 OUTSIDE = (
     {"numpy", "jax", "flax"},
     {"optax", "orbax", "chex"},
-    {"tensorflow", "google_crc32c", "av", "cv2", "tqdm", "tensorboard", "ml_collections", "torch", "safetensors"},
+    {"tensorflow", "tensorflow_datasets", "google_crc32c", "av", "cv2", "tqdm", "tensorboard", "ml_collections"}
+    | {"torch", "safetensors"},
     {"absl"},
 )
 
@@ -70,7 +71,7 @@ def test_imports_point_to_earlier_groups(module):
             assert top in STANDARD or top in allowed, f"{module} imports {name}"
 
 
-ABSENT = ["tensorflow", "tensorboard", "torch", "av", "cv2", "google_crc32c", "tqdm"]
+ABSENT = ["tensorflow", "tensorflow_datasets", "tensorboard", "torch", "av", "cv2", "google_crc32c", "tqdm"]
 CORE = ["models", "inflation", "flow", "training", "checkpoint", "evaluation", "clips"]
 
 

@@ -69,6 +69,37 @@ def test_features_without_bytes(key):
     assert sequence_example.bytes_value(RECORD, context[key]) is None
 
 
+def test_floats():
+    context, _ = sequence_example.split(RECORD)
+    assert sequence_example.float_value(RECORD, context["rate"]) == 25.0
+    for key in ("nothing", "name", "index"):
+        assert sequence_example.float_value(RECORD, context[key]) is None
+    # By hand: a float_list (field 2) of 5 bytes with the value (field 1, wire type 5) 0.5, with a tag of its own.
+    feature = b"\x12\x05\x0d\x00\x00\x00\x3f"
+    assert tf.train.Feature.FromString(feature).float_list.value == [0.5]
+    assert sequence_example.float_value(feature, (0, len(feature))) == 0.5
+
+
+def test_an_example_is_a_context_alone():
+    record = tf.train.Example(features=CONTEXT).SerializeToString()
+    features, lists = sequence_example.split(record)
+    assert (set(features), lists) == (set(CONTEXT.feature), {})
+    values = sequence_example.bytes_values(record, features["name"])
+    assert [record[slice(*value)] for value in values] == ["Käse".encode(), b"second"]
+    for key in ("no bytes", "nothing", "index"):
+        assert sequence_example.bytes_values(record, features[key]) == []
+
+
+def test_a_context_is_read_from_the_beginning_alone():
+    context, _ = sequence_example.split(RECORD)
+    size = len(tf.train.SequenceExample(context=CONTEXT).SerializeToString())
+    assert size < len(RECORD)
+    assert sequence_example.leading_context(RECORD[:size]) == context
+    assert sequence_example.leading_context(RECORD[: size - 1]) is None
+    assert sequence_example.leading_context(RECORD[size:]) is None
+    assert sequence_example.leading_context(b"") is None
+
+
 def test_integers_that_are_not_packed():
     # By hand: an int64_list (field 3) of 5 bytes with the values (field 1) 7 and 300, each with a tag of its own.
     feature = b"\x1a\x05\x08\x07\x08\xac\x02"

@@ -70,6 +70,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         counts: Mapping[str, tuple[int, ...]],
         *,
         crop: int,
+        flow_rounding: str,
         batch_rows: int,
         rows: int | None,
     ):
@@ -80,12 +81,13 @@ class Batches(Iterator[dict[str, np.ndarray]]):
           clip: gives the clip of a row, from any thread; None where the row is to be masked.
           counts: for each stream of a clip, its frames or fields: (count,) or (windows, count).
           crop: side in pixels of the square that is cut from every image.
+          flow_rounding: how the flow is stored, one of `codec.ROUNDINGS`.
           batch_rows: of a batch.
           rows: of all batches, a multiple of `batch_rows`; None for no end.
         """
         self._reader = reader
         self._clip = clip
-        self._loader = _Loader(clip, counts, crop)
+        self._loader = _Loader(clip, counts, crop, flow_rounding)
         self._batch_rows = batch_rows
         self._end = np.iinfo(np.int64).max if rows is None else rows
         self._row = 0
@@ -98,6 +100,10 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     def damaged(self) -> tuple[str, ...]:
         """What is wrong with each damaged record met so far; batches are made ahead, so some may be of later ones."""
         return tuple(self._reader.damaged.values())
+
+    def encoded(self, row: int) -> EncodedClip | None:
+        """Returns the clip of a row (0 is the first of the first batch) as it is before decoding; None if masked."""
+        return self._clip(row)
 
     def __next__(self) -> dict[str, np.ndarray]:
         tf = cpu_tensorflow.load()
@@ -162,10 +168,17 @@ class _Loader:
       failure: what a clip's choice raised, as TensorFlow turns it into text on its way.
     """
 
-    def __init__(self, clip: Callable[[int], EncodedClip | None], counts: Mapping[str, tuple[int, ...]], crop: int):
+    def __init__(
+        self,
+        clip: Callable[[int], EncodedClip | None],
+        counts: Mapping[str, tuple[int, ...]],
+        crop: int,
+        flow_rounding: str,
+    ):
         self._clip = clip
         self._counts = counts
         self._crop = crop
+        self._flow_rounding = flow_rounding
         self.failure: Exception | None = None
 
     def load(self, row):
@@ -213,7 +226,7 @@ class _Loader:
 
         def mirror(pixels):
             pixels = _mirrored(pixels)
-            return tf.bitwise.bitwise_xor(pixels, codec.NEGATE_U) if name == "flow" else pixels
+            return codec.negate_u(pixels, self._flow_rounding, minimum=tf.minimum) if name == "flow" else pixels
 
         def decode(encoded):
             return tf.slice(image.decode(encoded), begin, crop_shape)
@@ -239,8 +252,7 @@ class _Loader:
 def _mirrored(pixels):
     """Exchanges left and right of an image, uint8 [H, W, 2 or 3].
 
-    TensorFlow is quick with pixels of three bytes or of one element and slow (measured: twenty times) with those of two
-    elements, which are therefore turned as one of 16 bits.
+    TensorFlow takes twice the time (measured) for pixels of two elements, which are therefore turned as one of 16 bits.
     """
     tf = cpu_tensorflow.load()
     if pixels.shape[-1] == 2:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from i3d_jax.data.layout import Layout, MediaSequence
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.data.records import shard_name
 from i3d_jax.errors import UserError
@@ -20,26 +21,32 @@ DESCRIPTION = "dataset.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """How much a split holds: videos written, frames of all of them, shards, and videos skipped."""
+    """How much a split holds: videos written, frames of all of them, shards, and videos skipped.
+
+    The frames are None where nobody has counted them: in what another program wrote.
+    """
 
     videos: int
-    frames: int
+    frames: int | None
     shards: int
     skipped: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A dataset folder whose description has been read and whose shards are all there.
+    """A dataset whose description has been read and whose shards are all there.
 
     Attributes:
-      directory: the folder.
+      directory: its folder.
       name: of the dataset.
       labels: the actions; a record's label index counts from 0 in them.
       splits: by name. A video of several overlapping splits (train01, test02 and train03 of UCF-101) is stored once,
         in a split of its own (test02_train01_train03); `combined` puts such splits together.
       preprocessing: how the stored frames were made.
       combined: by name, the splits of `splits` whose videos make it up, such as train01.
+      shards: of what another program wrote (`data.foreign`): for each split its shards, and for each of these the bytes
+        of every record; {} for a dataset of ours, whose shards have names by a rule and an index each.
+      layout: where its records keep what a clip needs.
     """
 
     directory: Path
@@ -48,6 +55,8 @@ class Dataset:
     splits: Mapping[str, Split]
     preprocessing: Preprocessing
     combined: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    shards: Mapping[str, Mapping[Path, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
+    layout: Layout = dataclasses.field(default_factory=MediaSequence)
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -71,9 +80,13 @@ class Dataset:
     def shard_paths(self, split: str) -> list[Path]:
         """Returns the paths of a split's shards, in order."""
         return [
-            self.directory / shard_name(part, shard, self.splits[part].shards)
+            path
             for part in self.parts(split)
-            for shard in range(self.splits[part].shards)
+            for path in self.shards.get(part)
+            or [
+                self.directory / shard_name(part, shard, self.splits[part].shards)
+                for shard in range(self.splits[part].shards)
+            ]
         ]
 
 

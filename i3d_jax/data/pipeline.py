@@ -17,6 +17,7 @@ from i3d_jax.data.batches import Batches, EncodedClip, EncodedStream
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.reader import DamagedRecord, EncodedVideo, SplitReader
 from i3d_jax.errors import UserError
+from i3d_jax.flow import codec
 
 # Each kind of draw has a stream of random numbers of its own.
 _SHUFFLE, _CLIP = 0, 1
@@ -101,7 +102,15 @@ def training_batches(
         return _training_clip(reader, options, flip=flip, seed=seed, number=first_clip + options.global_row(row))
 
     counts = {stream: (options.sampling.count(stream),) for stream in options.streams}
-    return Batches(reader, clip, counts, crop=options.crop, batch_rows=options.rows, rows=None)
+    return Batches(
+        reader,
+        clip,
+        counts,
+        crop=options.crop,
+        flow_rounding=codec.rounding_of(dataset.preprocessing.flow),
+        batch_rows=options.rows,
+        rows=None,
+    )
 
 
 def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, windows: int) -> Batches:
@@ -125,7 +134,15 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
 
     batches = -(-len(reader.places) // options.batch_size)
     counts = {stream: (windows, options.sampling.count(stream)) for stream in options.streams}
-    return Batches(reader, clip, counts, crop=options.crop, batch_rows=options.rows, rows=batches * options.rows)
+    return Batches(
+        reader,
+        clip,
+        counts,
+        crop=options.crop,
+        flow_rounding=codec.rounding_of(dataset.preprocessing.flow),
+        batch_rows=options.rows,
+        rows=batches * options.rows,
+    )
 
 
 def _open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitReader:

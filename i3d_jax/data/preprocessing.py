@@ -1,6 +1,9 @@
 """What is done to pixels between a video file and the network: the one definition that every command uses.
 
 A dataset folder and a checkpoint both carry it as JSON; `refuse_mismatch` compares the two by name.
+
+Of frames that another program made, not everything is known. What is not is `unknown(dataset)`: it equals what is
+unknown of the same dataset and nothing else, so that it matches nothing by chance.
 """
 
 from __future__ import annotations
@@ -12,6 +15,18 @@ from typing import Any
 import numpy as np
 
 from i3d_jax.errors import UserError
+from i3d_jax.flow import codec
+
+_UNKNOWN = "unknown"
+
+
+def unknown(dataset: str) -> str:
+    """Returns what stands in place of a value that the named dataset, which another program made, does not tell."""
+    return f"{_UNKNOWN} ({dataset})"
+
+
+def _is_unknown(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(_UNKNOWN)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,31 +34,51 @@ class Preprocessing:
     """How a video becomes stored frames (reference: paper, section 3; release README, "Sample data and preprocessing").
 
     Attributes:
-      frame_rate: frames a second after resampling.
-      short_side: pixels of the shorter side after the resize; the aspect of the picture as shown is kept.
-      interpolation: the resize filter, always "bilinear" (OpenCV's INTER_LINEAR).
-      jpeg_quality: 1 to 100, the quality at which frames are stored.
+      frame_rate: frames a second after resampling; or unknown.
+      short_side: pixels of the shorter side after the resize; the aspect of the picture as shown is kept, unless the
+        interpolation is unknown.
+      interpolation: the resize filter, always "bilinear" (OpenCV's INTER_LINEAR); or unknown, and with it all else of
+        the resize.
+      jpeg_quality: 1 to 100, the quality at which frames are stored; or unknown.
       flow: how optical flow is made, as `flow.codec.description` says it; None where there is no flow. It is computed
         between the resized frames before they become JPEG: the compression is no part of the motion.
     """
 
-    frame_rate: float = 25.0
+    frame_rate: float | str = 25.0
     short_side: int = 256
     interpolation: str = "bilinear"
-    jpeg_quality: int = 95
+    jpeg_quality: int | str = 95
     flow: Mapping[str, Any] | None = None
 
     def __post_init__(self):
-        if not 0 < self.frame_rate <= 1000:
+        if not _is_unknown(self.frame_rate) and not 0 < self.frame_rate <= 1000:
             raise UserError(f"the frame rate must be above 0 and at most 1000 frames a second, found {self.frame_rate}")
         if not 16 <= self.short_side <= 4096:
             raise UserError(f"the short side must be 16 to 4096 pixels, found {self.short_side}")
-        if not 1 <= self.jpeg_quality <= 100:
+        if not _is_unknown(self.jpeg_quality) and not 1 <= self.jpeg_quality <= 100:
             raise UserError(f"the JPEG quality must be 1 to 100, found {self.jpeg_quality}")
-        if self.interpolation != "bilinear":
+        if not _is_unknown(self.interpolation) and self.interpolation != "bilinear":
             raise UserError(f"the interpolation must be 'bilinear', found {self.interpolation!r}")
         if self.flow is not None and not isinstance(self.flow, Mapping):
             raise UserError(f"the description of the flow must be an object, found {self.flow!r}")
+        if codec.rounding_of(self.flow) not in codec.ROUNDINGS:
+            raise UserError(
+                f"the flow's rounding must be {' or '.join(codec.ROUNDINGS)}, found {codec.rounding_of(self.flow)!r}"
+            )
+
+    @property
+    def unknown_fields(self) -> list[str]:
+        """The names of the fields that are unknown; with any, a video cannot be prepared in the same way."""
+        return [field.name for field in dataclasses.fields(self) if _is_unknown(getattr(self, field.name))]
+
+    def refuse_unknown(self, where: str) -> None:
+        """Raises a `UserError` where a field is unknown."""
+        if names := ", ".join(self.unknown_fields):
+            raise UserError(
+                f"{where} was trained on frames that another program made, of which {names} is not known, so "
+                "that a video cannot be prepared as they were; what you know, training takes as "
+                "--config.data.stated.KEY"
+            )
 
     def of_streams(self, streams: Collection[str]) -> Preprocessing:
         """Returns the preprocessing of some streams alone: without "flow" among them, without its description."""
@@ -74,26 +109,31 @@ class Preprocessing:
 def comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a JSON object with those of its flow beside them, as "flow.bound", to be compared by name.
 
-    "flow" itself is then the algorithm.
+    "flow" itself is then the algorithm. Flow whose implementation is stated and whose rounding is not was stored by
+    this package when it knew of no other.
     """
     flow = fields.get("flow")
     if not isinstance(flow, Mapping):
         return dict(fields)
+    if "implementation" in flow:
+        flow = {"rounding": codec.rounding_of(flow), **flow}
     return {**fields, "flow": flow.get("algorithm"), **{f"flow.{name}": value for name, value in flow.items()}}
 
 
 def refuse_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any], *, expected_by: str, found_in: str) -> None:
-    """Raises a `UserError` naming every field that both sides state and state differently, those of the flow too."""
+    """Raises a `UserError` naming every field that both sides state and state differently, those of the flow too.
+
+    A value that is unknown differs from every other but itself.
+    """
     expected, found = comparable(expected), comparable(found)
-    different = [
-        f"{name} {expected[name]!r} against {found[name]!r}"
-        for name in expected
-        if name in found and expected[name] != found[name]
-    ]
+    different = [name for name in expected if name in found and expected[name] != found[name]]
     if different:
+        named = "; ".join(f"{name} {expected[name]!r} against {found[name]!r}" for name in different)
+        hint = ""
+        if any(_is_unknown(found[name]) for name in different):
+            hint = "; what you know of frames that another program made is stated by --config.data.stated.KEY"
         raise UserError(
-            f"{expected_by} was trained on pixels prepared in another way than those of {found_in}: "
-            + "; ".join(different)
+            f"{expected_by} was trained on pixels prepared in another way than those of {found_in}: {named}{hint}"
         )
 
 

@@ -6,22 +6,19 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from i3d_jax.data import image, records, sequence_example
 from i3d_jax.data.dataset import Dataset
+from i3d_jax.data.layout import Layout, MediaSequence
 from i3d_jax.errors import UserError
 
 Chosen = TypeVar("Chosen")
 
-_NAMES = (records.NAME, records.DATA_PATH)  # what a video is called; other programs may write only the second
-# For each stream, the key of its images and what one of them is called.
-_IMAGES = {
-    "rgb": (records.IMAGE_ENCODED, "frame"),
-    "flow": (records.FLOW + records.IMAGE_ENCODED, "flow field"),
-}
+_IMAGES = {"rgb": "frame", "flow": "flow field"}  # what an image of a stream is called
+_OURS = MediaSequence()
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +60,8 @@ class EncodedVideo(NamedTuple):
       height: of the first image, in pixels.
       width: of the first image, in pixels.
       record: the bytes.
-      images: for each stream that was asked for, where the feature of each frame or field stands in them; at least one.
+      images: for each stream that was asked for, where each frame or field stands in them; at least one.
+      layout: how they are to be read there.
       undecodable: (stream, number) of the images that are known not to decode.
     """
 
@@ -74,6 +72,7 @@ class EncodedVideo(NamedTuple):
     width: int
     record: bytes
     images: Mapping[str, list[sequence_example.Span]]
+    layout: Layout
     undecodable: Collection[tuple[str, int]] = ()
 
     @property
@@ -87,20 +86,22 @@ class EncodedVideo(NamedTuple):
         Raises:
           DamagedRecord: it is no image, not of the first one's size, or known not to decode.
         """
-        what = f"its {_IMAGES[stream][1]} {number}"
+        what = f"its {_IMAGES[stream]} {number}"
         if (stream, number) in self.undecodable:
             raise DamagedRecord(self.place, f"{what} is no whole image")
-        encoded, (height, width) = _image_and_size(self.record, self.place, self.images[stream][number], what)
+        encoded, (height, width) = _image_and_size(
+            self.layout, self.record, self.place, self.images[stream][number], what
+        )
         if (height, width) != (self.height, self.width):
             raise DamagedRecord(self.place, f"{what} is {width}x{height} pixels, the first {self.width}x{self.height}")
         return encoded
 
 
 def _image_and_size(
-    record: bytes, place: Place, feature: sequence_example.Span, what: str
+    layout: Layout, record: bytes, place: Place, span: sequence_example.Span, what: str
 ) -> tuple[bytes, tuple[int, int]]:
     try:
-        encoded = sequence_example.bytes_value(record, feature) or b""
+        encoded = layout.image(record, span)
         return encoded, image.size(encoded)
     except ValueError as error:
         raise DamagedRecord(place, f"{what} is no JPEG or PNG image ({error})") from error
@@ -109,17 +110,24 @@ def _image_and_size(
 def list_records(dataset: Dataset, split: str) -> list[Place]:
     """Returns where every record of a split stands, shard by shard in the order of the file.
 
-    A shard's index tells it where there is one; else (datasets that other programs wrote) the record headers do.
+    A shard's index tells it where there is one; else the record headers do, or what was read of them when the dataset
+    was opened.
     """
-    places = []
+    known = {path: lengths for part in dataset.parts(split) for path, lengths in dataset.shards.get(part, {}).items()}
+    places: list[Place] = []
     for path in dataset.shard_paths(split):
-        index = records.ShardIndex.read(records.index_path(path))
-        lengths = scan_lengths(path) if index is None else index.lengths
-        offset = 0
-        for number, length in enumerate(lengths):
-            places.append(Place(path, number, offset, length))
-            offset += records.HEADER_BYTES + length + records.FOOTER_BYTES
+        index = None if path in known else records.ShardIndex.read(records.index_path(path))
+        lengths = known.get(path, scan_lengths(path)) if index is None else index.lengths
+        places += shard_places(path, lengths)
     return places
+
+
+def shard_places(path: Path, lengths: Iterable[int]) -> Iterator[Place]:
+    """Yields where the records of a shard stand, from the bytes of each."""
+    offset = 0
+    for number, length in enumerate(lengths):
+        yield Place(path, number, offset, length)
+        offset += records.HEADER_BYTES + length + records.FOOTER_BYTES
 
 
 def scan_lengths(path: Path) -> Iterator[int]:
@@ -166,41 +174,39 @@ def read_record(place: Place) -> bytes:
     return record
 
 
-def parse(record: bytes, place: Place, labels: int, streams: Collection[str] = ("rgb",)) -> EncodedVideo:
-    """Reads a serialized SequenceExample; its frames and flow fields stay bytes.
+def parse(
+    record: bytes, place: Place, labels: int, streams: Collection[str] = ("rgb",), layout: Layout = _OURS
+) -> EncodedVideo:
+    """Reads a serialized record; its frames and flow fields stay bytes.
 
     Args:
       record: the bytes.
       place: where they stand, for the messages.
       labels: how many labels the dataset has; the record's index has to be one of theirs.
       streams: which of "rgb" and "flow" to look for.
+      layout: of the dataset's records.
 
     Raises:
       DamagedRecord: it does not parse, lacks a stream, has fewer fields than its frames need, or lacks a label that the
         dataset has.
     """
     try:
-        context, lists = sequence_example.split(record)
-        images = {
-            stream: sequence_example.features(record, lists.get(_IMAGES[stream][0], (0, 0))) for stream in streams
-        }
-        label = sequence_example.integer_value(record, context.get(records.LABEL_INDEX, (0, 0)))
-        names = [sequence_example.bytes_value(record, context.get(key, (0, 0))) for key in _NAMES]
-        name = next((name.decode() for name in names if name), str(place))
+        name, label, images = layout.find(record, streams)
     except ValueError as error:
-        raise DamagedRecord(place, f"it is not a SequenceExample ({error})") from error
+        raise DamagedRecord(place, f"it is not a SequenceExample or an Example ({error})") from error
+    if isinstance(label, str):
+        raise DamagedRecord(place, f"its label {label!r} is none of the dataset's {labels}")
     if label is None or not 0 <= label < labels:
-        raise DamagedRecord(place, f"its {records.LABEL_INDEX} was expected to be 0 to {labels - 1}, found {label}")
+        raise DamagedRecord(place, f"its {layout.label_key} was expected to be 0 to {labels - 1}, found {label}")
     for stream, spans in images.items():
         if not spans:
-            key, what = _IMAGES[stream]
-            raise DamagedRecord(place, f"it has no {what}s ({key})")
+            raise DamagedRecord(place, f"it has no {_IMAGES[stream]}s ({layout.image_keys[stream]})")
     if len(images) > 1 and not 2 <= len(images["rgb"]) <= len(images["flow"]) + 1:
         counts = f"{len(images['flow'])} flow fields for {len(images['rgb'])} frames"
         raise DamagedRecord(place, f"a flow field from each frame to the next was expected, found {counts}")
     first = next(iter(images))
-    _, (height, width) = _image_and_size(record, place, images[first][0], f"its {_IMAGES[first][1]} 0")
-    return EncodedVideo(place, name, label, height, width, record, images)
+    _, (height, width) = _image_and_size(layout, record, place, images[first][0], f"its {_IMAGES[first]} 0")
+    return EncodedVideo(place, name or str(place), label, height, width, record, images, layout)
 
 
 class SplitReader:
@@ -218,10 +224,10 @@ class SplitReader:
           UserError: there is no such split, it is empty, or it has no flow and flow is one of `streams`.
         """
         if "flow" in streams and dataset.preprocessing.flow is None:
-            raise UserError(
-                f"the stream 'flow' was asked of {dataset.directory}, which was prepared without flow:"
-                " prepare it again with --flow tvl1 and another --output"
-            )
+            why = "which was prepared without flow: prepare it again with --flow tvl1 and another --output"
+            if dataset.shards:
+                why = "whose records hold none"
+            raise UserError(f"the stream 'flow' was asked of {dataset.directory}, {why}")
         self.places = list_records(dataset, split)
         if not self.places:
             raise UserError(f"the split {split!r} of {dataset.directory} is empty")
@@ -230,6 +236,7 @@ class SplitReader:
         self._split = split
         self._streams = tuple(streams)
         self._labels = len(dataset.labels)
+        self._layout = dataset.layout
         self._max_damaged_share = max_damaged_share
         self._lock = threading.Lock()
 
@@ -247,7 +254,7 @@ class SplitReader:
           UserError: a larger share of the split's records is damaged than allowed.
         """
         try:
-            video = parse(read_record(place), place, self._labels, self._streams)
+            video = parse(read_record(place), place, self._labels, self._streams, self._layout)
             return choose(video._replace(undecodable=self._undecodable.get(place, ())))
         except DamagedRecord as error:
             self._count(error)

@@ -21,6 +21,8 @@ from i3d_jax.flow import codec
 
 NAME = "example/id"
 DATA_PATH = "clip/data_path"
+# What a video is called, the most telling first; MediaPipe's script writes the first three at most, DMVR's the last.
+NAMES = (NAME, DATA_PATH, "clip/media_id", "video/filename")
 START = "clip/start/timestamp"
 END = "clip/end/timestamp"
 LABEL_STRING = "clip/label/string"  # MediaSequence's name

@@ -1,5 +1,8 @@
 """Finds the values of a serialized SequenceExample in place, so that only the frames which a clip needs are copied.
 
+An Example, which TensorFlow Datasets writes, is to these functions a SequenceExample of a context alone: its features
+have the number and the form of that.
+
 A record of ten seconds is 7 MB and a clip needs a quarter of it; the protobuf library copies all of it (measured: three
 times as long).
 
@@ -8,19 +11,20 @@ Reference: "Encoding" in the protocol buffers' documentation, `example.proto` an
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 Span = tuple[int, int]  # the first byte and the one after the last
 
-# The wire types on the way to a value: numbers, and strings or messages that begin with their length.
-_VARINT, _LENGTH_DELIMITED = 0, 2
+# The wire types on the way to a value: numbers, strings or messages that begin with their length, and floats.
+_VARINT, _LENGTH_DELIMITED, _FIXED_32 = 0, 2, 5
 
 
 def split(record: bytes) -> tuple[dict[str, Span], dict[str, Span]]:
     """Returns where the `Feature` of each key of the context and the `FeatureList` of each key stand.
 
     Raises:
-      ValueError: the bytes are not a SequenceExample.
+      ValueError: the bytes are neither a SequenceExample nor an Example.
     """
     context: dict[str, Span] = {}
     feature_lists: dict[str, Span] = {}
@@ -35,6 +39,21 @@ def split(record: bytes) -> tuple[dict[str, Span], dict[str, Span]]:
     return context, feature_lists
 
 
+def leading_context(beginning: bytes) -> dict[str, Span] | None:
+    """Returns where the `Feature` of each key of the context stands, from the first bytes of a record alone.
+
+    None where these do not hold all of it; the protobuf libraries write it before the frames.
+    """
+    try:
+        tag, start = _varint(beginning, 0)
+        length, start = _varint(beginning, start)
+        if tag != 1 << 3 | _LENGTH_DELIMITED or start + length > len(beginning):
+            return None
+        return split(beginning[: start + length])[0]
+    except ValueError:
+        return None
+
+
 def features(record: bytes, feature_list: Span) -> list[Span]:
     """Returns where each `Feature` of a `FeatureList` stands."""
     return [feature for _, feature in _fields(record, feature_list)]
@@ -45,6 +64,25 @@ def bytes_value(record: bytes, feature: Span) -> bytes | None:
     values = dict(_fields(record, feature)).get(1)
     value = next(_fields(record, values), None) if values else None
     return None if value is None else record[slice(*value[1])]
+
+
+def bytes_values(record: bytes, feature: Span) -> list[Span]:
+    """Returns where the values of a `Feature` of bytes stand; none where it has none."""
+    values = dict(_fields(record, feature)).get(1)
+    return [value for _, value in _fields(record, values)] if values else []
+
+
+def float_value(record: bytes, feature: Span) -> float | None:
+    """Returns the first value of a `Feature` of floats; None where it has none."""
+    start, end = dict(_fields(record, feature)).get(2, (0, 0))
+    if start < end:
+        # As with integers: packed behind their common length, or each behind a tag of its own.
+        tag, start = _varint(record, start)
+        if tag & 7 == _LENGTH_DELIMITED:
+            _, start = _varint(record, start)
+        elif tag & 7 != _FIXED_32:
+            raise ValueError(f"a float of wire type {tag & 7} at byte {start}, {_FIXED_32} was expected")
+    return struct.unpack_from("<f", record, start)[0] if start + 4 <= end else None
 
 
 def integer_value(record: bytes, feature: Span) -> int | None:

@@ -88,6 +88,23 @@ def decode(
             raise UnreadableVideo(f"it ends before the piece starts at {start:g} s" if start else "it has no frames")
 
 
+def check_header(path: str | os.PathLike, *, start: float | None = None) -> None:
+    """Opens a video without decoding anything: what is found here in milliseconds, `decode` need not find in hours.
+
+    Args:
+      path: the file.
+      start: seconds from the first frame where a piece is to start; None for the first frame.
+
+    Raises:
+      UnreadableVideo: the file is empty, no video, without a video stream or a decoder for it, or states that it ends
+        before the piece starts. A file that is damaged further on gives no sign of it.
+    """
+    with _opened(path) as container:
+        stated = _stated_duration(container, _video_stream(container))
+        if start and stated and stated <= _exact(start):
+            raise UnreadableVideo(f"it ends before the piece starts at {start:g} s")
+
+
 def _exact(number: float) -> Fraction:
     """Returns the decimal number as it was written: the float 0.28 itself is a little more, enough to break a tie."""
     return Fraction(str(number))

@@ -21,7 +21,7 @@ from i3d_jax.data.records import ShardIndex, ShardWriter, StoredVideo, encode
 from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 from i3d_jax.ingest import output
-from i3d_jax.ingest.annotations import Clip
+from i3d_jax.ingest.annotations import Clip, combined_splits
 from i3d_jax.ingest.plan import Shard, plan
 from i3d_jax.ingest.process import Skipped, process
 from i3d_jax.ingest.workers import in_order
@@ -29,10 +29,11 @@ from i3d_jax.ingest.workers import in_order
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a dataset folder holds now: its splits, and the clips left out, in the order of the annotations."""
+    """What a dataset folder holds now: its splits, stored and combined, and the clips left out, as they were listed."""
 
     directory: Path
     splits: Mapping[str, Split]
+    combined: Mapping[str, Sequence[str]]
     skipped: tuple[Skipped, ...]
 
 
@@ -45,12 +46,13 @@ def prepare_dataset(
     preprocessing: Preprocessing,
     processes: int,
     shards: int | None = None,
+    labels: Sequence[str] | None = None,
     progress: bool = True,
 ) -> Summary:
     """Reads clips and writes them as a dataset folder.
 
-    The bytes do not depend on `processes`, nor on how often the run was killed and started again. Labels are numbered
-    in alphabetical order. A clip that cannot be read is left out and listed in `skipped.csv`.
+    The bytes do not depend on `processes`, nor on how often the run was killed and started again. A clip that cannot be
+    read is left out and listed in `skipped.csv`.
 
     Args:
       clips: with different names.
@@ -60,6 +62,7 @@ def prepare_dataset(
       preprocessing: how frames are made.
       processes: that read videos, 1 or more; 1 is this one, and then a decoder that crashes ends the run.
       shards: of each split; None for one for every 64 clips.
+      labels: every action of the clips, in the order in which they are numbered; None for the alphabetical one.
       progress: whether a progress bar is shown on standard error.
 
     Raises:
@@ -73,7 +76,7 @@ def prepare_dataset(
         raise UserError(f"different clips were expected, found {repeated[0]!r} listed twice")
     output.refuse_foreign(directory, preprocessing)
     output.remove_temporaries(directory)
-    labels = sorted({clip.label for clip in clips})
+    labels = labels or sorted({clip.label for clip in clips})
     planned = plan(clips, videos, labels=labels, preprocessing=preprocessing, shards=shards)
     indexes = [shard.finished(directory) for shard in planned]
     missing = [shard for shard, index in zip(planned, indexes, strict=True) if index is None]
@@ -92,12 +95,16 @@ def prepare_dataset(
             f" {first}, for one, is skipped because {reasons[first]!r} (all are listed in {directory / output.SKIPPED})"
         )
     splits = _count(planned, indexes)
-    write_description(directory, name=name, labels=labels, splits=splits, preprocessing=preprocessing)
+    combined = combined_splits(clips)
+    write_description(
+        directory, name=name, labels=labels, splits=splits, preprocessing=preprocessing, combined=combined
+    )
     output.remove_stale(directory, planned)
     output.end(directory)
     return Summary(
         directory=directory,
         splits=splits,
+        combined=combined,
         skipped=tuple(Skipped(clip.name, reasons[clip.name]) for clip in skipped),
     )
 

@@ -105,7 +105,13 @@ def _fingerprint(
         "format_version": FORMAT_VERSION,
         "preprocessing": preprocessing.to_json(),
         "clips": [
-            [dataclasses.astuple(clip), label_indexes[clip.label], _size_in_bytes(videos / clip.path)] for clip in clips
+            [
+                # Not `splits`, which says no more than `split`.
+                (clip.name, clip.path, clip.label, clip.split, clip.start, clip.end),
+                label_indexes[clip.label],
+                _size_in_bytes(videos / clip.path),
+            ]
+            for clip in clips
         ],
     }
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()

@@ -36,8 +36,8 @@ def read_windows(
       frames * flow_per_frame, crop, crop, 2].
 
     Raises:
-      UserError: the video is missing or cannot be read, a field is missing, or the checkpoint was trained on flow that
-        is not what this installation computes.
+      UserError: the video is missing or cannot be read, a field is missing or unknown, or the checkpoint was trained on
+        flow that is not what this installation computes.
     """
     missing = [name for name in ("crop", "frames", "windows") if name not in preprocessing]
     if missing:
@@ -46,6 +46,7 @@ def read_windows(
     sampling = clips.Sampling(**{name: fields[name] for name in ("frames", "stride", "flow_per_frame")})
     clips.check_streams(streams, sampling)
     stored = Preprocessing.from_json(fields, where=where).of_streams(streams)
+    stored.refuse_unknown(where)
     if "flow" in streams:
         _refuse_other_flow(stored, where)
     if not os.path.isfile(path):

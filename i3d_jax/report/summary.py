@@ -61,6 +61,8 @@ def summary(
         ("dataset", str(dataset.directory)),
     ]
     lines = [""] + [f"  {name:12s} {text}" for name, text in filter(None, rows)]
+    if dataset.preprocessing.unknown_fields:
+        return "\n".join(lines)  # `predict` could not prepare a video as these frames were
     video = "VIDEO"
     if config.data.synthetic_videos_per_action:
         name = str(np.load(workdir / "predictions" / f"{split}.npz")["video"][0])

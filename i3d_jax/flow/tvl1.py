@@ -1,0 +1,241 @@
+"""TV-L1 optical flow (Zach, Pock and Bischof, "A Duality Based Approach for Realtime TV-L1 Optical Flow", 2007).
+
+Computed as OpenCV's DualTVL1 does (`tvl1flow.cpp` of opencv_contrib): its pyramid, its bicubic warping (of OpenCV 5;
+OpenCV 4 rounds places to 1/32 pixel), its median filter, its stopping rule. docs/flow.md says how near the two are.
+
+The flow u minimises the sum over all pixels of |grad u1| + |grad u2| + lambda |I1(x + u) - I0(x)|. On each scale, from
+the coarsest on, the second frame is warped by the flow so far, and the difference is taken as linear around it. Then
+two steps take turns: u is moved towards a zero difference, pixel by pixel, and a dual variable p, whose divergence
+moves u, is led towards grad u / |grad u|.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from i3d_jax.errors import UserError
+from i3d_jax.flow.median import median as median_of
+from i3d_jax.flow.sampling import gradient, resize, warp
+
+# Of the numbers that come out: a change that moves them is another version, which trained networks refuse by name.
+VERSION = "1"
+
+# A pyramid ends before a side gets shorter, in pixels.
+SHORTEST_SIDE = 16
+
+
+class _Counts(NamedTuple):
+    """The parameters that decide about the program; the names are those of `tvl1`."""
+
+    scales: int
+    warps: int
+    inner_iterations: int
+    outer_iterations: int
+    scale_step: float
+    median: int
+
+
+class _Numbers(NamedTuple):
+    """The parameters that are numbers in the program, each float32.
+
+    Attributes:
+      pull: lambda theta, the way towards a zero difference for each unit of the slope.
+      theta: as in `tvl1`.
+      dual_step: tau / theta.
+      squared_change: epsilon squared, in square pixels.
+    """
+
+    pull: np.float32
+    theta: np.float32
+    dual_step: np.float32
+    squared_change: np.float32
+
+
+def tvl1(
+    previous: jax.Array,
+    following: jax.Array,
+    *,
+    tau: float = 0.25,
+    lambda_: float = 0.15,
+    theta: float = 0.3,
+    scales: int = 5,
+    warps: int = 5,
+    epsilon: float = 0.01,
+    inner_iterations: int = 30,
+    outer_iterations: int = 10,
+    scale_step: float = 0.8,
+    median: int = 5,
+) -> jax.Array:
+    """Returns the optical flow from each frame to the one that follows it.
+
+    Compiled once for each shape of the frames and each set of parameters. Each pair of a batch stops on its own, and
+    what the others do does not change its flow; but the batch goes on as long as the slowest of its pairs, at every
+    warp of every scale, so pairs of one video go well together and a still one saves no time beside a moving one.
+
+    Args:
+      previous: grey frames [..., H, W], uint8 or float, 0 to 255. Both sides at least 3 pixels.
+      following: the frames after them, of the same shape.
+      tau: the step of the dual variable.
+      lambda_: the weight of the difference of the frames against the variation of the flow; smaller is smoother.
+      theta: how far the flow may stay from the one that fits the frames.
+      scales: of the pyramid, 1 or more; fewer where a side would get shorter than 16 pixels.
+      warps: on each scale, 1 or more.
+      epsilon: pixels; iterating stops where a step moves the flow by less, as the root of the mean over all pixels.
+      inner_iterations: between two median filters, 1 or more.
+      outer_iterations: median filters in a warp, each followed by `inner_iterations`, 1 or more.
+      scale_step: the size of a scale over that of the finer one, above 0 and below 1.
+      median: side of the median filter's window, 3 or 5; 1 for none.
+
+    Returns:
+      float32 [..., H, W, 2]: the displacement in pixels, u to the right and v downwards. A pair with a value that is
+      not finite has NaN throughout.
+
+    Raises:
+      UserError: the frames do not go together or are too small, or a parameter is out of range.
+    """
+    previous, following = jnp.asarray(previous), jnp.asarray(following)
+    if previous.shape != following.shape or previous.ndim < 2 or min(previous.shape[-2:]) < 3:
+        raise UserError(
+            "TV-L1 needs two arrays of grey frames [..., height, width] of one shape, at least 3 pixels a side, "
+            f"found {list(previous.shape)} and {list(following.shape)}"
+        )
+    for name, value in {"tau": tau, "lambda_": lambda_, "theta": theta, "epsilon": epsilon}.items():
+        if not value > 0:
+            raise UserError(f"TV-L1: {name} must be above 0, found {value}")
+    numbers = _Numbers(*map(np.float32, (lambda_ * theta, theta, tau / theta, epsilon**2)))
+    counts = _Counts(scales, warps, inner_iterations, outer_iterations, scale_step, median)
+    for name in ("scales", "warps", "inner_iterations", "outer_iterations"):
+        if getattr(counts, name) < 1:
+            raise UserError(f"TV-L1: {name} must be 1 or more, found {getattr(counts, name)}")
+    if not 0 < scale_step < 1:
+        raise UserError(f"TV-L1: scale_step must be above 0 and below 1, found {scale_step}")
+    if median not in (1, 3, 5):
+        raise UserError(f"TV-L1: median must be 1, 3 or 5, found {median}")
+    return _tvl1(previous, following, numbers, counts)
+
+
+@functools.partial(jax.jit, static_argnames="counts")
+def _tvl1(previous: jax.Array, following: jax.Array, numbers: _Numbers, counts: _Counts) -> jax.Array:
+    shape = previous.shape
+    frames = tuple(frame.reshape(-1, *shape[-2:]).astype(jnp.float32) for frame in (previous, following))
+    finite = (jnp.isfinite(frames[0]) & jnp.isfinite(frames[1])).all((1, 2), keepdims=True)
+    pyramid = [frames]
+    for _ in range(1, counts.scales):
+        # OpenCV rounds half a pixel to the even number, as Python does.
+        height, width = (round(side * counts.scale_step) for side in pyramid[-1][0].shape[1:])
+        if min(height, width) < SHORTEST_SIDE:
+            break
+        step = (1 / counts.scale_step,) * 2
+        pyramid.append(tuple(resize(frame, height, width, step=step) for frame in pyramid[-1]))
+    flow = (jnp.zeros_like(pyramid[-1][0]),) * 2
+    for frames in reversed(pyramid):
+        if flow[0].shape != frames[0].shape:
+            flow = tuple(resize(u, *frames[0].shape[1:]) * np.float32(1 / counts.scale_step) for u in flow)
+        flow = _one_scale(*frames, flow, numbers, counts)
+    return jnp.stack([jnp.where(finite, u, jnp.nan) for u in flow], axis=-1).reshape(*shape, 2)
+
+
+class _State(NamedTuple):
+    """Of the iteration over a batch of pairs.
+
+    Attributes:
+      flow: (u, v), each float32 [N, H, W].
+      dual: for u and for v the dual variable (across, down), each float32 [N, H, W].
+      change: float32 [N], the sum over all pixels of the squared length of the last step; a pair whose change is below
+        the threshold is at its end for this warp and stays as it is.
+      iteration: int32 scalar, since the last median filter.
+    """
+
+    flow: tuple[jax.Array, jax.Array]
+    dual: tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    change: jax.Array
+    iteration: jax.Array
+
+
+def _one_scale(
+    previous: jax.Array,
+    following: jax.Array,
+    flow: tuple[jax.Array, jax.Array],
+    numbers: _Numbers,
+    counts: _Counts,
+) -> tuple[jax.Array, jax.Array]:
+    """Improves the flow (u, v), each [N, H, W], of frames [N, H, W]."""
+    batch, height, width = previous.shape
+    threshold = numbers.squared_change * (height * width)
+    images = jnp.stack([following, *gradient(following)], axis=1)
+    x, y = jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)[:, None]
+
+    def go_on(state: _State, iterations: int) -> jax.Array:
+        return (state.iteration < iterations) & (state.change > threshold).any()
+
+    def one_warp(_, carry):
+        flow, dual = carry
+        warped, *slope = jnp.moveaxis(warp(images, x + flow[0], y + flow[1]), 1, 0)
+        # The difference of the frames, linear in the flow, is this and slope * flow.
+        constant = warped - slope[0] * flow[0] - slope[1] * flow[1] - previous
+
+        def iterate(state: _State) -> _State:
+            stepped = _step(state, slope, constant, numbers)
+            return _unless_ended(stepped, state, threshold)._replace(iteration=state.iteration + 1)
+
+        def filter_and_iterate(state: _State) -> _State:
+            filtered = state._replace(flow=tuple(median_of(jnp.stack(state.flow), counts.median)))
+            begun = _unless_ended(filtered, state, threshold)._replace(iteration=jnp.int32(0))
+            ended = jax.lax.while_loop(lambda state: go_on(state, counts.inner_iterations), iterate, begun)
+            return ended._replace(iteration=state.iteration + 1)
+
+        begun = _State(flow, dual, jnp.full(batch, jnp.inf), jnp.int32(0))
+        ended = jax.lax.while_loop(lambda state: go_on(state, counts.outer_iterations), filter_and_iterate, begun)
+        return ended.flow, ended.dual
+
+    still = jnp.zeros_like(previous)
+    flow, _ = jax.lax.fori_loop(0, counts.warps, one_warp, (flow, ((still, still),) * 2))
+    return flow
+
+
+def _unless_ended(new: _State, old: _State, threshold: jax.Array) -> _State:
+    """Returns the new state of the pairs that have not come to their end, and the old one of those that have."""
+    goes_on = old.change > threshold
+
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(goes_on.reshape(-1, *[1] * (new.ndim - 1)), new, old) if new.ndim else new
+
+    return jax.tree.map(choose, new, old)
+
+
+def _step(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _Numbers) -> _State:
+    """Moves the flow, then the dual variable, by one iteration (the paper's equations 14 to 17)."""
+    u, v = state.flow
+    difference = constant + (slope[0] * u + slope[1] * v)
+    steepness = slope[0] * slope[0] + slope[1] * slope[1]
+    # Along the slope: all the way to a zero difference where that is near, else a fixed way towards it.
+    limit = numbers.pull * steepness
+    flat = steepness <= np.finfo(np.float32).eps
+    to_zero = jnp.where(flat, 0, -difference / jnp.where(flat, 1, steepness))
+    move = jnp.where(difference < -limit, numbers.pull, jnp.where(difference > limit, -numbers.pull, to_zero))
+    flow = tuple(
+        old + move * along + numbers.theta * _divergence(*dual)
+        for old, along, dual in zip(state.flow, slope, state.dual, strict=True)
+    )
+    change = sum(jnp.square(new - old) for new, old in zip(flow, state.flow, strict=True)).sum((1, 2))
+    dual = tuple(_dual_step(one, dual, numbers.dual_step) for one, dual in zip(flow, state.dual, strict=True))
+    return state._replace(flow=flow, dual=dual, change=change)
+
+
+def _dual_step(u: jax.Array, dual: tuple[jax.Array, jax.Array], step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    across = jnp.pad(u[..., 1:] - u[..., :-1], ((0, 0), (0, 0), (0, 1)))
+    down = jnp.pad(u[..., 1:, :] - u[..., :-1, :], ((0, 0), (0, 1), (0, 0)))
+    length = 1 + step * jnp.sqrt(across * across + down * down)
+    return (dual[0] + step * across) / length, (dual[1] + step * down) / length
+
+
+def _divergence(across: jax.Array, down: jax.Array) -> jax.Array:
+    """The divergence of a field that is 0 before its first column and row: the negative adjoint of the gradient."""
+    before = jnp.pad(across[..., :-1], ((0, 0), (0, 0), (1, 0)))
+    above = jnp.pad(down[..., :-1, :], ((0, 0), (1, 0), (0, 0)))
+    return across - before + down - above
