@@ -244,6 +244,9 @@ class Evaluation:
     def __call__(self, variables: Mapping[str, Any], step: int | None) -> Mapping[str, Any]:
         """Scores every video with variables on the mesh's devices, and returns top1, top5, mean_class_accuracy, …
 
+        `results.json` gets besides, as `streams`, the same of each stream alone, where the network's logits are made
+        from those of its streams.
+
         Args:
           variables: {"params", "batch_stats"}.
           step: the training step that they come from, None if not known.
@@ -256,7 +259,12 @@ class Evaluation:
         )
         figures = {**score(predictions.logits, predictions.label), "damaged": len(batches.damaged)}
         predictions.save(self._workdir / "predictions" / f"{self.split}.npz")
-        results.record(self._workdir / "results.json", self.split, {**figures, "step": step})
+        recorded = {**figures, "step": step}
+        if predictions.stream_logits:
+            recorded["streams"] = {
+                stream: score(predictions.stream_logits[stream], predictions.label) for stream in self._options.streams
+            }
+        results.record(self._workdir / "results.json", self.split, recorded)
         return figures
 
 

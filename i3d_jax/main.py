@@ -18,7 +18,7 @@ from i3d_jax import checkpoint, experiment
 from i3d_jax import config as configuration
 from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.errors import run
-from i3d_jax.report.summary import figures_text, summary
+from i3d_jax.report.summary import figures_text, stream_rows, summary
 from i3d_jax.training import partition
 from i3d_jax.training.logs import MetricsFile, ProgressLines
 from i3d_jax.training.loop import train
@@ -135,6 +135,8 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
     evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
     figures = evaluation(partition.replicate(variables, mesh), metadata["provenance"].get("step"))
     print(figures_text(evaluation.split, figures))
+    for name, text in stream_rows(evaluation.stored()):
+        print(f"  {name:12s} {text}")
     print(f"of {directory}; the predictions are in {workdir / 'predictions' / f'{evaluation.split}.npz'}")
 
 

@@ -46,8 +46,8 @@ def main(arguments: Sequence[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
             failures += 1
             continue
-        logits = np.asarray(score(variables, {stream: pixels[None] for stream, pixels in windows.items()}))[0]
-        found.append({"video": video, "predictions": best(logits, metadata["labels"], options.top_k)})
+        logits, _ = score(variables, {stream: pixels[None] for stream, pixels in windows.items()})
+        found.append({"video": video, "predictions": best(np.asarray(logits[0]), metadata["labels"], options.top_k)})
         if options.format == "text":
             print(as_text(found[-1]), flush=True)
     if options.format == "json":

@@ -7,6 +7,7 @@ from i3d_jax.errors import UserError
 
 # Table 1 of the paper.
 I3D = Sampling(frames=64)
+C3D = Sampling(frames=16, flow_per_frame=0)
 CONV_LSTM = Sampling(frames=25, stride=5, flow_per_frame=0)
 TWO_STREAM = Sampling(frames=1, flow_per_frame=10)
 FUSED = Sampling(frames=5, stride=10, flow_per_frame=10)
@@ -127,6 +128,57 @@ def test_the_25_snapshots_of_the_two_stream_network():
     assert found["flow"][-1].tolist() == list(range(239, 249))
     np.testing.assert_array_equal(found["flow"] - found["rgb"], np.tile(np.arange(-5, 5), (25, 1)))
     assert set(np.diff(found["rgb"][:, 0])) == {9, 10}
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "sampling", "streams", "rgb", "flow"),
+    [
+        (64, I3D, ("rgb",), range(64), None),
+        (100, I3D, ("rgb",), range(36, 100), None),
+        # 64 fields need 65 frames.
+        (65, I3D, BOTH, range(64), range(64)),
+        (100, I3D, BOTH, range(35, 99), range(35, 99)),
+        (100, I3D, ("flow",), None, range(35, 99)),
+        (64, I3D, BOTH, [*range(63), 0], [*range(63), 0]),
+        (16, C3D, ("rgb",), range(16), None),
+        (40, C3D, ("rgb",), range(24, 40), None),
+        # 0, 5, 10, … in a video of 10 frames that is looped.
+        (10, CONV_LSTM, ("rgb",), [0, 5] * 12 + [0], None),
+    ],
+)
+def test_the_last_training_window_of_table_1(num_frames, sampling, streams, rgb, flow):
+    found = clips.training_window(num_frames, sampling, 0.999999, streams=streams)
+    assert_windows(found, **{name: list(part) for name, part in (("rgb", rgb), ("flow", flow)) if part is not None})
+
+
+@pytest.mark.parametrize(
+    ("sampling", "streams", "rgb", "flow"),
+    [
+        (Sampling(frames=250), ("rgb",), range(250), None),
+        # 250 frames have the fields 0 to 248: the last place shows the first again, frame and field alike.
+        (Sampling(frames=250), BOTH, [*range(249), 0], [*range(249), 0]),
+        (Sampling(frames=240, flow_per_frame=0), ("rgb",), range(240), None),
+        (Sampling(frames=50, stride=5, flow_per_frame=0), ("rgb",), range(0, 250, 5), None),
+        # Two-Stream and 3D-Fused: 25 frames, each in the middle of its ten fields.
+        (Sampling(frames=25, stride=10, flow_per_frame=10), BOTH, range(5, 250, 10), [*range(249), 0]),
+    ],
+    ids=["i3d", "two_stream_i3d", "c3d", "conv_lstm", "two_stream and fused"],
+)
+def test_the_cover_of_ten_seconds_of_table_1(sampling, streams, rgb, flow):
+    found = clips.cover(250, sampling, 1, streams=streams)
+    assert_windows(found, **{name: [list(part)] for name, part in (("rgb", rgb), ("flow", flow)) if part is not None})
+
+
+def test_windows_over_a_video_of_every_architecture():
+    assert_windows(clips.cover(48, C3D, 3), rgb=[range(16), range(16, 32), range(32, 48)])
+    lstm = Sampling(frames=3, stride=5, flow_per_frame=0)
+    assert_windows(clips.cover(21, lstm, 3), rgb=[[0, 5, 10], [5, 10, 15], [10, 15, 20]])
+    rgb = [[5, 15, 25, 35, 45], [30, 40, 50, 60, 70], [55, 65, 75, 85, 95]]
+    flow = [range(50), range(25, 75), range(50, 100)]
+    assert_windows(clips.cover(101, FUSED, 3, streams=BOTH), rgb=rgb, flow=flow)
+    assert_windows(
+        clips.cover(130, I3D, 2, streams=BOTH), rgb=[range(64), range(65, 129)], flow=[range(64), range(65, 129)]
+    )
 
 
 @pytest.mark.parametrize("num_frames", [64, 65, 250, 301])

@@ -53,10 +53,16 @@ def batches(size):
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_predictions_leave_the_padding_out(size, tmp_path):
     # The step may give more rows than the batch has: those that fill up the devices.
-    found = predict(lambda batch: np.pad(LOGITS[batch["rows"]], ((0, 2), (0, 0))), batches(size), 3)
+    def score_batch(batch):
+        logits = np.pad(LOGITS[batch["rows"]], ((0, 2), (0, 0)))
+        return logits, {"rgb": logits + 1, "flow": logits[:, ::-1]}
+
+    found = predict(score_batch, batches(size), 3)
     found.save(tmp_path / "predictions" / "test.npz")
     stored = np.load(tmp_path / "predictions" / "test.npz")
     np.testing.assert_array_equal(stored["logits"], LOGITS)
+    np.testing.assert_array_equal(stored["logits_rgb"], LOGITS + 1)
+    np.testing.assert_array_equal(stored["logits_flow"], LOGITS[:, ::-1])
     np.testing.assert_array_equal(stored["label"], LABELS)
     assert stored["video"].tolist() == ["ü 0.mp4", "ü 1.mp4", "ü 2.mp4", "ü 3.mp4"]
     assert stored["logits"].dtype == np.float32
@@ -64,7 +70,7 @@ def test_predictions_leave_the_padding_out(size, tmp_path):
 
 def test_scores_that_are_not_finite_are_refused():
     with pytest.raises(UserError, match=r"the video ü 2\.mp4 are not finite"):
-        predict(lambda batch: np.where(batch["rows"] == 2, np.nan, 0)[:, None], batches(4), 1)
+        predict(lambda batch: (np.where(batch["rows"] == 2, np.nan, 0)[:, None], {}), batches(4), 1)
 
 
 def test_results_keep_the_other_splits(tmp_path):

@@ -182,8 +182,9 @@ def test_evaluation_is_the_same_for_any_batch_and_any_number_of_devices():
             for begin in range(0, 8, size):
                 part = videos[begin : begin + size]
                 one = {"rgb": part, "mask": np.ones(len(part), bool), "label": np.zeros(len(part), np.int32)}
-                logits = np.asarray(step(partition.replicate(start, mesh), partition.shard_batch(one, mesh)))
-                rows.append(logits[: len(part)])
+                logits, streams = step(partition.replicate(start, mesh), partition.shard_batch(one, mesh))
+                assert streams == {}
+                rows.append(np.asarray(logits)[: len(part)])
             found[devices, size] = np.concatenate(rows)
     for logits in found.values():
         np.testing.assert_array_equal(logits, found[1, 1])

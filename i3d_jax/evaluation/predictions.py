@@ -20,28 +20,35 @@ class Predictions:
       video: str [N], names.
       label: int32 [N], the right class of each.
       logits: float32 [N, classes].
+      stream_logits: those of each stream alone, by stream, float32 [N, classes]; {} for a network without them.
     """
 
     video: np.ndarray
     label: np.ndarray
     logits: np.ndarray
+    stream_logits: Mapping[str, np.ndarray]
 
     def save(self, path: Path) -> None:
-        """Writes an .npz file with `video`, `label` and `logits`, whole or not at all."""
+        """Writes an .npz file with `video`, `label`, `logits` and, of each stream, `logits_STREAM`.
+
+        It is written whole or not at all.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as file:
-            np.savez(file, video=self.video, label=self.label, logits=self.logits)
+            streams = {f"logits_{stream}": logits for stream, logits in self.stream_logits.items()}
+            np.savez(file, video=self.video, label=self.label, logits=self.logits, **streams)
 
 
 def predict(
-    score_batch: Callable[[Mapping[str, np.ndarray]], np.ndarray],
+    score_batch: Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, Mapping[str, np.ndarray]]],
     batches: Iterable[Mapping[str, np.ndarray]],
     num_classes: int,
 ) -> Predictions:
     """Scores every video of a split.
 
     Args:
-      score_batch: batch -> logits float32 [at least B, classes]; rows beyond the batch's B are padding.
+      score_batch: batch -> (logits float32 [at least B, classes], those of each stream alone, by stream); rows beyond
+        the batch's B are padding.
       batches: with "video" str [B], "label" int [B] and "mask" bool [B] beside the clips; masked rows are left out.
       num_classes: columns of the logits.
 
@@ -49,13 +56,22 @@ def predict(
       UserError: scores are not finite.
     """
     videos, labels, logits = [], [], [np.zeros((0, num_classes), np.float32)]
+    stream_logits: dict[str, list[np.ndarray]] = {}
     for batch in batches:
         mask = np.asarray(batch["mask"], bool)
-        scores = np.asarray(score_batch(batch))[: len(mask)]
+        scores, of_streams = score_batch(batch)
+        scores = np.asarray(scores)[: len(mask)]
         if not np.isfinite(scores[mask]).all():
             video = batch["video"][mask][~np.isfinite(scores[mask]).all(1)][0]
             raise UserError(f"the network's scores of the video {video} are not finite numbers")
         videos.extend(np.asarray(batch["video"])[mask])
         labels.extend(np.asarray(batch["label"])[mask])
         logits.append(scores[mask].astype(np.float32))
-    return Predictions(np.array(videos, dtype=np.str_), np.array(labels, np.int32), np.concatenate(logits))
+        for stream, own in of_streams.items():
+            stream_logits.setdefault(stream, []).append(np.asarray(own)[: len(mask)][mask].astype(np.float32))
+    return Predictions(
+        np.array(videos, dtype=np.str_),
+        np.array(labels, np.int32),
+        np.concatenate(logits),
+        {stream: np.concatenate(parts) for stream, parts in stream_logits.items()},
+    )

@@ -119,4 +119,10 @@ class TwoStreamI3D(InceptionNetwork):
     def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
         """The sum of the two streams' cross-entropies, float32 [B]."""
         del logits
-        return sum(cross_entropy(endpoints[f"{name}/Logits"], labels) for name in self.image_trunks)
+        return sum(cross_entropy(own, labels) for own in self.stream_logits(endpoints).values())
+
+    def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The logits of each stream alone, float32 [B, num_classes] by stream; their sum is the network's."""
+        return {
+            stream: endpoints[f"{name}/Logits"] for stream, name in zip(self.streams, self.image_trunks, strict=True)
+        }

@@ -69,6 +69,14 @@ class Network(nn.Module):
         del endpoints
         return cross_entropy(logits, labels)
 
+    def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The logits of each stream alone, float32 [B, num_classes] by stream, from an application's endpoints.
+
+        Empty unless the architecture makes its logits from those of its streams.
+        """
+        del endpoints
+        return {}
+
     def input_shapes(self, frames: int, size: int) -> dict[str, tuple[int, ...]]:
         """The shapes of its inputs, without the batch's axis, for clips of `frames` frames of `size` pixels a side."""
         counts = {"rgb": frames, "flow": frames * self.flow_per_frame}

@@ -51,3 +51,13 @@ class TwoStream(InceptionNetwork):
             batch = images.shape[:2]
             endpoints |= {f"{name}/{key}": value.reshape(*batch, *value.shape[1:]) for key, value in own.items()}
         return with_predictions(sum(logits).reshape(*batch, -1).mean(1) / 2, endpoints)
+
+    def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The logits of each stream alone, the mean over its snapshots: float32 [B, num_classes] by stream.
+
+        Their average is the network's.
+        """
+        return {
+            stream: endpoints[f"{name}/Logits"].mean(1)
+            for stream, name in zip(self.streams, self.image_trunks, strict=True)
+        }

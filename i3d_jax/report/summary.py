@@ -25,17 +25,33 @@ def figures_text(split: str, figures: Mapping[str, Any]) -> str:
     return text + (f", {figures['damaged']} damaged ones skipped" if figures["damaged"] else "")
 
 
+def stream_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns a row (name, top-1 and top-5) for each stream alone and one for both; none without such figures.
+
+    Args:
+      figures: a split's, as `results.json` holds them.
+    """
+    if "streams" not in figures:
+        return []
+    titles = {"rgb": "RGB", "flow": "flow"}
+    rows = {f"{titles[stream]} alone": own for stream, own in figures["streams"].items()}
+    rows[" + ".join(titles[stream] for stream in figures["streams"])] = figures
+    return [(name, f"top-1 {100 * own['top1']:5.1f}%, top-5 {100 * own['top5']:5.1f}%") for name, own in rows.items()]
+
+
 def summary(
     config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, split: str, *, best: int | None, seconds: float
 ) -> str:
     """Writes the table that ends a training run; the figures are those in `results.json`."""
+    figures = results.read(workdir / "results.json")[split]
     rows = [
         (
             "trained",
             f"{config.total_steps} steps of {config.batch_size} clips, "
             f"on {dataset.videos(config.data.train_split)} videos of {dataset.name!r}",
         ),
-        ("accuracy", figures_text(split, results.read(workdir / "results.json")[split])),
+        ("accuracy", figures_text(split, figures)),
+        *stream_rows(figures),
         ("time", duration(seconds)),
         ("checkpoint", str(workdir / "checkpoints" / str(config.total_steps))),
         ("best so far", f"step {best}") if best != config.total_steps else None,

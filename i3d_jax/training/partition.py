@@ -62,6 +62,6 @@ def compile_training_step(step: Callable, mesh: Mesh) -> Callable:
 
 
 def compile_evaluation_step(step: Callable, mesh: Mesh) -> Callable:
-    """Compiles (variables, batch) -> array [B, ...]; each device goes through its own rows, without the others."""
+    """Compiles (variables, batch) -> arrays [B, ...]; each device goes through its own rows, without the others."""
     everywhere, split = PartitionSpec(), PartitionSpec(_AXIS)
     return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from i3d_jax.clips import STREAMS
+from i3d_jax.models.network import Network
 from i3d_jax.training.metrics import Sums, masked_sum
 from i3d_jax.training.state import TrainState
 
@@ -64,8 +65,13 @@ def training_step(
     return step
 
 
-def evaluation_step(model: nn.Module) -> Callable[[dict, Mapping[str, jax.Array]], jax.Array]:
-    """Makes the pure function (variables, batch) -> logits float32 [B, classes], the mean over each video's windows.
+def evaluation_step(
+    model: Network,
+) -> Callable[[dict, Mapping[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]:
+    """Makes the pure function (variables, batch) -> (logits, stream logits), means over each video's windows.
+
+    Logits are float32 [B, classes]; the stream logits are those of each stream alone, by stream, for the architectures
+    that have them (`Network.stream_logits`), else {}.
 
     The batch holds uint8 "rgb" [B, windows, T, H, W, 3], "flow" [B, windows, T, H, W, 2] or both. The
     network sees one window at a time, so that a video's logits do not depend, to the last bit, on the batch that it is
@@ -73,15 +79,16 @@ def evaluation_step(model: nn.Module) -> Callable[[dict, Mapping[str, jax.Array]
     """
 
     def window_logits(variables, window):
-        logits, _ = model.apply(variables, {stream: scaled(pixels)[None] for stream, pixels in window.items()})
-        return logits[0]
+        inputs = {stream: scaled(pixels)[None] for stream, pixels in window.items()}
+        logits, endpoints = model.apply(variables, inputs)
+        return logits, model.stream_logits(endpoints)
 
     def step(variables, batch):
         clips = {stream: batch[stream] for stream in STREAMS if stream in batch}
         videos, windows = next(iter(clips.values())).shape[:2]
         flat = {stream: pixels.reshape(-1, *pixels.shape[2:]) for stream, pixels in clips.items()}
-        logits = jax.lax.map(lambda window: window_logits(variables, window), flat)
-        return logits.reshape(videos, windows, -1).mean(1)
+        of_windows = jax.lax.map(lambda window: window_logits(variables, window), flat)
+        return jax.tree.map(lambda logits: logits.reshape(videos, windows, -1).mean(1), of_windows)
 
     return step
 
