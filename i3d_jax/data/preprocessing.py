@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from i3d_jax.errors import UserError
-from i3d_jax.flow import codec
 
 _UNKNOWN = "unknown"
 
@@ -59,12 +59,12 @@ class Preprocessing:
             raise UserError(f"the JPEG quality must be 1 to 100, found {self.jpeg_quality}")
         if not _is_unknown(self.interpolation) and self.interpolation != "bilinear":
             raise UserError(f"the interpolation must be 'bilinear', found {self.interpolation!r}")
-        if self.flow is not None and not isinstance(self.flow, Mapping):
-            raise UserError(f"the description of the flow must be an object, found {self.flow!r}")
-        if codec.rounding_of(self.flow) not in codec.ROUNDINGS:
-            raise UserError(
-                f"the flow's rounding must be {' or '.join(codec.ROUNDINGS)}, found {codec.rounding_of(self.flow)!r}"
-            )
+        if self.flow is not None:
+            if not isinstance(self.flow, Mapping):
+                raise UserError(f"the description of the flow must be an object, found {self.flow!r}")
+            rounding, roundings = _codec().rounding_of(self.flow), _codec().ROUNDINGS
+            if rounding not in roundings:
+                raise UserError(f"the flow's rounding must be {' or '.join(roundings)}, found {rounding!r}")
 
     @property
     def unknown_fields(self) -> list[str]:
@@ -106,6 +106,13 @@ class Preprocessing:
             raise UserError(f"{where}: 'preprocessing' holds a value of another kind than expected: {error}") from error
 
 
+def _codec() -> ModuleType:
+    # Imported late: beside it stands TV-L1, and with that JAX, which `prepare --help` can do without.
+    from i3d_jax.flow import codec
+
+    return codec
+
+
 def comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a JSON object with those of its flow beside them, as "flow.bound", to be compared by name.
 
@@ -116,7 +123,7 @@ def comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(flow, Mapping):
         return dict(fields)
     if "implementation" in flow:
-        flow = {"rounding": codec.rounding_of(flow), **flow}
+        flow = {"rounding": _codec().rounding_of(flow), **flow}
     return {**fields, "flow": flow.get("algorithm"), **{f"flow.{name}": value for name, value in flow.items()}}
 
 
