@@ -72,7 +72,7 @@ def choose(backend: str) -> Choice:
     platform = found.stdout.split()[-1]
     if platform == "cpu":
         if backend == "jax":
-            reason = "as asked for, though this machine has no accelerator and OpenCV is several times as fast"
+            reason = "as asked for; without an accelerator each process first compiles for seconds for each frame size"
             return Choice(implementation="i3d_jax", platform="cpu", reason=reason)
         return Choice(implementation="opencv", platform="cpu", reason="this machine has no accelerator")
     return Choice(implementation="i3d_jax", platform=platform, reason=f"this machine has a {platform.upper()}")
