@@ -224,7 +224,7 @@ class SplitReader:
           UserError: there is no such split, it is empty, or it has no flow and flow is one of `streams`.
         """
         if "flow" in streams and dataset.preprocessing.flow is None:
-            why = "which was prepared without flow: prepare it again with --flow tvl1 and another --output"
+            why = "which was prepared without flow: add it with prepare --flow tvl1 --flow_only"
             if dataset.shards:
                 why = "whose records hold none"
             raise UserError(f"the stream 'flow' was asked of {dataset.directory}, {why}")
