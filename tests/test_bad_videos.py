@@ -160,7 +160,7 @@ print(json.dumps([prepare(0, 60), prepare(1, None), prepare(2, None, still), pre
 
 
 def test_the_memory_of_three_hours(tmp_path):
-    """No more than twice the limit until the video is found too long, eight times for one that is written."""
+    """No more than twice the limit until the video is found too long, three times for one that is written."""
     world = np.random.default_rng(0).integers(0, 256, (96, 528, 3), np.uint8)
     frames = (world[:, number % 400 : number % 400 + 128] for number in range(3 * 3600))
     write_video(tmp_path / "long.mkv", frames, 1, codec="mpeg4")
@@ -175,4 +175,4 @@ def test_the_memory_of_three_hours(tmp_path):
         assert size == 0
         assert growth < 2 * limit
     assert 0.8 * limit < fitting[1] / 2**20 < limit * 1.1
-    assert fitting[2] < 8 * limit
+    assert fitting[2] < 3 * limit

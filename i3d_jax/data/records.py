@@ -15,7 +15,8 @@ from pathlib import Path
 
 import google_crc32c
 
-from i3d_jax.data import cpu_tensorflow
+from i3d_jax.data import sequence_example_writer
+from i3d_jax.data.sequence_example_writer import Value
 from i3d_jax.files import written_whole
 from i3d_jax.flow import codec
 
@@ -78,54 +79,35 @@ class StoredVideo:
 
 def encode(video: StoredVideo) -> bytes:
     """Returns the video as a serialized `tf.train.SequenceExample`; the same video always gives the same bytes."""
-    tf = cpu_tensorflow.load()
 
-    def text(value: str):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
-
-    def integer(value: int):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-    def number(value: float):
-        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
-
-    def images(format_name: str) -> dict[str, tf.train.Feature]:
+    def images(format_name: bytes) -> dict[str, Value]:
         return {
-            IMAGE_FORMAT: text(format_name),
-            IMAGE_CHANNELS: integer(3),
-            IMAGE_HEIGHT: integer(video.height),
-            IMAGE_WIDTH: integer(video.width),
+            IMAGE_FORMAT: format_name,
+            IMAGE_CHANNELS: 3,
+            IMAGE_HEIGHT: video.height,
+            IMAGE_WIDTH: video.width,
         }
 
-    def image_lists(encoded: tuple[bytes, ...]) -> dict[str, tf.train.FeatureList]:
-        features = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])) for image in encoded]
-        timestamps = [integer(timestamp) for timestamp in video.timestamps[: len(encoded)]]
-        return {
-            IMAGE_ENCODED: tf.train.FeatureList(feature=features),
-            IMAGE_TIMESTAMP: tf.train.FeatureList(feature=timestamps),
-        }
+    def image_lists(encoded: tuple[bytes, ...]) -> dict[str, tuple[Value, ...]]:
+        return {IMAGE_ENCODED: encoded, IMAGE_TIMESTAMP: video.timestamps[: len(encoded)]}
 
     context = {
-        NAME: text(video.name),
-        DATA_PATH: text(video.data_path),
-        START: integer(video.start_microseconds),
-        END: integer(video.end_microseconds),
-        LABEL_STRING: text(video.label),
-        LABEL_TEXT: text(video.label),
-        LABEL_INDEX: integer(video.label_index),
-        IMAGE_FRAME_RATE: number(video.frame_rate),
-        **images("JPEG"),
+        NAME: video.name.encode(),
+        DATA_PATH: video.data_path.encode(),
+        START: video.start_microseconds,
+        END: video.end_microseconds,
+        LABEL_STRING: video.label.encode(),
+        LABEL_TEXT: video.label.encode(),
+        LABEL_INDEX: video.label_index,
+        IMAGE_FRAME_RATE: float(video.frame_rate),
+        **images(b"JPEG"),
     }
     feature_lists = image_lists(video.frames)
     if video.flow:
-        context |= {FLOW + key: feature for key, feature in images("PNG").items()}
-        context[FLOW_SATURATION] = number(codec.BOUND)
-        feature_lists |= {FLOW + key: features for key, features in image_lists(video.flow).items()}
-    example = tf.train.SequenceExample(
-        context=tf.train.Features(feature=context),
-        feature_lists=tf.train.FeatureLists(feature_list=feature_lists),
-    )
-    return example.SerializeToString(deterministic=True)
+        context |= {FLOW + key: value for key, value in images(b"PNG").items()}
+        context[FLOW_SATURATION] = codec.BOUND
+        feature_lists |= {FLOW + key: values for key, values in image_lists(video.flow).items()}
+    return sequence_example_writer.serialize(context, feature_lists)
 
 
 def masked_checksum(data: bytes) -> int:
