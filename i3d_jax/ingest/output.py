@@ -145,4 +145,5 @@ def _refuse_other_preprocessing(path: Path, preprocessing: Preprocessing) -> Non
     ]
     if different:
         made_with = f"{path.parent} holds a dataset made with {', '.join(different)}"
-        raise UserError(f"{made_with}: choose another --output or the same options")
+        remedy = "; --flow_only adds flow to it" if found["flow"] == "none" and preprocessing.flow is not None else ""
+        raise UserError(f"{made_with}: choose another --output or the same options{remedy}")
