@@ -142,7 +142,7 @@ def test_only_workers_start_jax(videos, dataset, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert files(tmp_path / "dataset") == files(dataset.directory)
-    assert "flow by JAX on the CPU: as asked for, though this machine has no accelerator" in done.stderr
+    assert "flow by JAX on the CPU: as asked for; without an accelerator" in done.stderr
 
 
 def test_what_is_chosen_without_an_accelerator(monkeypatch):

@@ -196,7 +196,8 @@ def test_two_stream_averages_streams_and_snapshots():
         np.testing.assert_allclose(model(rgb, flow), sum(parts) / 4, rtol=1e-4, atol=1e-6)
 
 
-def test_every_model_has_a_twin_and_is_timed():
+def test_every_model_has_a_twin_and_is_timed(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     timed = runpy.run_path(str(ROOT / "benchmarks" / "model_speed.py"))["MODELS"]
     assert set(timed) == set(torch_models.TWINS) == set(models.MODELS)
 
@@ -206,6 +207,7 @@ def test_benchmark_without_pytorch_is_refused_in_one_sentence():
         "import runpy, sys\n"
         "sys.modules['torch'] = None\n"
         "sys.argv = ['model_speed.py', '--models', 'i3d']\n"
+        "sys.path.insert(0, 'benchmarks')\n"
         "runpy.run_path('benchmarks/model_speed.py', run_name='__main__')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
