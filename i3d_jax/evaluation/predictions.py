@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -37,6 +39,49 @@ class Predictions:
         with written_whole(path) as file:
             streams = {f"logits_{stream}": logits for stream, logits in self.stream_logits.items()}
             np.savez(file, video=self.video, label=self.label, logits=self.logits, **streams)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Predictions:
+        """Reads a file that `save` wrote.
+
+        Raises:
+          UserError: it is not there, is no such file, or its arrays do not fit together.
+        """
+        if not Path(path).is_file():
+            raise UserError(f"a file of predictions was expected at {path}, found {_instead(Path(path))}")
+        try:
+            with np.load(path) as stored:
+                arrays = dict(stored)
+        except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} cannot be read as an .npz file of predictions: {error}") from None
+        missing = [name for name in ("video", "label", "logits") if name not in arrays]
+        if missing:
+            found = ", ".join(arrays) or "none"
+            raise UserError(f"{path}: the arrays video, label and logits were expected, found {found}")
+        video, label, logits = (arrays[name] for name in ("video", "label", "logits"))
+        fits = video.ndim == label.ndim == 1 and logits.ndim == 2 and len(video) == len(label) == len(logits)
+        whole = np.issubdtype(label.dtype, np.integer) and np.issubdtype(logits.dtype, np.floating)
+        if not fits or not whole:
+            raise UserError(
+                f"{path}: video [N], whole numbers label [N] and float logits [N, classes] were expected, found "
+                f"{video.dtype} {list(video.shape)}, {label.dtype} {list(label.shape)}, "
+                f"{logits.dtype} {list(logits.shape)}"
+            )
+        outside = np.flatnonzero((label < 0) | (label >= logits.shape[1]))
+        if len(outside):
+            raise UserError(
+                f"{path}: labels of {logits.shape[1]} classes were expected, found {label[outside[0]]} "
+                f"for the video {str(video[outside[0]])!r}"
+            )
+        if not np.isfinite(logits).all():
+            raise UserError(f"{path}: finite logits were expected, found others")
+        prefix = "logits_"
+        streams = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        return cls(video, label, logits, streams)
+
+
+def _instead(path: Path) -> str:
+    return "a folder" if path.is_dir() else "nothing"
 
 
 def predict(
