@@ -46,6 +46,9 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     if architecture == "i3d":
         # "rgb" or "flow".
         config.model.stream = "rgb"
+    if architecture in ("two_stream", "fused"):
+        # "both", or one stream alone: "rgb" or "flow".
+        config.model.stream = "both"
     if architecture in ("i3d", "two_stream_i3d"):
         # What stands before the first frame and after the last: "zeros" (the release) or "replicate".
         config.model.temporal_padding = "zeros"

@@ -169,7 +169,7 @@ def initial_from(
         raise UserError(
             f"init_from: {directory} is of the model {metadata['model']!r}, this run's {description.model!r}"
         )
-    scopes = models.MODELS[description.model].image_trunks
+    scopes = description.create_model().image_trunks
     started = inflation.inflate_trunks(stored, variables, scopes, profile=config.init_profile)
     return started, f"starting from the image network {directory}, inflated; the classifier is new"
 
