@@ -1,8 +1,8 @@
 """What the recipes of the paper's tables share; no recipe itself.
 
 They are kinetics.py, minikinetics.py, ucf101.py and hmdb51.py. A variant is ARCHITECTURE_STREAM, on UCF-101 and HMDB-51
-followed by _fixed or _full for the transfer from a network of videos. With -miniature behind it, the same recipe is shrunk to a narrow network on small clips and few steps, for the
-drawn actions of `python -m i3d_jax.study --miniature`.
+followed by _fixed or _full for the transfer from a network of videos. With -miniature behind it, the same recipe is
+shrunk to a narrow network on small clips and few steps, for the drawn actions of `python -m i3d_jax.study --miniature`.
 
 Of the paper (v3, section 3): SGD with momentum .9; on Kinetics 110k steps, learning rates tuned on the validation set
 and divided by ten when its loss saturates, 32 GPUs (64 for the 3D networks); on UCF-101 and HMDB-51 up to 5k steps on
