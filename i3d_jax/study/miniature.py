@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from i3d_jax import checkpoint, models
@@ -183,7 +184,9 @@ def image_network(directory: Path, size: Size) -> Path:
     if not directory.exists():
         options = {"width_multiplier": size.width_multiplier}
         model = models.create("inception_v1", num_classes=len(_STAND_IN_LABELS), **options)
-        shapes = {stream: jax.ShapeDtypeStruct((1, *shape), float) for stream, shape in model.example_shapes().items()}
+        shapes = {
+            stream: jax.ShapeDtypeStruct((1, *shape), np.float32) for stream, shape in model.example_shapes().items()
+        }
         description = checkpoint.Description(
             model="inception_v1",
             options=options,
