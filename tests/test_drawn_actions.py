@@ -1,4 +1,4 @@
-"""The miniature datasets' actions: no single frame tells them apart, and the lists are those of the published layouts."""
+"""The miniature datasets: no single frame tells their actions apart, and their lists are as the published ones."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_states_of_all_actions_agree_in_all_that_stands():
 
 
 def test_what_a_random_frame_shows_has_one_distribution_in_all_actions():
-    """The mean and the deviation of each column, over 400 takes: equal up to chance, of which a fifth is four errors."""
+    """The mean and the deviation of each column, over 400 takes: equal up to chance (a fifth is four errors)."""
     for name, actions in ACTIONS.items():
         shown = np.array(
             [
