@@ -106,6 +106,13 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     # On kernels only, added to the gradient.
     config.optimizer.weight_decay = 1e-7
 
+    config.transfer = ConfigDict()
+    # A protocol of the paper's section 5: "original" trains everything, from an image network or from scratch; "full"
+    # trains everything, from a network of videos (init_from); "fixed" trains the classifier of such a network alone, on
+    # features that are computed once, of the evaluation's windows and the centre crop (data.frames and data.flip play
+    # no part). None: everything is trained, from whatever init_from names.
+    config.transfer.protocol = placeholder(str)
+
     config.evaluation = ConfigDict()
     # The split evaluated; None: after train01 test01, and so on; else the first there is of validation, validate, val,
     # test; else the training split.

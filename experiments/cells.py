@@ -75,7 +75,7 @@ def small_dataset(recipe: str, variant: str) -> ConfigDict:
     """Returns the configuration of a variant of ucf101.py or hmdb51.py, `recipe` is the file's name."""
     network, protocol, miniature = _parts(recipe, variant, variants(transfer=True))
     config = _start(network)
-    pass  # TMP config.transfer.protocol = protocol or "original"
+    config.transfer.protocol = protocol or "original"
     config.data.train_split = "train01"
     config.total_steps = 5_000
     config.batch_size = GPUS_ON_SMALL_DATASETS * CLIPS_PER_GPU
@@ -127,7 +127,7 @@ _CLIPS = {
 def _miniature(config: ConfigDict, network: str) -> ConfigDict:
     """Shrinks a recipe to seconds or a few minutes on two cores; what it starts from and trains stays the same."""
     architecture = NETWORKS[network][0]
-    pretrained_on = config.data.train_split == "train"  # TMP
+    pretrained_on = config.transfer.protocol is None
     config.total_steps = 300 if pretrained_on else 100
     config.batch_size = 8
     config.log_every = 50

@@ -117,6 +117,15 @@ class TwoStreamI3D(InceptionNetwork):
             endpoints |= {f"{name}/{endpoint}": value for endpoint, value in own.items()}
         return with_predictions(total, endpoints)
 
+    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The last pool of each stream, averaged over space: float32 [B, T', C] by the scope of its classifier."""
+        return {f"{scope}/Logits": endpoints[f"{scope}/features"] for scope in self.image_trunks}
+
+    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The sum of the streams' logits, and those of each stream."""
+        endpoints = {scope: own.mean(1) for scope, own in scores.items()}
+        return sum(endpoints.values()), endpoints
+
     def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
         """The sum of the two streams' cross-entropies, float32 [B]."""
         del logits

@@ -17,6 +17,8 @@ from i3d_jax.models.layers import ConvolutionUnit
 
 # Fields of flow around one frame that the networks of images see at a time (paper, section 2.4).
 FLOW_STACK = 10
+# The scope of the layer that makes the class scores, in every architecture and in each of its streams.
+CLASSIFIER = "Logits"
 # The scope of each stream's variables and endpoints in a network that is made of both.
 STREAM_SCOPES = {"rgb": "RGB", "flow": "Flow"}
 # The option `stream` of a network that is made of both, or of one of them.
@@ -81,6 +83,21 @@ class Network(nn.Module):
         """
         del endpoints
         return {}
+
+    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """What its classifiers see, before dropout, from an application's endpoints: float32 [B, n, C] by their scope.
+
+        n counts what they score one by one: steps of time, clips or snapshots.
+        """
+        return {CLASSIFIER: endpoints["features"]}
+
+    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Makes the logits from its classifiers' scores, float32 [B, n, num_classes] by their scope.
+
+        Returns:
+          (logits float32 [B, num_classes], the endpoints that `clip_losses` and `stream_logits` need).
+        """
+        return scores[CLASSIFIER].mean(1), {}
 
     def input_shapes(self, frames: int, size: int) -> dict[str, tuple[int, ...]]:
         """The shapes of its inputs, without the batch's axis, for clips of `frames` frames of `size` pixels a side."""

@@ -51,6 +51,14 @@ class TwoStream(SnapshotNetwork):
             endpoints |= {f"{name}/{key}": value.reshape(*batch, *value.shape[1:]) for key, value in own.items()}
         return with_predictions(sum(logits).reshape(*batch, -1).mean(1) / len(logits), endpoints)
 
+    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The pooled features of each stream's snapshots: float32 [B, n, C] by the scope of its classifier."""
+        return {f"{scope}/Logits": endpoints[f"{scope}/features"] for scope in self.image_trunks}
+
+    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The mean over streams and snapshots, and the scores of each stream's snapshots."""
+        return sum(own.mean(1) for own in scores.values()) / len(scores), dict(scores)
+
     def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The logits of each stream alone, the mean over its snapshots: float32 [B, num_classes] by stream.
 
