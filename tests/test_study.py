@@ -162,8 +162,6 @@ def test_no_error_to_reduce():
         (["--table", "accuracy", "--rows", "c3d", "--columns", "ucf101/flow"], "no network is trained for"),
         (["--table", "accuracy", "--config.data.directory=x"], "is another in every run"),
         (["--table", "accuracy", "--split", "2"], "unknown argument '--split'"),
-        (["--miniature", "--ucf101", "x"], "leave out --ucf101"),
-        (["--miniature", "--table", "all"], "leave out --table"),
         ([], "expected --table"),
         (["--table", "transfer", "--columns", "hmdb51"], "need hmdb51, for .* expected --hmdb51 DIR"),
         (["--table", "accuracy", "--columns", "ucf101", "--ucf101", "nowhere"], "expected at nowhere, found nothing"),

@@ -34,6 +34,7 @@ A row is an architecture, a column GROUP/COLUMN, such as ucf101/rgb+flow or hmdb
 --columns together choose the cells where they cross. docs/experiments.md has the recipes and what each needs.
 """
 TABLES = {"accuracy": ["accuracy"], "transfer": ["transfer"], "kinetics": ["kinetics"], "all": list(published.TITLES)}
+MINIATURE_TABLES = ["accuracy", "transfer"]
 DATASETS = ("ucf101", "hmdb51", "minikinetics", "kinetics")
 FLAGS = {name: f"--{name}" for name in (*DATASETS, "imagenet")}
 # Keys that the study itself sets.
@@ -43,7 +44,7 @@ PER_RUN = ("init_from", "data.directory", "data.train_split", "transfer.protocol
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; 2 if a run failed."""
     options, overrides = _options(arguments)
-    tables = ["accuracy", "transfer"] if options.miniature else TABLES[options.table]
+    tables = TABLES[options.table] if options.table else MINIATURE_TABLES
     shown = chosen(tables, options.splits, rows=options.rows, columns=options.columns)
     needed = with_sources(shown, options.splits)
     ordered = runs(needed)
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         _list(study, ordered)
         return 0
     if options.miniature:
-        study = _with_miniature(study)
+        study = _with_drawn(study)
     check(study, ordered, asked=FLAGS)
     failures = train_all(study, ordered, train=training.main, say=_say)
     measured = {cell: accuracy(study, cell, failures) for cell in needed if cell.sums}
@@ -82,15 +83,19 @@ def _list(study: Study, ordered: Sequence[Run]) -> None:
         print("python -m i3d_jax.main " + shlex.join(named.command(one)))
 
 
-def _with_miniature(study: Study) -> Study:
-    """Draws and prepares the miniature datasets, as far as they are missing."""
+def _with_drawn(study: Study) -> Study:
+    """Draws and prepares the miniature datasets, as far as none are named and none are there."""
     from i3d_jax import prepare
     from i3d_jax.ingest.write_video import write_video
-    from i3d_jax.study.miniature import Size, image_network, make
+    from i3d_jax.study.miniature import DRAWN, Size, image_network, make
 
-    size = Size()
-    datasets = make(study.output / "datasets", size, prepare=prepare.main, write_video=write_video)
-    return dataclasses.replace(study, datasets=datasets, imagenet=image_network(study.output / "imagenet", size))
+    size, datasets, imagenet = Size(), study.datasets, study.imagenet
+    if not set(DRAWN) <= set(datasets):
+        drawn = make(study.output / "datasets", size, prepare=prepare.main, write_video=write_video)
+        datasets = {**drawn, **datasets}
+    if imagenet is None:
+        imagenet = image_network(study.output / "imagenet", size)
+    return dataclasses.replace(study, datasets=datasets, imagenet=imagenet)
 
 
 def _write(output: Path, filled: Sequence[table.Filled], splits: Sequence[int]) -> None:
@@ -119,9 +124,6 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         key = argument.removeprefix("--config.").partition("=")[0]
         if key in PER_RUN:
             raise UserError(f"--config.{key} is another in every run and cannot be set for all of them")
-    own = [FLAGS[name] for name in FLAGS if getattr(options, name) is not None]
-    if options.miniature and (own or options.table):
-        raise UserError(f"--miniature draws its own data for its own tables: leave out {own[0] if own else '--table'}")
     if not options.miniature and options.table is None:
         raise UserError(f"expected --table {'|'.join(TABLES)}, or --miniature")
     options.splits = list(dict.fromkeys(options.splits))
@@ -143,8 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="DIR", required=True, help="gets runs/NAME/ of every run, table.md and table.csv")
     add("--dry_run", action="store_true", help="print the commands of the runs and do nothing")
     miniature_help = (
-        "draw three small datasets, fill the tables accuracy and transfer with narrow networks; on two cores it takes"
-        " less than 20 minutes"
+        "narrow networks and few steps, on three datasets that are drawn where none are named; without --table it fills"
+        " accuracy and transfer"
     )
     add("--miniature", action="store_true", help=miniature_help)
     data = parser.add_argument_group("what the chosen cells need")

@@ -20,6 +20,7 @@ from i3d_jax.study.drawn_actions import ACTIONS, FRAME_RATE, draw
 from i3d_jax.training.state import initial_variables
 
 SEED = 0
+DRAWN = ("minikinetics", "ucf101", "hmdb51")
 SPLITS = (1, 2, 3)
 # Listed by the annotations of miniKinetics, which are Kinetics', and left out by its list of classes: never drawn.
 _OTHER_ACTIONS = ("bouncing", "vanishing")
@@ -70,7 +71,7 @@ def make(folder: Path, size: Size, *, prepare: Callable[[list[str]], int], write
       The prepared datasets by name.
     """
     _refuse_other_size(folder, size)
-    layouts = {"minikinetics": _minikinetics(size), "ucf101": _ucf101(size), "hmdb51": _hmdb51(size)}
+    layouts = dict(zip(DRAWN, (_minikinetics(size), _ucf101(size), _hmdb51(size)), strict=True))
     planned = [(name, video) for name, layout in layouts.items() for video in layout.videos]
     for name, video in tqdm(planned, desc="drawing videos", unit="video", file=sys.stderr):
         path = folder / "videos" / name / video.path
