@@ -21,7 +21,7 @@ class Tiny(nn.Module):
         logits = Convolution(self.num_classes, (1, 1, 1), use_bias=True, name="Logits")(pooled)[:, 0, 0, 0]
         return logits, {"features": pooled}
 
-    def clip_losses(self, logits, endpoints, labels):
+    def clip_losses(self, logits, endpoints, labels, label_smoothing=0.0):
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)[:, 0]
 
 
