@@ -5,8 +5,9 @@
 Needs: Kinetics-400 prepared by `python -m i3d_jax.prepare --dialect kinetics`, with `--flow tvl1` for the flow stream,
 and devices that hold 384 clips of 64x224x224 at a time (the release: 64 GPUs with 6 each). With fewer devices keep the
 batch and set `accumulation_steps`; or lower `batch_size`: the learning rates follow in proportion, and to see as many
-clips, raise `total_steps` and `optimizer.boundaries`, which are in steps. Published accuracy on the test split: RGB (`kinetics.py`, or `:i3d_rgb`) 68.4 top-1,
-88.0 top-5, flow (`kinetics.py:i3d_flow`) 61.5 and 83.4 (release, Kinetics only).
+clips, raise `total_steps` and `optimizer.boundaries`, which are in steps.
+Published accuracy on the test split, Kinetics only (release): RGB (`kinetics.py`, or `:i3d_rgb`) 68.4 top-1, 88.0
+top-5; flow (`kinetics.py:i3d_flow`) 61.5 and 83.4.
 Not trained by this project yet: hours are not known.
 """
 

@@ -351,7 +351,7 @@ class ConvolutionUnit(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps float [B, ..., C] to `dtype` [B, ..., features]; by the batch's statistics if `train` and not `frozen`."""
+        """Maps float [B, ..., C] to `dtype` [B, ..., features]; by the batch's statistics if `train` and not frozen."""
         outputs = Convolution(
             self.features,
             self.window,
