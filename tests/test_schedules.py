@@ -1,6 +1,8 @@
-"""The learning rate: the release's, warm-up, linear scaling, and the rate that falls when the validation loss saturates."""
+"""The learning rate: the release's, warm-up, linear scaling, and the fall when the validation loss saturates."""
 
 from __future__ import annotations
+
+import contextlib
 
 import chex
 import jax
@@ -128,13 +130,13 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
     def run(folder, *, total_steps, killed_after=None):
         state = initial_state(variables(Tiny()), sgd, average=True, plateau=plateau)
         state = partition.replicate(state, mesh)
-        lines = {}
+        final, lines = None, {}
         with checkpoint.Checkpoints(folder, description, keep_last=1) as checkpoints:
             if checkpoints.steps():
                 state = checkpoints.restore(state)
             first = int(state.step)
-            try:
-                state = train(
+            with contextlib.suppress(Killed):
+                final = train(
                     state,
                     (batch(number) for number in range(first, 99)),
                     step=lambda state, batch: step(state, partition.shard_batch(batch, mesh)),
@@ -145,9 +147,7 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
                     write=lambda number, split, values: lines.update({number: values["learning_rate"]}),
                     plateau=plateau,
                 )
-            except Killed:
-                pass
-        return jax.device_get(state), lines
+        return jax.device_get(final), lines
 
     whole, lines = run(tmp_path / "whole", total_steps=17)
     np.testing.assert_allclose([lines[number] for number in (1, 4, 7, 8)], [0, 0.05, 0.1, 0.1], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""A step against its plain counterpart: microbatches, frozen statistics, bfloat16, the average, what memory it takes."""
+"""A step against its plain counterpart: microbatches, frozen statistics, bfloat16, the average, memory."""
 
 from __future__ import annotations
 
