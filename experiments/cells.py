@@ -57,7 +57,7 @@ def kinetics(recipe: str, variant: str) -> ConfigDict:
     config = _start(network)
     architecture, stream = NETWORKS[network]
     config.batch_size = GPUS[architecture] * CLIPS_PER_GPU
-    pass  # TMP config.optimizer.reference_batch_size = RELEASE_BATCH
+    config.optimizer.reference_batch_size = RELEASE_BATCH
     if architecture == "i3d" and recipe == "kinetics.py":
         if stream == "flow":
             config.total_steps = 155_000
@@ -65,7 +65,7 @@ def kinetics(recipe: str, variant: str) -> ConfigDict:
             config.optimizer.boundaries = (97_000, 104_500, 115_000, 140_000, 150_000)
     else:
         config.total_steps = 110_000
-        pass  # TMP config.optimizer.schedule = "plateau"
+        config.optimizer.schedule = "plateau"
         config.optimizer.learning_rates = (0.1,)
         config.optimizer.boundaries = ()
     return _miniature(config, network) if miniature else config
@@ -79,7 +79,7 @@ def small_dataset(recipe: str, variant: str) -> ConfigDict:
     config.data.train_split = "train01"
     config.total_steps = 5_000
     config.batch_size = GPUS_ON_SMALL_DATASETS * CLIPS_PER_GPU
-    pass  # TMP config.optimizer.reference_batch_size = RELEASE_BATCH
+    config.optimizer.reference_batch_size = RELEASE_BATCH
     rate = 0.01 if protocol == "full" else 0.1
     config.optimizer.learning_rates = (rate, rate / 10, rate / 100)
     config.optimizer.boundaries = (3_000, 4_500)
@@ -145,8 +145,8 @@ def _miniature(config: ConfigDict, network: str) -> ConfigDict:
         config.model.frame_size = config.data.crop
     # In so few steps SGD does not get over the large gradients of its beginning.
     config.optimizer.name = "adam"
-    pass  # TMP config.optimizer.schedule = "stepwise"
-    pass  # TMP config.optimizer.reference_batch_size = None
+    config.optimizer.schedule = "stepwise"
+    config.optimizer.reference_batch_size = None
     # At the higher rate the fully connected layers of C3D stay where they fell in the first steps.
     rate = 0.0003 if architecture == "c3d" else 0.002
     config.optimizer.learning_rates = (rate, rate / 10)

@@ -17,8 +17,8 @@ from ml_collections import config_flags
 from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 
-# Keys that say how long and how often, not what is computed: a run may go on with others.
-_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.")
+# Keys that say how long, how often and in how much memory, not what is computed: a run may go on with others.
+_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "compilation_cache", "model.rematerialise")
 
 
 def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
@@ -85,7 +85,8 @@ def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Compares a configuration with the one that the workdir was made by, if there is one.
 
-    `total_steps` and how often something happens may differ.
+    `total_steps` and how often something happens may differ; with the schedule "plateau", whose learning rate follows
+    from the evaluations, they may not.
 
     Raises:
       UserError: other keys differ; each is named with both values.
@@ -98,10 +99,11 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     now = _flat(json.loads(config.to_json()))
+    free = tuple(key for key in _FREE_KEYS if key != "evaluation." or config.optimizer.schedule != "plateau")
     different = [
         f"{key} was {before.get(key, 'absent')!r} and is {now.get(key, 'absent')!r}"
         for key in {**before, **now}
-        if before.get(key, "absent") != now.get(key, "absent") and not key.startswith(_FREE_KEYS)
+        if before.get(key, "absent") != now.get(key, "absent") and not key.startswith(free)
     ]
     if different:
         raise UserError(

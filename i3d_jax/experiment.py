@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 from jax.sharding import Mesh
 
 from i3d_jax import checkpoint, models
@@ -24,6 +25,7 @@ from i3d_jax.evaluation.predictions import predict
 from i3d_jax.models.network import Network
 from i3d_jax.training import partition
 from i3d_jax.training.loop import Cadence
+from i3d_jax.training.optimizer import SCHEDULES, make_optimizer, make_plateau, rate_factor
 from i3d_jax.training.state import initial_variables
 from i3d_jax.training.step import evaluation_step
 
@@ -39,6 +41,38 @@ def cadence(config: ml_collections.ConfigDict) -> Cadence:
         evaluate_every=config.evaluation.every,
         checkpoint_every=config.checkpoints.every,
     )
+
+
+def create_optimizer(
+    config: ml_collections.ConfigDict,
+) -> tuple[optax.GradientTransformation, optax.Schedule, optax.GradientTransformationExtraArgs | None]:
+    """Makes (optimizer, step to learning rate, the schedule "plateau" or None) of a configuration.
+
+    Raises:
+      UserError: a value of the section `optimizer` is out of range or does not go with the schedule.
+    """
+    section = config.optimizer
+    optimizer, schedule = make_optimizer(
+        name=section.name,
+        learning_rates=section.learning_rates,
+        boundaries=section.boundaries,
+        momentum=section.momentum,
+        weight_decay=section.weight_decay,
+        warmup_steps=section.warmup_steps,
+        rate_factor=rate_factor(config.batch_size, section.reference_batch_size),
+    )
+    if section.schedule not in SCHEDULES:
+        raise UserError(f"optimizer.schedule must be one of {', '.join(SCHEDULES)}, found {section.schedule!r}")
+    if section.schedule == "stepwise":
+        return optimizer, schedule, None
+    if len(section.learning_rates) > 1:
+        raise UserError(
+            "optimizer.schedule 'plateau' begins with one learning rate and has no boundaries, found learning_rates "
+            f"{tuple(section.learning_rates)} and boundaries {tuple(section.boundaries)}"
+        )
+    if config.evaluation.every < 1:
+        raise UserError("optimizer.schedule 'plateau' waits for evaluations: evaluation.every must be above 0, found 0")
+    return optimizer, schedule, make_plateau(patience=section.plateau_patience, factor=section.plateau_factor)
 
 
 def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -> Dataset:

@@ -20,11 +20,12 @@ from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.errors import run
 from i3d_jax.report.summary import figures_text, stream_rows, summary
 from i3d_jax.training import partition, transfer
+from i3d_jax.training.compilation import compiled_at_first, keep_compiled
 from i3d_jax.training.logs import MetricsFile, ProgressLines
 from i3d_jax.training.loop import train
-from i3d_jax.training.optimizer import make_optimizer
+from i3d_jax.training.optimizer import rates_text
 from i3d_jax.training.state import TrainState, initial_state
-from i3d_jax.training.step import training_step
+from i3d_jax.training.step import check_options, training_step
 
 EXAMPLE = """\
 examples:
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     options, overrides = _parser().parse_known_args(arguments)
     config = configuration.load(options.config, overrides)
+    keep_compiled(config.compilation_cache)
     workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
     if options.mode == "train":
         _train(config, workdir)
@@ -53,9 +55,15 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     start.check_protocol(config)
     configuration.refuse_other(config, workdir)
     mesh = partition.make_mesh()
+    step_options = {
+        "accumulation_steps": config.accumulation_steps,
+        "label_smoothing": config.label_smoothing,
+        "average_decay": config.optimizer.average_decay,
+    }
+    check_options(batch_size=config.batch_size, devices=mesh.size, **step_options)
     partition.check_batch_size(config.batch_size, mesh, key="batch_size")
     cadence = experiment.cadence(config)
-    optimizer, schedule = make_optimizer(**config.optimizer)
+    optimizer, schedule, plateau = experiment.create_optimizer(config)
     streams = experiment.create_model(config, num_classes=1).streams
     dataset = experiment.open_data(config, workdir, flow="flow" in streams)
     model = experiment.create_model(config, len(dataset.labels))
@@ -72,7 +80,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     configuration.keep(config, workdir)
     with checkpoints:
         # Resume, then another run's parameters, then scratch.
-        state = partition.replicate(initial_state(variables, optimizer), mesh)
+        state = initial_state(variables, optimizer, average=config.optimizer.average_decay > 0, plateau=plateau)
+        state = partition.replicate(state, mesh)
         if steps := checkpoints.steps():
             newest = checkpoints.directory / str(steps[-1])
             experiment.refuse_other_labels(checkpoint.Description.read(newest).labels, dataset, where=str(newest))
@@ -85,6 +94,9 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             f"{description.model}: {parameters:,} parameters, {len(dataset.labels)} classes; "
             f"{mesh.size} {jax.default_backend()} device{'s' * (mesh.size != 1)}, {config.batch_size} clips a step"
         )
+
+        section = config.optimizer
+        _say(rates_text(section.learning_rates, config.batch_size, section.reference_batch_size))
 
         writers = [
             MetricsFile(workdir / "metrics.jsonl", after_step=int(state.step)),
@@ -107,7 +119,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
         else:
             trained = model
             batches = experiment.clips_to_train_on(config, dataset, model, first_clip=int(state.clips))
-        step = partition.compile_training_step(training_step(trained, optimizer, seed=config.seed), mesh)
+        step = training_step(trained, optimizer, seed=config.seed, **step_options)
+        step = compiled_at_first(partition.compile_training_step(step, mesh), _say)
         state = train(
             state,
             batches,
@@ -117,6 +130,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             evaluate=evaluate,
             keeper=checkpoints,
             write=write,
+            plateau=plateau,
         )
         if evaluation.stored().get("step") != int(state.step):
             evaluate(state)

@@ -108,12 +108,63 @@ def test_an_image_network_is_inflated(tmp_path, profile):
             description("i3d", width_multiplier=0.25),
             "does not inflate .* in the image network",
         ),
+        (
+            description("i3d"),
+            description("i3d", ("yes", "no"), width_multiplier=0.25),
+            "features of .* not this run's, whose width_multiplier is 0.125 there and 0.25 here: Logits sees 128 there "
+            "and 256 here",
+        ),
+        (
+            description("i3d"),
+            description("i3d", stream="flow"),
+            "stream of .* is 'rgb', this run's 'flow'; --config.model.stream=rgb takes it over",
+        ),
+        (
+            description("two_stream", stream="rgb"),
+            description("two_stream"),
+            "stream of .* is 'rgb', this run's 'both'",
+        ),
     ],
 )
 def test_what_a_run_cannot_start_from(tmp_path, other, run, words):
     stored(tmp_path / "other", other)
     with pytest.raises(UserError, match=words):
         start_of(tmp_path / "other", run)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "other", "words"),
+    [
+        (
+            "original",
+            "i3d",
+            "'original' starts from an image network or .* the video network 'i3d'; .* 'fixed' and 'full'",
+        ),
+        ("full", "inception_v1", "'full' starts from a network .* the image network 'inception_v1'; .* is 'original'"),
+        (
+            "fixed",
+            "inception_v1",
+            "'fixed' starts from a network .* the image network 'inception_v1'; .* is 'original'",
+        ),
+    ],
+)
+def test_what_a_protocol_does_not_start_from(tmp_path, protocol, other, words):
+    stored(tmp_path / "other", description(other))
+    with pytest.raises(UserError, match=words):
+        start_of(tmp_path / "other", description("i3d"), transfer={"protocol": protocol})
+
+
+def test_the_protocols_that_need_another_network():
+    config = base.get_config("i3d")
+    for protocol in (None, "original"):
+        config.transfer.protocol = protocol
+        start.check_protocol(config)
+    for protocol in ("fixed", "full"):
+        config.transfer.protocol, config.init_from = protocol, "somewhere"
+        start.check_protocol(config)
+        config.init_from = None
+        with pytest.raises(UserError, match=f"{protocol}' starts from a network .* on videos: init_from must name"):
+            start.check_protocol(config)
 
 
 @pytest.mark.parametrize("recipe", [quickstart, custom], ids=["quickstart", "custom"])

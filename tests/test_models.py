@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from compiling import quick_jit
 
 from i3d_jax import models
 from i3d_jax.errors import UserError
+from i3d_jax.models import inception
+from i3d_jax.models.layers import ConvolutionUnit, run_block
 from i3d_jax.models.network import cross_entropy
 
 # Computed from the layer lists, for 400 classes; (e) is confirmed by the release's checkpoints. The LSTM has 8,945,600
@@ -175,9 +179,118 @@ def test_bfloat16_is_near_float32_and_keeps_float32_variables(name):
     assert jnp.abs(logits - expected).max() <= 0.02 * jnp.abs(expected).max()
 
 
+def training_application(model):
+    """(params, batch_stats, inputs) -> (logits, changed statistics) in training."""
+
+    def apply(params, batch_stats, inputs):
+        (logits, _), changed = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            inputs,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )
+        return logits, changed["batch_stats"]
+
+    return apply
+
+
+def narrow(name: str, **options):
+    """A narrow network, the shapes of its parameters and statistics, and of four of its smallest clips."""
+    frames, size, more = SMALL[name]
+    model = models.create(name, num_classes=3, width_multiplier=0.125, **more, **options)
+    inputs = {
+        stream: jax.ShapeDtypeStruct((4, *shape), jnp.float32)
+        for stream, shape in model.input_shapes(frames, size).items()
+    }
+    variables = models.template(model)
+    return model, (variables["params"], variables["batch_stats"], inputs)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_frozen_statistics_go_through_training_untouched(name):
+    model, arguments = narrow(name, batch_norm="frozen")
+    program = jax.make_jaxpr(lambda *arguments: training_application(model)(*arguments)[1])(*arguments).jaxpr
+    parameters, statistics = (len(jax.tree.leaves(tree)) for tree in arguments[:2])
+    assert program.outvars == program.invars[parameters : parameters + statistics]
+    assert statistics
+
+
+@pytest.mark.parametrize("name", ["c3d", "fused", "i3d"])
+def test_a_rematerialised_network_keeps_less(name):
+    """Of the same variables; what it keeps besides them is at most half."""
+    kept = {}
+    for again in (False, True):
+        model, (params, batch_stats, inputs) = narrow(name, rematerialise=again)
+
+        def residuals(params, batch_stats, inputs, apply=training_application(model)):
+            return jax.vjp(lambda params: apply(params, batch_stats, inputs)[0], params)[1]
+
+        leaves = jax.tree.leaves(jax.eval_shape(residuals, params, batch_stats, inputs))
+        # Kernels are among them too.
+        kept[again] = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        kept[again] -= sum(4 * leaf.size for leaf in jax.tree.leaves(params))
+    assert 0 < kept[True] < 0.5 * kept[False]
+
+
+class Stack(nn.Module):
+    """A mixed block and pointwise units, which on a CPU need no room of their own."""
+
+    rematerialise: bool
+
+    @nn.compact
+    def __call__(self, inputs, train):
+        unit = functools.partial(ConvolutionUnit, batch_norm_decay=0.9)
+        mixed = inception.MixedBlock(inception.Mixed(4, (4, 4), (4, 4), 4), 1.0, unit, name="mixed")
+        outputs = run_block(mixed, inputs, train, rematerialise=self.rematerialise)
+        for number in range(8):
+            block = unit(16, (1, 1), name=f"unit_{number}")
+            outputs = run_block(block, outputs, train, rematerialise=self.rematerialise)
+        return outputs
+
+
+def test_rematerialised_blocks_give_the_same_numbers_in_less_memory():
+    inputs = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 16)), jnp.float32)
+    variables = Stack(False).init(jax.random.key(0), inputs, True)
+    found, memory, operations = {}, {}, {}
+    for again in (False, True):
+
+        def loss(params, model=Stack(again)):
+            outputs, changed = model.apply({**variables, "params": params}, inputs, True, mutable=["batch_stats"])
+            return (outputs**3).mean(), changed
+
+        compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(variables["params"]).compile()
+        found[again] = compiled(variables["params"])
+        memory[again] = compiled.memory_analysis().temp_size_in_bytes
+        operations[again] = compiled.cost_analysis()["flops"]
+    chex.assert_trees_all_close(found[True], found[False], rtol=1e-5, atol=1e-7)
+    assert memory[True] < 0.6 * memory[False]
+    assert operations[True] > 1.15 * operations[False]
+
+
 def test_cross_entropy_by_hand():
-    losses = cross_entropy(jnp.array([[0.0, 0.0], [np.log(3.0), 0.0]]), jnp.array([1, 0]))
-    np.testing.assert_allclose(losses, [np.log(2), np.log(4 / 3)], rtol=1e-6)
+    logits, labels = jnp.array([[0.0, 0.0], [np.log(3.0), 0.0]]), jnp.array([1, 0])
+    np.testing.assert_allclose(cross_entropy(logits, labels), [np.log(2), np.log(4 / 3)], rtol=1e-6)
+    # A tenth of the label is spread over both classes: 0.95 of it stays.
+    expected = [np.log(2), 0.95 * np.log(4 / 3) + 0.05 * np.log(4)]
+    np.testing.assert_allclose(cross_entropy(logits, labels, 0.1), expected, rtol=1e-6)
+
+
+def test_label_smoothing_is_optaxs_in_every_architecture():
+    random = np.random.default_rng(0)
+    logits, steps, rgb, flow = jnp.asarray(random.normal(size=(4, 2, 5)), jnp.float32)
+    labels = jnp.array([3, 0])
+    endpoints = {"StepLogits": jnp.stack([steps, rgb, flow], axis=1), "RGB/Logits": rgb, "Flow/Logits": flow}
+
+    def smoothed(logits):
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(labels, 5), 0.2))
+
+    expected = dict.fromkeys(models.MODELS, smoothed(logits))
+    expected["conv_lstm"] = (smoothed(steps) + smoothed(rgb) + smoothed(flow)) / 3
+    expected["two_stream_i3d"] = smoothed(rgb) + smoothed(flow)
+    for name, losses in expected.items():
+        found = models.create(name, num_classes=5).clip_losses(logits, endpoints, labels, 0.2)
+        np.testing.assert_allclose(found, losses, rtol=1e-6, err_msg=name)
 
 
 def test_the_streams_of_two_stream_i3d_are_trained_apart():
@@ -250,6 +363,7 @@ def test_wrong_inputs(name, inputs, words):
         ("i3d", {"temporal_padding": "reflect"}, "one of zeros, replicate, found 'reflect'"),
         ("i3d", {"stem_padding": "valid"}, "one of same, symmetric, found 'valid'"),
         ("c3d", {"frame_size": 0}, "frame_size must be at least 1, found 0"),
+        ("i3d", {"batch_norm": "eval"}, "batch_norm must be one of train, frozen, found 'eval'"),
         ("conv_lstm", {"statistics_steps": 0}, "statistics_steps must be at least 1, found 0"),
     ],
 )

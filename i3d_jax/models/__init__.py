@@ -17,7 +17,7 @@ from i3d_jax.models.fused import Fused
 from i3d_jax.models.i3d import I3D, TwoStreamI3D
 from i3d_jax.models.inception_v1 import InceptionV1
 from i3d_jax.models.layers import SPATIAL_PADDINGS, TEMPORAL_PADDINGS
-from i3d_jax.models.network import BOTH_STREAMS, Network, SnapshotNetwork
+from i3d_jax.models.network import BATCH_NORMS, BOTH_STREAMS, Network, SnapshotNetwork
 from i3d_jax.models.two_stream import TwoStream
 
 # As the paper's figure 2 orders them, behind the network of images that they begin with.
@@ -35,6 +35,7 @@ _CHOICES = {
     "stream": STREAMS,
     "temporal_padding": TEMPORAL_PADDINGS,
     "stem_padding": SPATIAL_PADDINGS,
+    "batch_norm": BATCH_NORMS,
 }
 _DTYPES = ("float32", "bfloat16")
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from i3d_jax.models import inception
-from i3d_jax.models.layers import max_pool, release_initializer
+from i3d_jax.models.layers import max_pool, release_initializer, run_block
 from i3d_jax.models.network import STREAM_SCOPES, Clip, SnapshotNetwork, with_predictions
 
 FRAMES = 5
@@ -52,7 +52,9 @@ class Fused(SnapshotNetwork):
         endpoints, grids = {}, []
         for stream, images in self.snapshots(inputs, model="fused", frames_per_clip=FRAMES).items():
             batch, name = images.shape[0], STREAM_SCOPES[stream]
-            trunk = inception.ImageTrunk(self.unit(), self.width_multiplier, self.stem_padding, name=name)
+            trunk = inception.ImageTrunk(
+                self.unit(), self.width_multiplier, self.stem_padding, self.rematerialise, name=name
+            )
             own = trunk(images.reshape(-1, *images.shape[2:]).astype(self.dtype), train)
             endpoints |= {
                 f"{name}/{key}": value.reshape(*images.shape[:2], *value.shape[1:]) for key, value in own.items()
@@ -61,7 +63,8 @@ class Fused(SnapshotNetwork):
 
         concatenated = jnp.concatenate(grids, axis=-1)
         features = inception.scaled(FUSED_FEATURES, self.width_multiplier)
-        fused = self.unit()(features, (3, 3, 3), name="Fusion")(concatenated, train)
+        fusion = self.unit()(features, (3, 3, 3), name="Fusion")
+        fused = run_block(fusion, concatenated, train, rematerialise=self.rematerialise)
         pooled = max_pool(fused, (3, 3, 3), (2, 2, 2))
         for name, value in (("Concatenated", concatenated), ("Fusion", fused), ("MaxPool", pooled)):
             endpoints[name] = value.reshape(batch, -1, *value.shape[2:])

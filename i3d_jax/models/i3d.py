@@ -70,6 +70,7 @@ class I3D(InceptionNetwork):
             unit=self.unit(temporal_padding=self.temporal_padding),
             width_multiplier=self.width_multiplier,
             stem_padding=self.stem_padding,
+            rematerialise=self.rematerialise,
         )
         pooled = inception.last_pool(endpoints["Mixed_5c"])
         endpoints["features"] = pooled.mean((2, 3))
@@ -126,10 +127,16 @@ class TwoStreamI3D(InceptionNetwork):
         endpoints = {scope: own.mean(1) for scope, own in scores.items()}
         return sum(endpoints.values()), endpoints
 
-    def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
+    def clip_losses(
+        self,
+        logits: jax.Array,
+        endpoints: Mapping[str, jax.Array],
+        labels: jax.Array,
+        label_smoothing: float = 0.0,
+    ) -> jax.Array:
         """The sum of the two streams' cross-entropies, float32 [B]."""
         del logits
-        return sum(cross_entropy(own, labels) for own in self.stream_logits(endpoints).values())
+        return sum(cross_entropy(own, labels, label_smoothing) for own in self.stream_logits(endpoints).values())
 
     def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The logits of each stream alone, float32 [B, num_classes] by stream; their sum is the network's."""

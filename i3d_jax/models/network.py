@@ -23,6 +23,7 @@ CLASSIFIER = "Logits"
 STREAM_SCOPES = {"rgb": "RGB", "flow": "Flow"}
 # The option `stream` of a network that is made of both, or of one of them.
 BOTH_STREAMS = "both"
+BATCH_NORMS = ("train", "frozen")
 
 
 class Clip(NamedTuple):
@@ -48,6 +49,10 @@ class Network(nn.Module):
       width_multiplier: scales the channels of every layer but the last; 1.0 is the paper's network.
       batch_norm_decay: how much of the running statistics one training step keeps; the release's is 0.999.
       dtype: dtype of the computation, float32 or bfloat16; parameters, statistics and logits are float32.
+      batch_norm: what training normalises by: "train", the statistics of the batch, which also move the running ones,
+        or "frozen", the running ones, which stay as they are (for fine-tuning). Dropout is on in both.
+      rematerialise: whether the backward pass computes each block of layers again instead of keeping what it made in
+        the forward pass: less memory, more arithmetic, the same numbers up to rounding.
 
     Class attributes:
       streams: what it sees, of "rgb" and "flow".
@@ -61,6 +66,8 @@ class Network(nn.Module):
     width_multiplier: float = 1.0
     batch_norm_decay: float = 0.999
     dtype: jnp.dtype = jnp.float32
+    batch_norm: str = "train"
+    rematerialise: bool = False
 
     streams: ClassVar[tuple[str, ...]]
     flow_per_frame: ClassVar[int] = 0
@@ -68,13 +75,19 @@ class Network(nn.Module):
     training_clip: ClassVar[Clip]
     test_clip: ClassVar[Clip]
 
-    def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
+    def clip_losses(
+        self,
+        logits: jax.Array,
+        endpoints: Mapping[str, jax.Array],
+        labels: jax.Array,
+        label_smoothing: float = 0.0,
+    ) -> jax.Array:
         """The training loss of each clip, float32 [B], from an application's logits and endpoints and int [B] labels.
 
-        The cross-entropy of the logits, unless the architecture says otherwise.
+        The cross-entropy of the logits, with `label_smoothing` as there, unless the architecture says otherwise.
         """
         del endpoints
-        return cross_entropy(logits, labels)
+        return cross_entropy(logits, labels, label_smoothing)
 
     def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The logits of each stream alone, float32 [B, num_classes] by stream, from an application's endpoints.
@@ -116,11 +129,19 @@ class Network(nn.Module):
             "width_multiplier": self.width_multiplier,
             "batch_norm_decay": self.batch_norm_decay,
             "dtype": self.dtype,
+            "batch_norm": self.batch_norm,
+            "rematerialise": self.rematerialise,
         }
 
     def unit(self, **options) -> Callable[..., ConvolutionUnit]:
-        """Makes the maker of its convolution units, with its decay and dtype and the options given."""
-        return functools.partial(ConvolutionUnit, batch_norm_decay=self.batch_norm_decay, dtype=self.dtype, **options)
+        """Makes the maker of its convolution units, with its batch normalisation and dtype and the options given."""
+        return functools.partial(
+            ConvolutionUnit,
+            batch_norm_decay=self.batch_norm_decay,
+            frozen=self.batch_norm == "frozen",
+            dtype=self.dtype,
+            **options,
+        )
 
     def dropout(self, inputs: jax.Array, train: bool) -> jax.Array:
         """Drops its share of the inputs if `train`, with the rng "dropout"."""
@@ -201,10 +222,17 @@ class SnapshotNetwork(InceptionNetwork):
         return found
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The cross-entropy in nats, float32 [...], of logits [..., classes] and labels int [...]."""
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """The cross-entropy in nats, float32 [...], of logits [..., classes] and labels int [...].
+
+    `label_smoothing`, 0 up to 1, is the share of each label that is spread evenly over all classes, its own included
+    (Szegedy et al. 2016).
+    """
     scores = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
+    of_label = jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
+    if not label_smoothing:
+        return -of_label
+    return -(1 - label_smoothing) * of_label - label_smoothing * scores.mean(-1)
 
 
 def with_predictions(logits: jax.Array, endpoints: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:

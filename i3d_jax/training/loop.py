@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
+import optax
 
 from i3d_jax.errors import UserError
 from i3d_jax.training.metrics import Sums, add, means
+from i3d_jax.training.optimizer import after_evaluation
 from i3d_jax.training.state import TrainState
 
 Batch = Mapping[str, Any]
@@ -42,7 +44,11 @@ class Cadence:
 
     def evaluates(self, step: int) -> bool:
         """Says whether there is an evaluation after `step`."""
-        return step == self.total_steps or (self.evaluate_every > 0 and step % self.evaluate_every == 0)
+        return step == self.total_steps or self.evaluates_in_turn(step)
+
+    def evaluates_in_turn(self, step: int) -> bool:
+        """Says whether there is one even if training goes on: only these may change what is computed."""
+        return self.evaluate_every > 0 and step % self.evaluate_every == 0
 
     def checkpoints(self, step: int) -> bool:
         """Says whether there is a checkpoint after `step`."""
@@ -74,6 +80,7 @@ def train(
     evaluate: Callable[[TrainState], Mapping[str, float]],
     keeper: Keeper,
     write: Callable[[int, str, Mapping[str, float]], None],
+    plateau: optax.GradientTransformationExtraArgs | None = None,
 ) -> TrainState:
     """Trains from `state` to the last step.
 
@@ -82,10 +89,11 @@ def train(
       batches: endless; the first is that of the state's next step.
       step: (state, batch) -> (state, metrics as sums and counts), asynchronous.
       cadence: how long and how often.
-      learning_rate: step (0 is the first) to rate, for the log only.
-      evaluate: state -> figures; "top1" is what the best checkpoint is chosen by.
+      learning_rate: step (0 is the first) to rate, without `plateau`, for the log only.
+      evaluate: state -> figures; "top1" is what the best checkpoint is chosen by, "loss" what `plateau` sees.
       keeper: keeps states, of finite loss and gradient only.
       write: (step, split, values), for the log.
+      plateau: changes the state's own of that name after each evaluation in turn (`optimizer.make_plateau`).
 
     Returns:
       The state after the last step.
@@ -112,10 +120,12 @@ def train(
         if not cadence.logs(number):
             continue
         settle(keep=0)
-        write(number, "train", stretch.end(number, float(learning_rate(number - 1))))
+        write(number, "train", stretch.end(number, float(learning_rate(number - 1) * state.rate_scale)))
         figures = None
         if cadence.evaluates(number):
             figures = evaluate(state)
+            if plateau is not None and cadence.evaluates_in_turn(number):
+                state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
             stretch.restart_clock()
         if cadence.checkpoints(number):
             keeper.save(state, figures)

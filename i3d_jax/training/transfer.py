@@ -88,9 +88,15 @@ class Classifiers:
         scored = classify(self.network, variables["params"], features)
         return scored, {collection: variables[collection] for collection in mutable}
 
-    def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
+    def clip_losses(
+        self,
+        logits: jax.Array,
+        endpoints: Mapping[str, jax.Array],
+        labels: jax.Array,
+        label_smoothing: float = 0.0,
+    ) -> jax.Array:
         """The network's own loss, float32 [B]."""
-        return self.network.clip_losses(logits, endpoints, labels)
+        return self.network.clip_losses(logits, endpoints, labels, label_smoothing)
 
 
 def features_step(model: Network) -> Callable[[dict, Mapping[str, jax.Array]], dict[str, jax.Array]]:
