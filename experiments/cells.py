@@ -94,9 +94,9 @@ def _parts(recipe: str, variant: str, known: tuple[str, ...]) -> tuple[str, str,
     """Takes a variant apart: the network, the protocol ("" for none) and whether it is a miniature."""
     name = variant.removesuffix(MINIATURE)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        close = [one for one in known if one.startswith(name)] or difflib.get_close_matches(name, known, n=1, cutoff=0)
         raise UserError(
-            f"experiments/{recipe} has no variant {variant!r} (did you mean {close!r}?); it has {', '.join(known)}, "
+            f"experiments/{recipe} has no variant {variant!r} (did you mean {close[0]!r}?); it has {', '.join(known)}, "
             f"each also with {MINIATURE} behind it"
         )
     protocol = next((one for one in PROTOCOLS if name.endswith(f"_{one}")), "")

@@ -59,7 +59,8 @@ class Study:
             # With the step in its name: a run is not continued on another that has since been trained longer.
             last = configuration.load(self.recipe(run.start), self.changes(run.start)).total_steps
             changes.append(f"--config.init_from={self.workdir(run.start) / 'checkpoints' / str(last)}")
-        return [*changes, *self.overrides]
+        # Runs of one network are compiled once.
+        return [*changes, f"--config.compilation_cache={self.output / 'compiled'}", *self.overrides]
 
     def command(self, run: Run) -> list[str]:
         """The arguments of `i3d_jax.main` for a run."""
