@@ -122,15 +122,23 @@ _CLIPS = {
     "fused": (5, 2, 2),
     "i3d": (16, 1, 2),
 }
+# Steps of the training on miniKinetics, of that on the others from images and with "full", and of "fixed", whose
+# features are computed once. RGB of I3D learns nothing in the first few hundred.
+_STEPS = {"i3d_rgb": 1500, "i3d_flow": 500, "conv_lstm": 300}
+_OTHER_STEPS = 200
+_STEPS_ON_SMALL_DATASETS = 120
+_STEPS_OF_FIXED = 1500
 
 
 def _miniature(config: ConfigDict, network: str) -> ConfigDict:
     """Shrinks a recipe to seconds or a few minutes on two cores; what it starts from and trains stays the same."""
     architecture = NETWORKS[network][0]
-    pretrained_on = config.transfer.protocol is None
-    config.total_steps = 300 if pretrained_on else 100
+    if config.transfer.protocol is None:
+        config.total_steps = _STEPS.get(network, _OTHER_STEPS)
+    else:
+        config.total_steps = _STEPS_OF_FIXED if config.transfer.protocol == "fixed" else _STEPS_ON_SMALL_DATASETS
     config.batch_size = 8
-    config.log_every = 50
+    config.log_every = max(20, config.total_steps // 5)
     config.model.width_multiplier = 0.25
     config.model.dropout_rate = 0.0
     config.model.batch_norm_decay = 0.9

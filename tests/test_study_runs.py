@@ -171,9 +171,8 @@ def _check_what_is_trained(before, after, fixed):
     assert (changed == classifiers) == fixed
 
 
-def study(folder, datasets, imagenet, **changes):
-    values = {"output": folder, "datasets": datasets, "imagenet": imagenet, "overrides": [], "miniature": True}
-    return Study(**{**values, **changes})
+def study(output, datasets, imagenet, overrides=()):
+    return Study(output=output, datasets=datasets, imagenet=imagenet, overrides=overrides, miniature=True)
 
 
 def pretend(where, figures):
@@ -182,6 +181,7 @@ def pretend(where, figures):
     def train(arguments):
         recipe, workdir = arguments[1], Path(arguments[3])
         where.append(workdir.name)
+        workdir.mkdir(parents=True)
         value = figures[workdir.name]
         if isinstance(value, UserError):
             raise value
@@ -241,16 +241,15 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path, datasets, image
 def test_what_is_missing_is_told_before_anything_runs(tmp_path, datasets, imagenet):
     asked = {name: f"--{name}" for name in (*datasets, "imagenet")}
     ordered = plan.runs(plan.cells("transfer", [1]))
-    for changes, words in (
-        ({"imagenet": None}, "start from ImageNet, .* expected --imagenet CHECKPOINT"),
-        (
-            {"datasets": {**datasets, "ucf101": datasets["minikinetics"]}},
-            "has no split train01, which --splits 1 needs",
-        ),
-        ({"overrides": ["--config.data.cropp=3"]}, "no key 'data.cropp'; did you mean 'data.crop'"),
+    mixed = {**datasets, "ucf101": datasets["minikinetics"]}
+    for given, words in (
+        ((datasets, None), "start from ImageNet, .* expected --imagenet CHECKPOINT"),
+        ((mixed, imagenet), "no split train01, which --splits 1 needs"),
+        ((datasets, imagenet, ["--config.data.cropp=3"]), "no key 'data.cropp'; did you mean 'data.crop'"),
+        ((datasets, datasets["ucf101"]), "no whole checkpoint"),
     ):
         with pytest.raises(UserError, match=words):
-            check(study(tmp_path, datasets, imagenet, **changes), ordered, asked=asked)
+            check(study(tmp_path, *given), ordered, asked=asked)
     check(study(tmp_path, datasets, imagenet), ordered, asked=asked)
     assert list(tmp_path.iterdir()) == []
 
