@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import signal
 import subprocess
@@ -16,8 +18,9 @@ import numpy as np
 import pytest
 
 from experiments import cells, hmdb51, kinetics, minikinetics, ucf101
+from i3d_jax import checkpoint, experiment, models, prepare
 from i3d_jax import config as configuration
-from i3d_jax import experiment, models, prepare
+from i3d_jax.checkpoint import is_whole
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.errors import UserError
 from i3d_jax.evaluation import results
@@ -34,7 +37,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {"kinetics": kinetics, "minikinetics": minikinetics, "ucf101": ucf101, "hmdb51": hmdb51}
 WIDTH = 0.0625
 SIZE = miniature.Size(train=2, validation=1, groups=3, clips=1, frames=10, short_side=36, width_multiplier=WIDTH)
-EVALUATED = {"ucf101": "test01", "hmdb51": "test01", "minikinetics": "val"}
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +258,7 @@ def test_what_is_missing_is_told_before_anything_runs(tmp_path, datasets, imagen
 
 @pytest.fixture(scope="module")
 def whole(folder, datasets, imagenet):
-    """The folder of a whole study that was killed in its third run and started again, and what it printed then."""
+    """The folder of a whole study that was killed in its third run and started again; its command; what it printed."""
     output = folder / "whole"
     changes = {
         "total_steps": 2,
@@ -265,30 +267,96 @@ def whole(folder, datasets, imagenet):
         "optimizer.boundaries": (1,),
         "evaluation.batch_size": 8,
         "checkpoints.every": 1,
+        "log_every": 1,
     }
     command = [sys.executable, "-m", "i3d_jax.study", "--miniature", "--output", str(output)]
     command += [part for name, path in datasets.items() for part in (f"--{name}", str(path))]
     command += ["--imagenet", str(imagenet), *(f"--config.{key}={value}" for key, value in changes.items())]
-    # One device, as a user of a laptop has it, and quick compilation.
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    # One device, as a laptop has it, and quick compilation.
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     options = {"cwd": ROOT, "env": environment, "text": True}
-    killed = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options)
-    seen = []
-    for line in killed.stderr:
-        seen.append(line)
-        if line.startswith("step 1/2") and any(one.startswith("run 3 of 54") for one in seen):
-            break
-    checkpoint = output / "runs" / "ucf101-c3d-split1" / "checkpoints" / "1" / "tree"
-    for _ in range(600):
-        if checkpoint.is_dir():
-            break
-        time.sleep(0.1)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options) as killed:
+        run = 0
+        for line in killed.stderr:
+            run += line.startswith("run ")
+            if run == 3 and line.startswith("step 1/2"):
+                break
+        first_checkpoint = output / "runs" / "minikinetics-conv_lstm" / "checkpoints" / "1"
+        deadline = time.monotonic() + 60
+        while not is_whole(first_checkpoint) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        killed.send_signal(signal.SIGKILL)
+    again = subprocess.run(command, capture_output=True, check=False, **options)
+    assert again.returncode == 0, again.stderr[-3000:]
+    return output, (command, options), again
+
+
+def rows_of(output):
+    with open(output / "table.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_study_fills_every_cell_by_a_run(whole):
+    output, _, again = whole
+    rows = rows_of(output)
+    assert len(rows) == 33 + 40
+    for row in rows:
+        assert row["reason"] == ""
+        runs = [run for run in row["runs"].split() if run.startswith(row["column"].partition("/")[0])]
+        stored = [json.loads((output / "runs" / run / "results.json").read_text()) for run in runs]
+        [split] = {split for figures in stored for split in figures}
+        assert all(figures[split]["step"] == 2 for figures in stored)
+        if row["column"].endswith("reduction"):
+            continue
+        # Two runs are the streams of I3D: the first class of the sum of their logits is the right one.
+        files = [np.load(output / "runs" / run / "predictions" / f"{split}.npz") for run in runs]
+        assert len(files) == 1 + (row["row"] == "i3d" and row["column"].partition("/")[2] not in ("rgb", "flow"))
+        right = sum(file["logits"] for file in files).argmax(1) == files[0]["label"]
+        assert float(row["value"]) == pytest.approx(100 * right.mean(), abs=1e-3)
+        if len(runs) == 1:
+            assert float(row["value"]) == pytest.approx(100 * stored[0][split]["top1"], abs=1e-3)
+        assert float(row["difference"]) == pytest.approx(float(row["value"]) - float(row["published"]), abs=1e-3)
+    assert len(list((output / "runs").iterdir())) == 54
+    printed = again.stdout
+    assert printed.count("(e) Two-Stream I3D") == 5
+    assert "failed" not in printed + (output / "table.md").read_text()
+    markdown = (output / "table.md").read_text().splitlines()
+    assert sum(line.startswith("| (") for line in markdown) == 5 * 5
+
+
+def test_a_run_that_was_killed_goes_on(whole):
+    output, _, again = whole
+    lines = again.stderr.splitlines()
+    first = lines.index("run 1 of 54: ucf101-conv_lstm-split1 is finished")
+    assert lines[first + 1] == "run 2 of 54: hmdb51-conv_lstm-split1 is finished"
+    third = lines.index("run 3 of 54: minikinetics-conv_lstm")
+    fourth = next(number for number, line in enumerate(lines) if line.startswith("run 4 of 54"))
+    assert any(line.startswith("going on from step 1 of") for line in lines[third:fourth])
+    assert [line for line in lines if line.startswith("going on from")] == [
+        f"going on from step 1 of {output / 'runs' / 'minikinetics-conv_lstm'}"
+    ]
+
+
+def test_a_study_that_is_finished_trains_nothing(whole):
+    output, (command, options), again = whole
+    before = {path: path.stat().st_mtime_ns for path in (output / "runs").glob("*/**/*")}
     done = subprocess.run(command, capture_output=True, check=False, **options)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return output, command, options, done
+    assert done.returncode == 0
+    assert done.stderr.count(" is finished") == 54
+    assert done.stdout == again.stdout
+    assert {path: path.stat().st_mtime_ns for path in (output / "runs").glob("*/**/*")} == before
+
+
+def test_transferred_runs_start_from_the_pretrained_network(whole):
+    """With "fixed", what lies before the classifier is the pretrained network's to the last bit."""
+    output, _, _ = whole
+    pretrained, fixed, full = (
+        checkpoint.load(output / "runs" / name)[1]
+        for name in ("minikinetics-i3d_flow", "hmdb51-i3d_flow_fixed-split1", "hmdb51-i3d_flow_full-split1")
+    )
+    kernel = ("Conv3d_1a_7x7", "conv_3d", "kernel")
+    for other, same in ((fixed, True), (full, False)):
+        first, second = (flax.traverse_util.flatten_dict(tree["params"])[kernel] for tree in (pretrained, other))
+        assert (first == second).all() == same
+        # Two steps of Adam move no parameter by more than twice the rate.
+        assert np.abs(first - second).max() < 0.005
