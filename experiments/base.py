@@ -59,6 +59,9 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     if architecture == "i3d":
         # "rgb" or "flow".
         config.model.stream = "rgb"
+    if architecture in ("two_stream", "fused"):
+        # "both", or one stream alone: "rgb" or "flow".
+        config.model.stream = "both"
     if architecture in ("i3d", "two_stream_i3d"):
         # What stands before the first frame and after the last: "zeros" (the release) or "replicate".
         config.model.temporal_padding = "zeros"
@@ -128,6 +131,13 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     # How much of an exponential moving average of the parameters a step keeps, such as 0.9999; the average is what is
     # evaluated and published. 0.0: none.
     config.optimizer.average_decay = 0.0
+
+    config.transfer = ConfigDict()
+    # A protocol of the paper's section 5: "original" trains everything, from an image network or from scratch; "full"
+    # trains everything, from a network of videos (init_from); "fixed" trains the classifier of such a network alone, on
+    # features that are computed once, of the evaluation's windows and the centre crop (data.frames and data.flip play
+    # no part). None: everything is trained, from whatever init_from names.
+    config.transfer.protocol = placeholder(str)
 
     config.evaluation = ConfigDict()
     # The split evaluated; None: after train01 test01, and so on; else the first there is of validation, validate, val,

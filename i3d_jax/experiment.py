@@ -13,11 +13,10 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from i3d_jax import checkpoint, inflation, models
+from i3d_jax import checkpoint, models
 from i3d_jax.clips import Sampling
 from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.pipeline import Batches, BatchOptions, evaluation_batches, training_batches
-from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.data.sources import open_source
 from i3d_jax.errors import UserError
 from i3d_jax.evaluation import results
@@ -146,7 +145,12 @@ def describe(config: ml_collections.ConfigDict, dataset: Dataset, model: Network
             "flow_per_frame": model.flow_per_frame,
             "windows": config.evaluation.windows,
         },
-        provenance={"dataset": dataset.name, "split": config.data.train_split, "init_from": config.init_from},
+        provenance={
+            "dataset": dataset.name,
+            "split": config.data.train_split,
+            "init_from": config.init_from,
+            "protocol": config.transfer.protocol,
+        },
     )
 
 
@@ -167,68 +171,6 @@ def draw_variables(config: ml_collections.ConfigDict, model: Network) -> dict[st
 def _clip(config: ml_collections.ConfigDict, model: Network, frames: int) -> dict[str, jax.ShapeDtypeStruct]:
     shapes = model.input_shapes(frames, config.data.crop)
     return {stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in shapes.items()}
-
-
-def initial_from(
-    config: ml_collections.ConfigDict, description: checkpoint.Description, variables: Mapping[str, Any]
-) -> tuple[dict[str, Any], str]:
-    """Reads the variables that `init_from` names, for this run to start from.
-
-    Those of an image network are inflated into the trunks of this run's. A classifier of other classes stays behind:
-    this run's is kept as it was drawn.
-
-    Args:
-      config: the run's; `init_from` is set.
-      description: of the run's checkpoints.
-      variables: the run's, as drawn.
-
-    Returns:
-      (variables, one line on what was done).
-
-    Raises:
-      UserError: they are of another architecture, or were trained on other pixels.
-    """
-    directory = config.init_from
-    stored_model, stored, metadata = checkpoint.load(directory)
-    _refuse_other_padding(stored_model, description.create_model(), directory)
-    _refuse_other_pixels(metadata, description, directory)
-    if metadata["model"] == description.model:
-        if list(metadata["labels"]) == list(description.labels):
-            fitted = checkpoint.fit(stored, variables, source=directory, target="this run's model")
-            return fitted, f"starting from {directory}"
-        stored = inflation.with_classifier_of(variables, stored)
-        fitted = checkpoint.fit(stored, variables, source=directory, target="this run's model")
-        return fitted, f"starting from {directory}, but for the classifier: its classes are others"
-    if not isinstance(stored_model, models.InceptionV1):
-        raise UserError(
-            f"init_from: {directory} is of the model {metadata['model']!r}, this run's {description.model!r}"
-        )
-    scopes = models.MODELS[description.model].image_trunks
-    started = inflation.inflate_trunks(stored, variables, scopes, profile=config.init_profile)
-    return started, f"starting from the image network {directory}, inflated; the classifier is new"
-
-
-def _refuse_other_padding(stored: Network, model: Network, directory: str) -> None:
-    for option in ("stem_padding", "temporal_padding"):
-        if not (hasattr(stored, option) and hasattr(model, option)):
-            continue
-        theirs, ours = getattr(stored, option), getattr(model, option)
-        if theirs != ours:
-            raise UserError(
-                f"init_from: {option} of {directory} is {theirs!r}, this run's {ours!r}; "
-                f"--config.model.{option}={theirs} takes it over"
-            )
-
-
-def _refuse_other_pixels(metadata: Mapping[str, Any], description: checkpoint.Description, directory: str) -> None:
-    # The crop and the windows are this run's to choose.
-    stored = {key: metadata["preprocessing"].get(key) for key in ("frame_rate", "short_side", "interpolation", "flow")}
-    refuse_mismatch(
-        {key: value for key, value in stored.items() if value is not None},
-        description.preprocessing,
-        expected_by=directory,
-        found_in="this run's dataset",
-    )
 
 
 def refuse_other_labels(labels, dataset: Dataset, *, where: str) -> None:
@@ -252,6 +194,12 @@ def clips_to_train_on(
     return training_batches(
         dataset, config.data.train_split, options, flip=config.data.flip, seed=config.seed, first_clip=first_clip
     )
+
+
+def clips_to_evaluate(config: ml_collections.ConfigDict, dataset: Dataset, model: Network, split: str) -> Batches:
+    """Returns this host's batches of every video of a split: the windows of the evaluation, the centre crop."""
+    options = _batch_options(config, model, config.evaluation.batch_size, config.evaluation.frames)
+    return evaluation_batches(dataset, split, options, windows=config.evaluation.windows)
 
 
 class Evaluation:

@@ -14,12 +14,12 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from i3d_jax import checkpoint, experiment
+from i3d_jax import checkpoint, experiment, fixed, start
 from i3d_jax import config as configuration
 from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.errors import run
 from i3d_jax.report.summary import figures_text, stream_rows, summary
-from i3d_jax.training import partition
+from i3d_jax.training import partition, transfer
 from i3d_jax.training.compilation import compiled_at_first, keep_compiled
 from i3d_jax.training.logs import MetricsFile, ProgressLines
 from i3d_jax.training.loop import train
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     began = time.perf_counter()
     # What the user may have got wrong is found first, before the data is made and again before anything is written.
+    start.check_protocol(config)
     configuration.refuse_other(config, workdir)
     mesh = partition.make_mesh()
     step_options = {
@@ -73,7 +74,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last)
     variables = experiment.draw_variables(config, model)
     if config.init_from is not None:
-        variables, start = experiment.initial_from(config, description, variables)
+        variables, origin = start.initial_from(config, description, variables)
+    optimizer = transfer.restrict(optimizer, transfer.trained(variables["params"], config.transfer.protocol))
 
     configuration.keep(config, workdir)
     with checkpoints:
@@ -86,7 +88,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             state = checkpoints.restore(state)
             _say(f"going on from step {steps[-1]} of {workdir}")
         elif config.init_from is not None:
-            _say(start)
+            _say(origin)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         _say(
             f"{description.model}: {parameters:,} parameters, {len(dataset.labels)} classes; "
@@ -111,9 +113,14 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
             write(int(state.step), evaluation.split, figures)
             return figures
 
-        step = partition.compile_training_step(training_step(model, optimizer, seed=config.seed, **step_options), mesh)
-        step = compiled_at_first(step, _say)
-        batches = experiment.clips_to_train_on(config, dataset, model, first_clip=int(state.clips))
+        if config.transfer.protocol == transfer.FIXED:
+            trained = transfer.Classifiers(model)
+            batches = fixed.batches(config, workdir, dataset, description, model, state, mesh)
+        else:
+            trained = model
+            batches = experiment.clips_to_train_on(config, dataset, model, first_clip=int(state.clips))
+        step = training_step(trained, optimizer, seed=config.seed, **step_options)
+        step = compiled_at_first(partition.compile_training_step(step, mesh), _say)
         state = train(
             state,
             batches,

@@ -18,7 +18,7 @@ GROUPS = (
     ("training", "checkpoint", "evaluation"),
     ("data", "ingest", "importers", "report"),
     # Commands and what they share.
-    ("config", "experiment", "main", "prepare", "convert", "predict"),
+    ("config", "experiment", "start", "fixed", "main", "prepare", "convert", "predict"),
 )
 # What the groups may import from outside, each with the groups before it.
 STANDARD = sys.stdlib_module_names

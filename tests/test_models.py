@@ -75,6 +75,16 @@ def test_number_of_parameters(name):
         ("i3d", {"stream": "flow"}, 12_668_032),
         # The two halves of Two-Stream.
         ("inception_v1", {"stream": "flow"}, 12_058_560 - PARAMETERS["inception_v1"]),
+        ("two_stream", {"stream": "rgb"}, PARAMETERS["inception_v1"]),
+        ("two_stream", {"stream": "flow"}, 12_058_560 - PARAMETERS["inception_v1"]),
+        # A trunk is Inception-v1 without its classifier; what is new is a 3x3x3 convolution of its 1024 channels to
+        # 512, with offsets, and a classifier of those.
+        ("fused", {"stream": "rgb"}, PARAMETERS["inception_v1"] - 1025 * 400 + (27 * 1024 + 1) * 512 + 513 * 400),
+        (
+            "fused",
+            {"stream": "flow"},
+            PARAMETERS["inception_v1"] + 17 * 49 * 64 - 1025 * 400 + (27 * 1024 + 1) * 512 + 513 * 400,
+        ),
     ],
 )
 def test_number_of_parameters_with_options(name, options, parameters):
@@ -318,12 +328,19 @@ def test_two_stream_i3d_is_the_sum_of_its_streams():
         ("two_stream", {"rgb": (0, 64, 64, 3), "flow": (0, 64, 64, 2)}, "found 0"),
         ("fused", {"rgb": (4, 64, 64, 3), "flow": (40, 64, 64, 2)}, "frames that 5 divides, found 4"),
         ("fused", {"rgb": (5, 64, 64, 3), "flow": (49, 64, 64, 2)}, "10 fields .* found 49 for 5"),
+        ("two_stream stream=flow", {"flow": (15, 64, 64, 2)}, "10 fields .* found 15 fields"),
+        ("two_stream stream=flow", {"flow": (0, 64, 64, 2)}, "found 0"),
+        ("two_stream stream=flow", {"rgb": (1, 64, 64, 3)}, "expects the stream 'flow', found rgb"),
+        ("fused stream=flow", {"flow": (40, 64, 64, 2)}, "frames that 5 divides, found 4"),
+        ("fused stream=rgb", {"rgb": (4, 64, 64, 3)}, "frames that 5 divides, found 4"),
     ],
 )
 def test_wrong_inputs(name, inputs, words):
+    name, *option = name.split()
+    options = dict(one.split("=") for one in option)
     inputs = {stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in inputs.items()}
     with pytest.raises(UserError, match=words):
-        jax.eval_shape(models.create(name).init, jax.random.key(0), inputs)
+        jax.eval_shape(models.create(name, **options).init, jax.random.key(0), inputs)
 
 
 @pytest.mark.parametrize(
@@ -338,6 +355,8 @@ def test_wrong_inputs(name, inputs, words):
         ("i3d", {"dtype": "float16"}, "found 'float16'"),
         ("i3d", {"width_multiplier": 0}, "found 0"),
         ("i3d", {"stream": "depth"}, "one of rgb, flow, found 'depth'"),
+        ("i3d", {"stream": "both"}, "one of rgb, flow, found 'both'"),
+        ("fused", {"stream": "depth"}, "one of rgb, flow, both, found 'depth'"),
         ("i3d", {"temporal_padding": "reflect"}, "one of zeros, replicate, found 'reflect'"),
         ("i3d", {"stem_padding": "valid"}, "one of same, symmetric, found 'valid'"),
         ("c3d", {"frame_size": 0}, "frame_size must be at least 1, found 0"),

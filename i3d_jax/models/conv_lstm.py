@@ -93,6 +93,14 @@ class ConvLSTM(InceptionNetwork):
         endpoints |= {"features": features, "LSTM": outputs, "StepLogits": step_logits}
         return with_predictions(step_logits[:, -1], endpoints)
 
+    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The LSTM's output at every step, float32 [B, T, 512]: the loss is of every step."""
+        return {"Logits": endpoints["LSTM"]}
+
+    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The scores of the last step, and those of every step."""
+        return scores["Logits"][:, -1], {"StepLogits": scores["Logits"]}
+
     def clip_losses(
         self,
         logits: jax.Array,

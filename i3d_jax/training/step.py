@@ -176,5 +176,9 @@ def evaluation_step(
 
 
 def inputs_of(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns a batch's streams, scaled to what the network takes."""
-    return {stream: scaled(batch[stream]) for stream in STREAMS if stream in batch}
+    """Returns what a batch holds for the network: its streams, scaled; features (`training.transfer`) as they are."""
+    return {
+        name: scaled(values) if name in STREAMS else values
+        for name, values in batch.items()
+        if name not in ("label", "mask")
+    }
