@@ -29,6 +29,7 @@ def training_step(
     *,
     seed: int,
     accumulation_steps: int = 1,
+    replicas: str | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Sums]]:
     """Makes the pure function (state, batch) -> (state, metrics).
 
@@ -48,6 +49,9 @@ def training_step(
       optimizer: makes updates of the parameters from the gradient of the mean loss.
       seed: of dropout.
       accumulation_steps: microbatches of a batch, at least 1.
+      replicas: the name of the axis of replicas, each of which takes the step on its own clips with its own running
+        statistics and dropout (`partition`'s mode pmap); gradients and metrics are summed over them. None: there are
+        none.
     """
 
     def sums_over(state, batch, key):
@@ -87,15 +91,21 @@ def training_step(
 
     def step(state, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
+        clips = batch["label"].shape[0]
+        if replicas is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(replicas))
+            clips *= jax.lax.axis_size(replicas)
         over_batch = sums_over if accumulation_steps == 1 else accumulated
         (gradients, metrics), batch_stats = over_batch(state, batch, key)
+        if replicas is not None:
+            gradients, metrics = jax.lax.psum((gradients, metrics), replicas)
         # Whatever the batch was cut into, its sums are together here, and are divided once.
         count = jnp.maximum(metrics["loss"][1], 1)
         gradients = jax.tree.map(lambda total: total / count, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
         state = state.replace(
             step=state.step + 1,
-            clips=state.clips + batch["label"].shape[0],
+            clips=state.clips + clips,
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             optimizer_state=optimizer_state,
