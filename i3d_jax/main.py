@@ -19,11 +19,12 @@ from i3d_jax import config as configuration
 from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.errors import run
 from i3d_jax.report.summary import figures_text, stream_rows, summary
-from i3d_jax.training import partition, transfer
+from i3d_jax.training import distributed, transfer
 from i3d_jax.training.compilation import compiled_at_first, keep_compiled
 from i3d_jax.training.logs import MetricsFile, ProgressLines
 from i3d_jax.training.loop import train
 from i3d_jax.training.optimizer import rates_text
+from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import TrainState, initial_state
 from i3d_jax.training.step import check_options, training_step
 
@@ -40,7 +41,14 @@ experiments/base.py holds every key, with a comment.
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     options, overrides = _parser().parse_known_args(arguments)
+    distributed.join(options)
+    with distributed.explained():
+        _run(options, overrides)
+
+
+def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     config = configuration.load(options.config, overrides)
+    distributed.refuse_different({"--mode": options.mode, **configuration.flat(config)}, what="configuration")
     keep_compiled(config.compilation_cache)
     workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
     if options.mode == "train":
@@ -54,14 +62,14 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     # What the user may have got wrong is found first, before the data is made and again before anything is written.
     start.check_protocol(config)
     configuration.refuse_other(config, workdir)
-    mesh = partition.make_mesh()
+    devices = Devices(**config.parallel)
+    devices.check_batch_size(config.batch_size, key="batch_size")
     step_options = {
         "accumulation_steps": config.accumulation_steps,
         "label_smoothing": config.label_smoothing,
         "average_decay": config.optimizer.average_decay,
     }
-    check_options(batch_size=config.batch_size, devices=mesh.size, **step_options)
-    partition.check_batch_size(config.batch_size, mesh, key="batch_size")
+    check_options(batch_size=config.batch_size, devices=devices.count, **step_options)
     cadence = experiment.cadence(config)
     optimizer, schedule, plateau = experiment.create_optimizer(config)
     streams = experiment.create_model(config, num_classes=1).streams
@@ -69,7 +77,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     model = experiment.create_model(config, len(dataset.labels))
     description = experiment.describe(config, dataset, model)
     experiment.check_clips(config, model)
-    evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
+    evaluation = experiment.Evaluation(config, workdir, dataset, model, devices)
     experiment.clips_to_train_on(config, dataset, model, first_clip=0)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last)
     variables = experiment.draw_variables(config, model)
@@ -77,12 +85,16 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
         variables, origin = start.initial_from(config, description, variables)
     optimizer = transfer.restrict(optimizer, transfer.trained(variables["params"], config.transfer.protocol))
 
-    configuration.keep(config, workdir)
+    if distributed.is_first():
+        configuration.keep(config, workdir)
+    distributed.refuse_unshared(workdir / "config.json")
     with checkpoints:
         # Resume, then another run's parameters, then scratch.
         state = initial_state(variables, optimizer, average=config.optimizer.average_decay > 0, plateau=plateau)
-        state = partition.replicate(state, mesh)
-        if steps := checkpoints.steps():
+        state = devices.place(state)
+        steps = checkpoints.steps()
+        distributed.refuse_different({"steps": steps}, what=f"checkpoints in {workdir}")
+        if steps:
             newest = checkpoints.directory / str(steps[-1])
             experiment.refuse_other_labels(checkpoint.Description.read(newest).labels, dataset, where=str(newest))
             state = checkpoints.restore(state)
@@ -92,17 +104,19 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         _say(
             f"{description.model}: {parameters:,} parameters, {len(dataset.labels)} classes; "
-            f"{mesh.size} {jax.default_backend()} device{'s' * (mesh.size != 1)}, {config.batch_size} clips a step"
+            f"{devices}, {config.batch_size} clips a step"
         )
 
         section = config.optimizer
         _say(rates_text(section.learning_rates, config.batch_size, section.reference_batch_size))
 
-        writers = [
-            MetricsFile(workdir / "metrics.jsonl", after_step=int(state.step)),
-            ProgressLines(cadence.total_steps),
-        ]
-        writers += _tensorboard(workdir)
+        writers = []
+        if distributed.is_first():
+            writers = [
+                MetricsFile(workdir / "metrics.jsonl", after_step=int(state.step)),
+                ProgressLines(cadence.total_steps),
+                *_tensorboard(workdir),
+            ]
 
         def write(number: int, split: str, values: Mapping[str, float]) -> None:
             for writer in writers:
@@ -115,29 +129,33 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
         if config.transfer.protocol == transfer.FIXED:
             trained = transfer.Classifiers(model)
-            batches = fixed.batches(config, workdir, dataset, description, model, state, mesh)
+            batches = fixed.batches(config, workdir, dataset, description, model, state, devices)
         else:
             trained = model
             batches = experiment.clips_to_train_on(config, dataset, model, first_clip=int(state.clips))
-        step = training_step(trained, optimizer, seed=config.seed, **step_options)
-        step = compiled_at_first(partition.compile_training_step(step, mesh), _say)
+        step = training_step(trained, optimizer, seed=config.seed, replicas=devices.replicas, **step_options)
+        step = compiled_at_first(devices.compile_training_step(step), _say)
         state = train(
             state,
             batches,
-            step=lambda state, batch: step(state, partition.shard_batch(batch, mesh)),
+            step=lambda state, batch: step(state, devices.shard_batch(batch)),
             cadence=cadence,
             learning_rate=schedule,
             evaluate=evaluate,
             keeper=checkpoints,
+            spread=devices.spread,
+            collect=devices.collect,
             write=write,
             plateau=plateau,
         )
-        if evaluation.stored().get("step") != int(state.step):
+        if distributed.by_first(lambda: evaluation.stored().get("step")) != int(state.step):
             evaluate(state)
         checkpoints.wait()
-        best = checkpoints.best()
     for damage in batches.damaged:
-        _say(f"skipped in training: {damage}")
+        print(f"skipped in training: {damage}", file=sys.stderr, flush=True)
+    if not distributed.is_first():
+        return
+    best = checkpoints.best()
     print(summary(config, workdir, dataset, evaluation.split, best=best, seconds=time.perf_counter() - began))
 
 
@@ -152,9 +170,11 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
         expected_by=str(directory),
         found_in=str(dataset.directory),
     )
-    mesh = partition.make_mesh()
-    evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
-    figures = evaluation(partition.replicate(variables, mesh), metadata["provenance"].get("step"))
+    devices = Devices(**config.parallel)
+    evaluation = experiment.Evaluation(config, workdir, dataset, model, devices)
+    figures = evaluation(devices.place(variables), metadata["provenance"].get("step"))
+    if not distributed.is_first():
+        return
     print(figures_text(evaluation.split, figures))
     for name, text in stream_rows(evaluation.stored()):
         print(f"  {name:12s} {text}")
@@ -172,7 +192,8 @@ def _tensorboard(workdir: Path) -> list:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if distributed.is_first():
+        print(text, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -195,8 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mode", choices=("train", "evaluate"), default="train", help="what to do (default: %(default)s)"
     )
+    distributed.add_flags(parser)
     return parser
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, leave=distributed.leave)

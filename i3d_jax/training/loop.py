@@ -79,6 +79,8 @@ def train(
     learning_rate: Callable[[int], float],
     evaluate: Callable[[TrainState], Mapping[str, float]],
     keeper: Keeper,
+    spread: Callable[[TrainState], TrainState] = lambda state: state,
+    collect: Callable[[TrainState], TrainState] = lambda state: state,
     write: Callable[[int, str, Mapping[str, float]], None],
     plateau: optax.GradientTransformationExtraArgs | None = None,
 ) -> TrainState:
@@ -92,6 +94,8 @@ def train(
       learning_rate: step (0 is the first) to rate, without `plateau`, for the log only.
       evaluate: state -> figures; "top1" is what the best checkpoint is chosen by, "loss" what `plateau` sees.
       keeper: keeps states, of finite loss and gradient only.
+      spread, collect: from a state as it is evaluated, kept and returned to one as steps take it, and back
+        (`partition.Devices`).
       write: (step, split, values), for the log.
       plateau: changes the state's own of that name after each evaluation in turn (`optimizer.make_plateau`).
 
@@ -110,6 +114,7 @@ def train(
             number, metrics = unsettled.pop(0)
             stretch.add(number, jax.device_get(metrics))
 
+    state = spread(state)
     for number in range(int(state.step) + 1, cadence.total_steps + 1):
         with stretch.waiting():
             batch = next(batches)
@@ -122,6 +127,8 @@ def train(
         settle(keep=0)
         write(number, "train", stretch.end(number, float(learning_rate(number - 1) * state.rate_scale)))
         figures = None
+        if cadence.checkpoints(number):
+            state = collect(state)
         if cadence.evaluates(number):
             figures = evaluate(state)
             if plateau is not None and cadence.evaluates_in_turn(number):
@@ -129,7 +136,8 @@ def train(
             stretch.restart_clock()
         if cadence.checkpoints(number):
             keeper.save(state, figures)
-    return state
+            state = spread(state)
+    return collect(state)
 
 
 class _Stretch:
