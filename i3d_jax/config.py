@@ -18,7 +18,7 @@ from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 
 # Keys that say how long and how often, not what is computed: a run may go on with others.
-_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.")
+_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.")
 
 
 def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:

@@ -12,11 +12,19 @@ class UserError(ValueError):
     """Something that the user can put right: one sentence that says what was expected, what was found and where."""
 
 
+class Stopped(BaseException):
+    """A signal asked the process to end: one sentence that says what is saved.
+
+    Like KeyboardInterrupt it is no Exception, so that nothing on its way takes it for a failure.
+    """
+
+
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs a command's `main(arguments)` and leaves the process with the exit code that the outcome calls for.
 
     0 (or what `main` returns) on success; 2 for a `UserError` and for a full disk, with one sentence on standard error;
-    130 when interrupted; 1, with the traceback, for a failure of our own.
+    130 when interrupted; 143 when SIGTERM ended it (`Stopped`), with one sentence; 1, with the traceback, for a failure
+    of our own.
     """
     try:
         code = main(sys.argv[1:]) or 0
@@ -26,6 +34,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        code = 143
     except Exception as error:
         if is_full_disk(error):
             # A library may tell of every array that it could not write.

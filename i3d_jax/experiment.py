@@ -25,6 +25,7 @@ from i3d_jax.evaluation.predictions import predict
 from i3d_jax.models.network import Network
 from i3d_jax.training import partition
 from i3d_jax.training.loop import Cadence
+from i3d_jax.training.profile import ProfiledSteps
 from i3d_jax.training.state import initial_variables
 from i3d_jax.training.step import evaluation_step
 
@@ -40,6 +41,11 @@ def cadence(config: ml_collections.ConfigDict) -> Cadence:
         evaluate_every=config.evaluation.every,
         checkpoint_every=config.checkpoints.every,
     )
+
+
+def profiled_steps(config: ml_collections.ConfigDict) -> ProfiledSteps:
+    """Returns the steps to trace; a `UserError` names a value out of range."""
+    return ProfiledSteps(**config.profile, total_steps=config.total_steps)
 
 
 def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -> Dataset:

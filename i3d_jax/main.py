@@ -1,11 +1,13 @@
 """Trains a recipe to the end, evaluating on the way, or evaluates the checkpoint that it finds.
 
-Started again on the same workdir, training goes on where it stopped.
+Started again on the same workdir, training goes on where it stopped. On SIGTERM it saves the step that it is at and
+ends with exit code 143.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,17 +16,19 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from i3d_jax import checkpoint, experiment
+from i3d_jax import checkpoint, experiment, lock
 from i3d_jax import config as configuration
 from i3d_jax.data.preprocessing import refuse_mismatch
-from i3d_jax.errors import run
+from i3d_jax.errors import Stopped, run
 from i3d_jax.report.summary import figures_text, stream_rows, summary
 from i3d_jax.training import partition
 from i3d_jax.training.logs import MetricsFile, ProgressLines
 from i3d_jax.training.loop import train
 from i3d_jax.training.optimizer import make_optimizer
+from i3d_jax.training.profile import Profile
 from i3d_jax.training.state import TrainState, initial_state
 from i3d_jax.training.step import training_step
+from i3d_jax.training.termination import Termination
 
 EXAMPLE = """\
 examples:
@@ -42,18 +46,21 @@ def main(arguments: Sequence[str]) -> None:
     config = configuration.load(options.config, overrides)
     workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
     if options.mode == "train":
-        _train(config, workdir)
+        # Of several processes the first writes the workdir, for all of them.
+        with lock.held(workdir) if jax.process_index() == 0 else contextlib.nullcontext(), Termination() as termination:
+            _train(config, workdir, termination)
     else:
         _evaluate(config, workdir)
 
 
-def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termination) -> None:
     began = time.perf_counter()
     # What the user may have got wrong is found first, before the data is made and again before anything is written.
     configuration.refuse_other(config, workdir)
     mesh = partition.make_mesh()
     partition.check_batch_size(config.batch_size, mesh, key="batch_size")
     cadence = experiment.cadence(config)
+    profiled = experiment.profiled_steps(config)
     optimizer, schedule = make_optimizer(**config.optimizer)
     streams = experiment.create_model(config, num_classes=1).streams
     dataset = experiment.open_data(config, workdir, flow="flow" in streams)
@@ -101,16 +108,22 @@ def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
         step = partition.compile_training_step(training_step(model, optimizer, seed=config.seed), mesh)
         batches = experiment.clips_to_train_on(config, dataset, model, first_clip=int(state.clips))
-        state = train(
-            state,
-            batches,
-            step=lambda state, batch: step(state, partition.shard_batch(batch, mesh)),
-            cadence=cadence,
-            learning_rate=schedule,
-            evaluate=evaluate,
-            keeper=checkpoints,
-            write=write,
-        )
+        termination.in_loop()
+        with Profile(workdir / "profile", profiled, first_step=int(state.step) + 1, say=_say) as profile:
+            state = train(
+                state,
+                batches,
+                step=profile.around(lambda state, batch: step(state, partition.shard_batch(batch, mesh))),
+                cadence=cadence,
+                learning_rate=schedule,
+                evaluate=evaluate,
+                keeper=checkpoints,
+                write=write,
+                interrupted=termination.stops_after,
+            )
+        if int(state.step) < cadence.total_steps:
+            checkpoints.wait()
+            raise Stopped(f"stopped by SIGTERM after step {int(state.step)}, which is saved; start again to go on")
         if evaluation.stored().get("step") != int(state.step):
             evaluate(state)
         checkpoints.wait()

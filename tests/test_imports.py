@@ -14,7 +14,7 @@ PACKAGE = ROOT / "i3d_jax"
 
 # Each part of the package imports only from its own group or an earlier one.
 GROUPS = (
-    ("errors", "files", "models", "inflation", "flow", "clips"),
+    ("errors", "files", "lock", "models", "inflation", "flow", "clips"),
     ("training", "checkpoint", "evaluation"),
     ("data", "ingest", "importers", "report"),
     # Commands and what they share.

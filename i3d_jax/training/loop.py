@@ -74,8 +74,9 @@ def train(
     evaluate: Callable[[TrainState], Mapping[str, float]],
     keeper: Keeper,
     write: Callable[[int, str, Mapping[str, float]], None],
+    interrupted: Callable[[int], bool] = lambda number: False,
 ) -> TrainState:
-    """Trains from `state` to the last step.
+    """Trains from `state` to the last step, or to the one after which it is interrupted.
 
     Args:
       state: where to begin; its memory is used again.
@@ -86,9 +87,11 @@ def train(
       evaluate: state -> figures; "top1" is what the best checkpoint is chosen by.
       keeper: keeps states, of finite loss and gradient only.
       write: (step, split, values), for the log.
+      interrupted: called with the number of every step taken; when it says so, that step is the last. It is logged,
+        kept and, if its turn has come, evaluated, so that a run which goes on from it is the uninterrupted one.
 
     Returns:
-      The state after the last step.
+      The state after the last step taken.
 
     Raises:
       NonFinite: at the first step whose loss or gradient is not finite; the checkpoints before it stay.
@@ -109,7 +112,8 @@ def train(
         unsettled.append((number, metrics))
         # One step stays unread, so that the devices are never idle while the host looks at figures.
         settle(keep=1)
-        if not cadence.logs(number):
+        last = interrupted(number)
+        if not (last or cadence.logs(number)):
             continue
         settle(keep=0)
         write(number, "train", stretch.end(number, float(learning_rate(number - 1))))
@@ -117,8 +121,10 @@ def train(
         if cadence.evaluates(number):
             figures = evaluate(state)
             stretch.restart_clock()
-        if cadence.checkpoints(number):
+        if last or cadence.checkpoints(number):
             keeper.save(state, figures)
+        if last:
+            break
     return state
 
 
