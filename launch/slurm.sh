@@ -18,8 +18,9 @@ usage: sbatch [SBATCH-OPTIONS] launch/slurm.sh ARGUMENTS-OF-i3d_jax.main
 
 Trains on several nodes, one process for each GPU, which is how JAX divides a node under SLURM: keep
 --ntasks-per-node and --gpus-per-node equal. Dataset and workdir must be on a file system that all nodes share.
-Five minutes before the time limit, and when it is preempted, the job is told to stop, saves, and goes back to the
-queue, where it goes on from what it saved. Options on sbatch's command line replace those in the file.
+Five minutes before the time limit the processes are told to stop; they save, and the job goes back to the queue, where
+it goes on when its turn comes. When it is preempted they save too, and SLURM puts it back. Options on sbatch's command
+line replace those in the file.
 Submit it in the checkout, with the virtual environment active. PYTHON names the interpreter (default: python).
 
   sbatch --nodes=8 --partition=gpu launch/slurm.sh --config experiments/kinetics.py \\
@@ -31,12 +32,13 @@ if ! (($#)) || [ "$1" = --help ] || [ "$1" = -h ]; then
   usage
   exit
 fi
-# When the job is preempted the signal may reach this shell too; it waits for the processes, which save.
-trap ':' TERM
+# SLURM tells this shell too when it preempts the job (and puts it back itself) or cancels it, not before the time limit.
+told=
+trap 'told=yes' TERM
 code=0
 srun "${PYTHON:-python}" -m i3d_jax.main --distributed "$@" || code=$?
 # 143: stopped by SIGTERM, and saved.
-if ((code == 143)); then
+if ((code == 143)) && [ -z "$told" ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

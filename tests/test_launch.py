@@ -116,12 +116,19 @@ def test_slurm_requeues_when_one_of_its_processes_is_told_to_stop(environment):
     assert output.splitlines() == ["scontrol requeue 41"]
 
 
-def test_slurm_does_not_requeue_a_failure(environment, tmp_path):
-    (tmp_path / "python").write_text("#!/bin/sh\nexit 2\n")
+@pytest.mark.parametrize(("code", "cancelled"), [(2, False), (143, True)])
+def test_slurm_does_not_requeue_what_failed_or_was_cancelled(environment, tmp_path, code, cancelled):
+    """SLURM tells the shell of a job that it cancels, or preempts and requeues itself."""
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho started\nread -r line\nexit {code}\n")
     (tmp_path / "python").chmod(0o755)
     environment |= {"SLURM_JOB_ID": "41", "PYTHON": str(tmp_path / "python")}
-    done = call("slurm.sh", *CONFIG, env=environment)
-    assert (done.returncode, done.stdout) == (2, "")
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([LAUNCH / "slurm.sh", *CONFIG], env=environment, **streams) as process:
+        assert [process.stdout.readline() for _ in range(2)] == ["started\n"] * 2
+        if cancelled:
+            process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (code, "")
 
 
 PLACE = ["--name", "pod", "--zone", "zone-a", "--project", "project-1"]
