@@ -18,7 +18,7 @@ from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 
 # Keys that say how long and how often, not what is computed: a run may go on with others.
-_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.")
+_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.", "parallel.shard_state")
 
 
 def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
@@ -71,6 +71,11 @@ def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     return values.config
 
 
+def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns a configuration's values, as JSON holds them, by keys such as "data.crop"."""
+    return _flat(json.loads(config.to_json()))
+
+
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flattens nested objects: {"data": {"crop": 224}} to {"data.crop": 224}."""
     result = {}
@@ -97,7 +102,7 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
         before = _flat(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
-    now = _flat(json.loads(config.to_json()))
+    now = flat(config)
     different = [
         f"{key} was {before.get(key, 'absent')!r} and is {now.get(key, 'absent')!r}"
         for key in {**before, **now}

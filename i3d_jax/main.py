@@ -21,10 +21,11 @@ from i3d_jax import config as configuration
 from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.errors import Stopped, run
 from i3d_jax.report.summary import figures_text, stream_rows, summary
-from i3d_jax.training import partition
+from i3d_jax.training import distributed
 from i3d_jax.training.logs import MetricsFile, ProgressLines
 from i3d_jax.training.loop import train
 from i3d_jax.training.optimizer import make_optimizer
+from i3d_jax.training.partition import Devices
 from i3d_jax.training.profile import Profile
 from i3d_jax.training.state import TrainState, initial_state
 from i3d_jax.training.step import training_step
@@ -43,11 +44,18 @@ experiments/base.py holds every key, with a comment.
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     options, overrides = _parser().parse_known_args(arguments)
+    distributed.join(options)
+    with distributed.explained():
+        _run(options, overrides)
+
+
+def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     config = configuration.load(options.config, overrides)
+    distributed.refuse_different({"--mode": options.mode, **configuration.flat(config)}, what="configuration")
     workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
     if options.mode == "train":
         # Of several processes the first writes the workdir, for all of them.
-        with lock.held(workdir) if jax.process_index() == 0 else contextlib.nullcontext(), Termination() as termination:
+        with lock.held(workdir) if distributed.is_first() else contextlib.nullcontext(), Termination() as termination:
             _train(config, workdir, termination)
     else:
         _evaluate(config, workdir)
@@ -57,8 +65,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
     began = time.perf_counter()
     # What the user may have got wrong is found first, before the data is made and again before anything is written.
     configuration.refuse_other(config, workdir)
-    mesh = partition.make_mesh()
-    partition.check_batch_size(config.batch_size, mesh, key="batch_size")
+    devices = Devices(**config.parallel)
+    devices.check_batch_size(config.batch_size, key="batch_size")
     cadence = experiment.cadence(config)
     profiled = experiment.profiled_steps(config)
     optimizer, schedule = make_optimizer(**config.optimizer)
@@ -67,18 +75,22 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
     model = experiment.create_model(config, len(dataset.labels))
     description = experiment.describe(config, dataset, model)
     experiment.check_clips(config, model)
-    evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
+    evaluation = experiment.Evaluation(config, workdir, dataset, model, devices)
     experiment.clips_to_train_on(config, dataset, model, first_clip=0)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last)
     variables = experiment.draw_variables(config, model)
     if config.init_from is not None:
         variables, start = experiment.initial_from(config, description, variables)
 
-    configuration.keep(config, workdir)
+    if distributed.is_first():
+        configuration.keep(config, workdir)
+    distributed.refuse_unshared(workdir / "config.json")
     with checkpoints:
         # Resume, then another run's parameters, then scratch.
-        state = partition.replicate(initial_state(variables, optimizer), mesh)
-        if steps := checkpoints.steps():
+        state = devices.place(initial_state(variables, optimizer))
+        steps = checkpoints.steps()
+        distributed.refuse_different({"steps": steps}, what=f"checkpoints in {workdir}")
+        if steps:
             newest = checkpoints.directory / str(steps[-1])
             experiment.refuse_other_labels(checkpoint.Description.read(newest).labels, dataset, where=str(newest))
             state = checkpoints.restore(state)
@@ -88,14 +100,16 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         _say(
             f"{description.model}: {parameters:,} parameters, {len(dataset.labels)} classes; "
-            f"{mesh.size} {jax.default_backend()} device{'s' * (mesh.size != 1)}, {config.batch_size} clips a step"
+            f"{devices}, {config.batch_size} clips a step"
         )
 
-        writers = [
-            MetricsFile(workdir / "metrics.jsonl", after_step=int(state.step)),
-            ProgressLines(cadence.total_steps),
-        ]
-        writers += _tensorboard(workdir)
+        writers = []
+        if distributed.is_first():
+            writers = [
+                MetricsFile(workdir / "metrics.jsonl", after_step=int(state.step)),
+                ProgressLines(cadence.total_steps),
+                *_tensorboard(workdir),
+            ]
 
         def write(number: int, split: str, values: Mapping[str, float]) -> None:
             for writer in writers:
@@ -106,30 +120,36 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
             write(int(state.step), evaluation.split, figures)
             return figures
 
-        step = partition.compile_training_step(training_step(model, optimizer, seed=config.seed), mesh)
+        step = devices.compile_training_step(
+            training_step(model, optimizer, seed=config.seed, replicas=devices.replicas)
+        )
         batches = experiment.clips_to_train_on(config, dataset, model, first_clip=int(state.clips))
         termination.in_loop()
         with Profile(workdir / "profile", profiled, first_step=int(state.step) + 1, say=_say) as profile:
             state = train(
                 state,
                 batches,
-                step=profile.around(lambda state, batch: step(state, partition.shard_batch(batch, mesh))),
+                step=profile.around(lambda state, batch: step(state, devices.shard_batch(batch))),
                 cadence=cadence,
                 learning_rate=schedule,
                 evaluate=evaluate,
                 keeper=checkpoints,
+                spread=devices.spread,
+                collect=devices.collect,
                 write=write,
                 interrupted=termination.stops_after,
             )
         if int(state.step) < cadence.total_steps:
             checkpoints.wait()
             raise Stopped(f"stopped by SIGTERM after step {int(state.step)}, which is saved; start again to go on")
-        if evaluation.stored().get("step") != int(state.step):
+        if distributed.by_first(lambda: evaluation.stored().get("step")) != int(state.step):
             evaluate(state)
         checkpoints.wait()
-        best = checkpoints.best()
     for damage in batches.damaged:
-        _say(f"skipped in training: {damage}")
+        print(f"skipped in training: {damage}", file=sys.stderr, flush=True)
+    if not distributed.is_first():
+        return
+    best = checkpoints.best()
     print(summary(config, workdir, dataset, evaluation.split, best=best, seconds=time.perf_counter() - began))
 
 
@@ -144,9 +164,11 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
         expected_by=str(directory),
         found_in=str(dataset.directory),
     )
-    mesh = partition.make_mesh()
-    evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
-    figures = evaluation(partition.replicate(variables, mesh), metadata["provenance"].get("step"))
+    devices = Devices(**config.parallel)
+    evaluation = experiment.Evaluation(config, workdir, dataset, model, devices)
+    figures = evaluation(devices.place(variables), metadata["provenance"].get("step"))
+    if not distributed.is_first():
+        return
     print(figures_text(evaluation.split, figures))
     for name, text in stream_rows(evaluation.stored()):
         print(f"  {name:12s} {text}")
@@ -164,7 +186,8 @@ def _tensorboard(workdir: Path) -> list:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if distributed.is_first():
+        print(text, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -187,8 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mode", choices=("train", "evaluate"), default="train", help="what to do (default: %(default)s)"
     )
+    distributed.add_flags(parser)
     return parser
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, leave=distributed.leave)

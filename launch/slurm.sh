@@ -32,7 +32,7 @@ if ! (($#)) || [ "$1" = --help ] || [ "$1" = -h ]; then
   usage
   exit
 fi
-# SLURM tells this shell too when it preempts the job (and puts it back itself) or cancels it, not before the time limit.
+# SLURM tells this shell too when it cancels the job, or preempts it and puts it back itself; before the time limit not.
 told=
 trap 'told=yes' TERM
 code=0

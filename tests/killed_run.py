@@ -19,11 +19,11 @@ import numpy as np
 from tiny import Tiny, batch, variables
 
 from i3d_jax import checkpoint
-from i3d_jax.training import partition
 from i3d_jax.training.logs import MetricsFile
 from i3d_jax.training.loop import Cadence, train
 from i3d_jax.training.metrics import masked_sum
 from i3d_jax.training.optimizer import make_optimizer
+from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state
 from i3d_jax.training.step import inputs_of, training_step
 
@@ -49,13 +49,13 @@ def run(workdir: Path, total_steps: int) -> None:
     optimizer, schedule = make_optimizer(
         name="sgd", learning_rates=(0.05, 0.02, 0.01), boundaries=(25, 50), momentum=0.9, weight_decay=1e-3
     )
-    mesh = partition.make_mesh(jax.devices()[:1])
+    devices = Devices(devices=jax.devices()[:1])
     description = checkpoint.Description(
         model="i3d", options={}, num_classes=3, labels=["a", "b", "c"], preprocessing={}
     )
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=2)
     with checkpoints:
-        state = partition.replicate(initial_state(variables(model), optimizer), mesh)
+        state = devices.place(initial_state(variables(model), optimizer))
         if checkpoints.steps():
             state = checkpoints.restore(state)
         metrics = MetricsFile(workdir / "metrics.jsonl", after_step=int(state.step))
@@ -78,11 +78,11 @@ def run(workdir: Path, total_steps: int) -> None:
             write(int(state.step), "test", figures)
             return figures
 
-        step = partition.compile_training_step(training_step(model, optimizer, seed=0), mesh)
+        step = devices.compile_training_step(training_step(model, optimizer, seed=0))
         train(
             state,
             batches(int(state.clips)),
-            step=lambda state, batch: step(state, partition.shard_batch(batch, mesh)),
+            step=lambda state, batch: step(state, devices.shard_batch(batch)),
             cadence=Cadence(total_steps=total_steps, log_every=1, evaluate_every=10, checkpoint_every=3),
             learning_rate=schedule,
             evaluate=evaluate,

@@ -73,6 +73,8 @@ def train(
     learning_rate: Callable[[int], float],
     evaluate: Callable[[TrainState], Mapping[str, float]],
     keeper: Keeper,
+    spread: Callable[[TrainState], TrainState] = lambda state: state,
+    collect: Callable[[TrainState], TrainState] = lambda state: state,
     write: Callable[[int, str, Mapping[str, float]], None],
     interrupted: Callable[[int], bool] = lambda number: False,
 ) -> TrainState:
@@ -86,9 +88,12 @@ def train(
       learning_rate: step (0 is the first) to rate, for the log only.
       evaluate: state -> figures; "top1" is what the best checkpoint is chosen by.
       keeper: keeps states, of finite loss and gradient only.
+      spread, collect: from a state as it is evaluated, kept and returned to one as steps take it, and back
+        (`partition.Devices`).
       write: (step, split, values), for the log.
       interrupted: called with the number of every step taken; when it says so, that step is the last. It is logged,
-        kept and, if its turn has come, evaluated, so that a run which goes on from it is the uninterrupted one.
+        kept and, if its turn has come, evaluated, so that a run which goes on from it is the uninterrupted one (with
+        `collect`, but for what that changes).
 
     Returns:
       The state after the last step taken.
@@ -105,6 +110,7 @@ def train(
             number, metrics = unsettled.pop(0)
             stretch.add(number, jax.device_get(metrics))
 
+    state = spread(state)
     for number in range(int(state.step) + 1, cadence.total_steps + 1):
         with stretch.waiting():
             batch = next(batches)
@@ -118,14 +124,18 @@ def train(
         settle(keep=0)
         write(number, "train", stretch.end(number, float(learning_rate(number - 1))))
         figures = None
+        saves = last or cadence.checkpoints(number)
+        if saves:
+            state = collect(state)
         if cadence.evaluates(number):
             figures = evaluate(state)
             stretch.restart_clock()
-        if last or cadence.checkpoints(number):
+        if saves:
             keeper.save(state, figures)
-        if last:
-            break
-    return state
+            if last:
+                return state
+            state = spread(state)
+    return collect(state)
 
 
 class _Stretch:

@@ -24,7 +24,12 @@ def scaled(pixels: jax.Array) -> jax.Array:
 
 
 def training_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    accumulation_steps: int = 1,
+    replicas: str | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Sums]]:
     """Makes the pure function (state, batch) -> (state, metrics).
 
@@ -33,36 +38,89 @@ def training_step(
     state's step alone.
 
     The metrics are (sum, count): "loss" and "top1" over clips, "gradient_norm" over steps.
+
+    With `accumulation_steps` above 1, which must divide B, the batch is gone through in so many microbatches, one after
+    the other, in the memory that one of them takes. The gradient is that of the whole batch where batch normalisation
+    uses running statistics or there is none. Else each microbatch is normalised by its own statistics, as on a replica
+    of its own, and the running statistics move once a step, by the mean of the microbatches' statistics.
+
+    Args:
+      model: its `clip_losses` is the loss.
+      optimizer: makes updates of the parameters from the gradient of the mean loss.
+      seed: of dropout.
+      accumulation_steps: microbatches of a batch, at least 1.
+      replicas: the name of the axis of replicas, each of which takes the step on its own clips with its own running
+        statistics and dropout (`partition`'s mode pmap); gradients and metrics are summed over them. None: there are
+        none.
     """
 
-    def step(state, batch):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+    def sums_over(state, batch, key):
+        """Returns (the gradient of the sum of the losses, sums and counts) and the running statistics."""
 
-        def mean_loss(params):
+        def total_loss(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             (logits, endpoints), changed = model.apply(
                 variables, inputs_of(batch), train=True, mutable=["batch_stats"], rngs={"dropout": key}
             )
-            total, count = masked_sum(model.clip_losses(logits, endpoints, batch["label"]), batch["mask"])
-            return total / jnp.maximum(count, 1), (changed["batch_stats"], logits, (total, count))
+            loss = masked_sum(model.clip_losses(logits, endpoints, batch["label"]), batch["mask"])
+            top1 = masked_sum(logits.argmax(-1) == batch["label"], batch["mask"])
+            return loss[0], ({"loss": loss, "top1": top1}, changed["batch_stats"])
 
-        gradients, (batch_stats, logits, loss) = jax.grad(mean_loss, has_aux=True)(state.params)
+        gradients, (metrics, batch_stats) = jax.grad(total_loss, has_aux=True)(state.params)
+        return (gradients, metrics), batch_stats
+
+    def accumulated(state, batch, key):
+        """As `sums_over`, one microbatch after the other."""
+
+        def add(totals, microbatch):
+            number, rows = microbatch
+            sums, batch_stats = sums_over(state, rows, jax.random.fold_in(key, number))
+            # As differences: where the statistics are frozen they come out of it to the last bit.
+            moved = jax.tree.map(jnp.subtract, batch_stats, state.batch_stats)
+            return jax.tree.map(jnp.add, totals, (sums, moved)), None
+
+        nothing = (jnp.zeros(()), jnp.zeros(()))
+        zeros = (
+            (jax.tree.map(jnp.zeros_like, state.params), {"loss": nothing, "top1": nothing}),
+            jax.tree.map(jnp.zeros_like, state.batch_stats),
+        )
+        microbatches = _microbatches(batch, accumulation_steps)
+        (sums, moved), _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation_steps), microbatches))
+        batch_stats = jax.tree.map(lambda old, move: old + move / accumulation_steps, state.batch_stats, moved)
+        return sums, batch_stats
+
+    def step(state, batch):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        clips = batch["label"].shape[0]
+        if replicas is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(replicas))
+            clips *= jax.lax.axis_size(replicas)
+        over_batch = sums_over if accumulation_steps == 1 else accumulated
+        (gradients, metrics), batch_stats = over_batch(state, batch, key)
+        if replicas is not None:
+            gradients, metrics = jax.lax.psum((gradients, metrics), replicas)
+        # Whatever the batch was cut into, its sums are together here, and are divided once.
+        count = jnp.maximum(metrics["loss"][1], 1)
+        gradients = jax.tree.map(lambda total: total / count, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
-        metrics = {
-            "loss": loss,
-            "top1": masked_sum(logits.argmax(-1) == batch["label"], batch["mask"]),
-            "gradient_norm": (optax.global_norm(gradients), jnp.ones(())),
-        }
-        state = TrainState(
+        state = state.replace(
             step=state.step + 1,
-            clips=state.clips + batch["label"].shape[0],
+            clips=state.clips + clips,
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             optimizer_state=optimizer_state,
         )
-        return state, metrics
+        return state, {**metrics, "gradient_norm": (optax.global_norm(gradients), jnp.ones(()))}
 
     return step
+
+
+def _microbatches(batch: Mapping[str, jax.Array], number: int) -> dict[str, jax.Array]:
+    """Splits arrays [B, ...] into [number, B / number, ...]; row i of microbatch j is row i * number + j.
+
+    So every device keeps its rows where a batch is split over devices along its first axis.
+    """
+    return {name: array.reshape(-1, number, *array.shape[1:]).swapaxes(0, 1) for name, array in batch.items()}
 
 
 def evaluation_step(
