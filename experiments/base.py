@@ -165,4 +165,10 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     # How many of the newest are kept, besides the best.
     config.checkpoints.keep_last = 3
 
+    config.profile = ConfigDict()
+    # A trace of the steps from this one on goes to WORKDIR/profile; 1 is the first, which compiles. None: no trace.
+    config.profile.first_step = placeholder(int)
+    # How many steps it covers.
+    config.profile.steps = 5
+
     return config.lock()

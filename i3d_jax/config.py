@@ -18,8 +18,8 @@ from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 
 # Keys that say how long, how often, where and in how much memory, not what is computed: a run may go on with others.
-_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "compilation_cache", "model.rematerialise")
-_FREE_KEYS += ("parallel.shard_state",)
+_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.", "compilation_cache")
+_FREE_KEYS += ("model.rematerialise", "parallel.shard_state")
 
 
 def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:

@@ -16,11 +16,19 @@ class Failure(RuntimeError):
     """Something that is nobody's mistake and that one sentence says better than a traceback."""
 
 
+class Stopped(BaseException):
+    """A signal asked the process to end: one sentence that says what is saved.
+
+    Like KeyboardInterrupt it is no Exception, so that nothing on its way takes it for a failure.
+    """
+
+
 def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], None] = sys.exit) -> None:
     """Runs a command's `main(arguments)` and leaves the process with the exit code that the outcome calls for.
 
     0 (or what `main` returns) on success; 2 for a `UserError` and for a full disk, with one sentence on standard error;
-    130 when interrupted; 1 for a failure of our own: with the traceback, or for a `Failure` with one sentence.
+    130 when interrupted; 143 when SIGTERM ended it (`Stopped`), with one sentence; 1 for a failure of our own: with the
+    traceback, or for a `Failure` with one sentence.
 
     Args:
       main: the command.
@@ -37,6 +45,9 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        code = 143
     except Exception as error:
         if is_full_disk(error):
             # A library may tell of every array that it could not write.

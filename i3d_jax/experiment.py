@@ -26,6 +26,7 @@ from i3d_jax.training import distributed
 from i3d_jax.training.loop import Cadence
 from i3d_jax.training.optimizer import SCHEDULES, make_optimizer, make_plateau, rate_factor
 from i3d_jax.training.partition import Devices
+from i3d_jax.training.profile import ProfiledSteps
 from i3d_jax.training.state import initial_variables
 from i3d_jax.training.step import evaluation_step
 
@@ -73,6 +74,20 @@ def create_optimizer(
     if config.evaluation.every < 1:
         raise UserError("optimizer.schedule 'plateau' waits for evaluations: evaluation.every must be above 0, found 0")
     return optimizer, schedule, make_plateau(patience=section.plateau_patience, factor=section.plateau_factor)
+
+
+def step_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the options of `training_step` and `check_options` that a configuration has."""
+    return {
+        "accumulation_steps": config.accumulation_steps,
+        "label_smoothing": config.label_smoothing,
+        "average_decay": config.optimizer.average_decay,
+    }
+
+
+def profiled_steps(config: ml_collections.ConfigDict) -> ProfiledSteps:
+    """Returns the steps to trace; a `UserError` names a value out of range."""
+    return ProfiledSteps(**config.profile, total_steps=config.total_steps)
 
 
 def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -> Dataset:

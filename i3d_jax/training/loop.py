@@ -83,8 +83,9 @@ def train(
     collect: Callable[[TrainState], TrainState] = lambda state: state,
     write: Callable[[int, str, Mapping[str, float]], None],
     plateau: optax.GradientTransformationExtraArgs | None = None,
+    interrupted: Callable[[int], bool] = lambda number: False,
 ) -> TrainState:
-    """Trains from `state` to the last step.
+    """Trains from `state` to the last step, or to the one after which it is interrupted.
 
     Args:
       state: where to begin; its memory is used again.
@@ -98,9 +99,12 @@ def train(
         (`partition.Devices`).
       write: (step, split, values), for the log.
       plateau: changes the state's own of that name after each evaluation in turn (`optimizer.make_plateau`).
+      interrupted: called with the number of every step taken; when it says so, that step is the last. It is logged,
+        kept and, if its turn has come, evaluated, so that a run which goes on from it is the uninterrupted one (with
+        `collect`, but for what that changes).
 
     Returns:
-      The state after the last step.
+      The state after the last step taken.
 
     Raises:
       NonFinite: at the first step whose loss or gradient is not finite; the checkpoints before it stay.
@@ -122,20 +126,24 @@ def train(
         unsettled.append((number, metrics))
         # One step stays unread, so that the devices are never idle while the host looks at figures.
         settle(keep=1)
-        if not cadence.logs(number):
+        last = interrupted(number)
+        if not (last or cadence.logs(number)):
             continue
         settle(keep=0)
         write(number, "train", stretch.end(number, float(learning_rate(number - 1) * state.rate_scale)))
         figures = None
-        if cadence.checkpoints(number):
+        saves = last or cadence.checkpoints(number)
+        if saves:
             state = collect(state)
         if cadence.evaluates(number):
             figures = evaluate(state)
             if plateau is not None and cadence.evaluates_in_turn(number):
                 state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
             stretch.restart_clock()
-        if cadence.checkpoints(number):
+        if saves:
             keeper.save(state, figures)
+            if last:
+                return state
             state = spread(state)
     return collect(state)
 
