@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import chex
 import flax.linen as nn
@@ -12,17 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from small_dataset import LABELS, pixels, write_dataset
 from test_transfer import random_variables
 
 from experiments import base
-from i3d_jax import checkpoint, experiment, fixed, main, models, predict, prepare
+from i3d_jax import checkpoint, experiment, fixed, main, models, prepare
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.errors import UserError
 from i3d_jax.evaluation.features import read
 from i3d_jax.ingest.write_video import write_video
 from i3d_jax.models.network import Clip, Network
+from i3d_jax.training import transfer
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state
 
@@ -124,6 +125,7 @@ def test_features_that_are_no_numbers_are_named(tmp_path):
     assert not (tmp_path / "features").exists()
 
 
+RATE = 0.01
 # A miniature UCF-101: two actions, two splits.
 SPLITS = {
     "train01": ["Left/v_g01.avi", "Left/v_g02.avi", "Right/v_g01.avi", "Right/v_g02.avi"],
@@ -178,6 +180,11 @@ def arguments(dataset, workdir, *, init_from, **changes):
         "init_from": init_from,
         "transfer.protocol": "fixed",
         "total_steps": 6,
+        "optimizer.name": "sgd",
+        "optimizer.learning_rates": (RATE, RATE),
+        "optimizer.momentum": 0.9,
+        "optimizer.weight_decay": 0.0,
+        "model.dropout_rate": 0.0,
         "batch_size": 4,
         "log_every": 1,
         "model.width_multiplier": 0.0625,
@@ -186,7 +193,8 @@ def arguments(dataset, workdir, *, init_from, **changes):
         "evaluation.every": 0,
         "evaluation.frames": 9,
         "evaluation.windows": 2,
-        "checkpoints.every": 3,
+        "checkpoints.every": 1,
+        "checkpoints.keep_last": 6,
         **changes,
     }
     flags = [f"--config.{key}={value}" for key, value in keys.items() if value is not None]
@@ -195,41 +203,49 @@ def arguments(dataset, workdir, *, init_from, **changes):
 
 def test_ucf101s_second_split_as_a_user_runs_it(ucf101, pretrained, tmp_path, capsys):
     init_from, before = pretrained
-    main.main(arguments(ucf101, tmp_path / "whole", init_from=init_from))
+    # Stopped after three steps and started again.
+    main.main(arguments(ucf101, tmp_path, init_from=init_from, total_steps=3))
+    assert "but for the classifier: its classes are others" in capsys.readouterr().err
+    main.main(arguments(ucf101, tmp_path, init_from=init_from))
     printed = capsys.readouterr()
-    assert "but for the classifier: its classes are others" in printed.err
+    assert "going on from step 3" in printed.err
+    assert "training on the features of 4 videos" in printed.err
     assert "test02: top-1" in printed.out
-    results = json.loads((tmp_path / "whole" / "results.json").read_text())
+    results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["test02"]
     assert results["test02"]["videos"] == 2
-    assert sorted(read(tmp_path / "whole" / "features" / "train02.npz").video) == sorted(SPLITS["train02"])
 
     # A checkpoint is of the whole network: all but the classifier is the other run's, to the last bit.
-    _, variables, metadata = checkpoint.load(tmp_path / "whole")
+    _, variables, metadata = checkpoint.load(tmp_path)
     assert metadata["labels"] == ["Left", "Right"]
     assert metadata["provenance"]["protocol"] == "fixed"
     flat, other = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (variables, before))
-    different = sorted(
-        path for path in flat if flat[path].shape != other[path].shape or (flat[path] != other[path]).any()
-    )
-    assert different == ["params/Logits/Conv3d_0c_1x1/bias", "params/Logits/Conv3d_0c_1x1/kernel"]
-    assert (flat["params/Logits/Conv3d_0c_1x1/bias"] != 0).all()
+    different = [path for path in flat if flat[path].shape != other[path].shape or (flat[path] != other[path]).any()]
+    assert sorted(different) == ["params/Logits/Conv3d_0c_1x1/bias", "params/Logits/Conv3d_0c_1x1/kernel"]
 
-    # Stopped after three steps and started again, it ends with the same numbers.
-    main.main(arguments(ucf101, tmp_path / "stopped", init_from=init_from, total_steps=3))
-    main.main(arguments(ucf101, tmp_path / "stopped", init_from=init_from))
-    said = capsys.readouterr().err
-    assert "going on from step 3" in said
-    assert "training on the features of 4 videos" in said
-    chex.assert_trees_all_equal(checkpoint.load(tmp_path / "stopped")[1], variables)
-    assert json.loads((tmp_path / "stopped" / "results.json").read_text()) == results
+    # By hand: a softmax of the features' mean over time, whose every step takes the next four of the eight windows; SGD
+    # with momentum, which is what the step before has moved. Steps 4 to 6 are those of the run that went on.
+    kept = read(tmp_path / "features" / "train02.npz")
+    assert sorted(kept.video) == sorted(SPLITS["train02"])
+    rows = {"Logits": kept.features["Logits"].reshape(8, 1, -1, 64).mean(2)}
+    batches = transfer.FeatureBatches(rows, np.repeat(kept.label, 2), batch_size=4, seed=0, first_row=8)
+    layers = [classifier(tmp_path / "checkpoints" / str(step)) for step in range(1, 7)]
+    for before, now, after in zip(layers, layers[1:], layers[2:], strict=False):
+        batch = next(batches)
+        # The bias is the weight of a feature that is always 1.
+        features = np.pad(batch["Logits"][:, 0], ((0, 0), (0, 1)), constant_values=1)
+        scores = features @ now
+        slope = np.exp(scores) / np.exp(scores).sum(1, keepdims=True) - np.eye(2)[batch["label"]]
+        expected = now - RATE * features.T @ slope / 4 + 0.9 * (now - before)
+        np.testing.assert_allclose(after, expected, rtol=0, atol=1e-3 * np.abs(after - now).max())
 
-    # Evaluated and asked for a video like any other.
-    (tmp_path / "whole" / "results.json").unlink()
-    main.main([*arguments(ucf101, tmp_path / "whole", init_from=init_from), "--mode", "evaluate"])
-    assert json.loads((tmp_path / "whole" / "results.json").read_text()) == results
-    video = Path(ucf101.parent, "videos", "Left", "v_g01.avi")
-    assert predict.main([str(video), "--checkpoint", str(tmp_path / "whole"), "--format", "json"]) == 0
+
+def classifier(directory):
+    """The weights of a checkpoint's classifier, its bias in the last row: float64 [64 + 1, 2]."""
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        items = ocp.args.Composite(variables=ocp.args.StandardRestore())
+        layer = reader.restore(directory / "tree", items)["variables"]["params"]["Logits"]["Conv3d_0c_1x1"]
+    return np.concatenate([np.reshape(layer["kernel"], (64, 2)), [layer["bias"]]]).astype(np.float64)
 
 
 @pytest.mark.parametrize(
