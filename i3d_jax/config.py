@@ -36,8 +36,10 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     path = Path(recipe.partition(":")[0])
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path("experiments")
-        there = sorted(str(entry) for entry in folder.glob("*.py") if entry.stem not in ("__init__", "base"))
-        raise UserError(f"there is no recipe {path}; there are: {', '.join(there) or f'none in {folder}'}")
+        there = sorted(str(entry) for entry in folder.glob("*.py") if entry.stem not in ("__init__", "base", "cells"))
+        close = difflib.get_close_matches(str(folder / path.name), there, n=1, cutoff=0.8)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(f"there is no recipe {path}{hint}; there are: {', '.join(there) or f'none in {folder}'}")
     # Recipes import their base as `experiments.base`, from wherever the command is run.
     sys.path.insert(0, str(path.resolve().parent.parent))
     try:
@@ -65,8 +67,13 @@ def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     try:
         values(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+        # The flag wraps what the recipe says in errors of its own, of the same kind and with a traceback in their text.
+        said, cause = None, error
+        while cause is not None:
+            said = cause if isinstance(cause, UserError) else said
+            cause = cause.__cause__ or cause.__context__
+        if said is not None:
+            raise said from None
         text = " ".join(str(error).split())
         raise UserError(f"{recipe} cannot be used with {' '.join(overrides) or 'no changes'}: {text}") from error
     return values.config
