@@ -17,8 +17,9 @@ from ml_collections import config_flags
 from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 
-# Keys that say how long, how often and in how much memory, not what is computed: a run may go on with others.
-_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "compilation_cache", "model.rematerialise")
+# Keys that say how long, how often, where and in how much memory, not what is computed: a run may go on with others.
+_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.", "compilation_cache")
+_FREE_KEYS += ("model.rematerialise", "parallel.shard_state")
 
 
 def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
@@ -78,6 +79,11 @@ def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     return values.config
 
 
+def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns a configuration's values, as JSON holds them, by keys such as "data.crop"."""
+    return _flat(json.loads(config.to_json()))
+
+
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flattens nested objects: {"data": {"crop": 224}} to {"data.crop": 224}."""
     result = {}
@@ -105,7 +111,7 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
         before = _flat(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
-    now = _flat(json.loads(config.to_json()))
+    now = flat(config)
     free = tuple(key for key in _FREE_KEYS if key != "evaluation." or config.optimizer.schedule != "plateau")
     different = [
         f"{key} was {before.get(key, 'absent')!r} and is {now.get(key, 'absent')!r}"
