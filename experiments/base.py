@@ -139,13 +139,20 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     # no part). None: everything is trained, from whatever init_from names.
     config.transfer.protocol = placeholder(str)
 
+    config.parallel = ConfigDict()
+    # "pjit": batch statistics over the whole batch, the same for any number of devices. "pmap": each device normalises
+    # its own clips, as the release trained; the running statistics are averaged at each evaluation and checkpoint.
+    config.parallel.mode = "pjit"
+    # Of "pjit": whether parameters and optimizer state are split over the devices instead of being whole on each.
+    config.parallel.shard_state = False
+
     config.evaluation = ConfigDict()
     # The split evaluated; None: after train01 test01, and so on; else the first there is of validation, validate, val,
     # test; else the training split.
     config.evaluation.split = placeholder(str)
     # Steps between two evaluations; there is one at the end in any case. 0: at the end only.
     config.evaluation.every = 5_000
-    # Videos at a time, over all devices.
+    # Videos at a time, over all devices; raised until every host has as many. The figures do not depend on it.
     config.evaluation.batch_size = 8
     # Frames of a window, data.stride apart; the paper's 10 seconds. Shorter videos are looped.
     config.evaluation.frames = test_clip.frames
@@ -157,5 +164,11 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.checkpoints.every = 1_000
     # How many of the newest are kept, besides the best.
     config.checkpoints.keep_last = 3
+
+    config.profile = ConfigDict()
+    # A trace of the steps from this one on goes to WORKDIR/profile; 1 is the first, which compiles. None: no trace.
+    config.profile.first_step = placeholder(int)
+    # How many steps it covers.
+    config.profile.steps = 5
 
     return config.lock()

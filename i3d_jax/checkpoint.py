@@ -29,6 +29,7 @@ from i3d_jax import models
 from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 from i3d_jax.models.network import Network
+from i3d_jax.training import distributed
 from i3d_jax.training.state import TrainState
 
 FORMAT_VERSION = 1
@@ -231,10 +232,13 @@ class Checkpoints:
             for entry in self.directory.iterdir():
                 if entry.name.isdigit() and not is_whole(entry):
                     shutil.rmtree(entry)
+        distributed.wait()
         return self
 
-    def __exit__(self, *exception) -> None:
-        self._writer.close()
+    def __exit__(self, _, error: BaseException | None, __) -> None:
+        # A write that needs a host that has died would be waited for in vain.
+        if error is None or not distributed.lost_another(error):
+            self._writer.close()
 
     def steps(self) -> list[int]:
         """The steps of the whole checkpoints, rising."""
@@ -276,9 +280,9 @@ class Checkpoints:
     def wait(self) -> None:
         """Waits until the last checkpoint is whole, then removes those that need not be kept."""
         self._writer.wait_until_finished()
-        steps = self.steps()
-        kept = {*steps[-self._keep_last :], self.best()}
         if jax.process_index() == 0:
+            steps = self.steps()
+            kept = {*steps[-self._keep_last :], self.best()}
             for step in steps:
                 if step not in kept:
                     # Without model.json it is no checkpoint any more, however far the removal comes.

@@ -12,20 +12,42 @@ class UserError(ValueError):
     """Something that the user can put right: one sentence that says what was expected, what was found and where."""
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+class Failure(RuntimeError):
+    """Something that is nobody's mistake and that one sentence says better than a traceback."""
+
+
+class Stopped(BaseException):
+    """A signal asked the process to end: one sentence that says what is saved.
+
+    Like KeyboardInterrupt it is no Exception, so that nothing on its way takes it for a failure.
+    """
+
+
+def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], None] = sys.exit) -> None:
     """Runs a command's `main(arguments)` and leaves the process with the exit code that the outcome calls for.
 
     0 (or what `main` returns) on success; 2 for a `UserError` and for a full disk, with one sentence on standard error;
-    130 when interrupted; 1, with the traceback, for a failure of our own.
+    130 when interrupted; 143 when SIGTERM ended it (`Stopped`), with one sentence; 1 for a failure of our own: with the
+    traceback, or for a `Failure` with one sentence.
+
+    Args:
+      main: the command.
+      leave: ends the process with the code.
     """
     try:
         code = main(sys.argv[1:]) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except Failure as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        code = 143
     except Exception as error:
         if is_full_disk(error):
             # A library may tell of every array that it could not write.
@@ -35,7 +57,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             traceback.print_exc()
             code = 1
     sys.stdout.flush()
-    sys.exit(code)
+    leave(code)
 
 
 def is_full_disk(error: BaseException) -> bool:

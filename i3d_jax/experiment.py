@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
-from jax.sharding import Mesh
 
 from i3d_jax import checkpoint, models
 from i3d_jax.clips import Sampling
@@ -23,9 +22,11 @@ from i3d_jax.evaluation import results
 from i3d_jax.evaluation.accuracy import score
 from i3d_jax.evaluation.predictions import predict
 from i3d_jax.models.network import Network
-from i3d_jax.training import partition
+from i3d_jax.training import distributed
 from i3d_jax.training.loop import Cadence
 from i3d_jax.training.optimizer import SCHEDULES, make_optimizer, make_plateau, rate_factor
+from i3d_jax.training.partition import Devices
+from i3d_jax.training.profile import ProfiledSteps
 from i3d_jax.training.state import initial_variables
 from i3d_jax.training.step import evaluation_step
 
@@ -75,6 +76,20 @@ def create_optimizer(
     return optimizer, schedule, make_plateau(patience=section.plateau_patience, factor=section.plateau_factor)
 
 
+def step_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the options of `training_step` and `check_options` that a configuration has."""
+    return {
+        "accumulation_steps": config.accumulation_steps,
+        "label_smoothing": config.label_smoothing,
+        "average_decay": config.optimizer.average_decay,
+    }
+
+
+def profiled_steps(config: ml_collections.ConfigDict) -> ProfiledSteps:
+    """Returns the steps to trace; a `UserError` names a value out of range."""
+    return ProfiledSteps(**config.profile, total_steps=config.total_steps)
+
+
 def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -> Dataset:
     """Opens the run's dataset; the embedded dataset is made in the workdir first, as far as it is missing.
 
@@ -89,24 +104,28 @@ def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -
     if config.data.synthetic_videos_per_action > 0:
         if config.data.source != "prepared":
             raise UserError("data.synthetic_videos_per_action above 0 draws the videos: data.source must be 'prepared'")
-        # Imported here: training on a prepared dataset needs neither PyAV nor OpenCV.
-        from i3d_jax.ingest.embedded import make_dataset
-
-        return open_dataset(
-            make_dataset(
-                workdir / "synthetic",
-                videos_per_action=config.data.synthetic_videos_per_action,
-                crop=config.data.crop,
-                seed=config.seed,
-                flow=flow,
-            )
-        )
+        return open_dataset(distributed.by_first(lambda: _draw_data(config, workdir, flow=flow)))
     return open_source(
         config.data.source,
         directory=config.data.directory,
         tfds_name=config.data.tfds_name,
         labels=config.data.labels,
         stated=config.data.stated,
+    )
+
+
+def _draw_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -> str:
+    # Imported here: training on a prepared dataset needs neither PyAV nor OpenCV.
+    from i3d_jax.ingest.embedded import make_dataset
+
+    return str(
+        make_dataset(
+            workdir / "synthetic",
+            videos_per_action=config.data.synthetic_videos_per_action,
+            crop=config.data.crop,
+            seed=config.seed,
+            flow=flow,
+        )
     )
 
 
@@ -203,16 +222,22 @@ def clips_to_evaluate(config: ml_collections.ConfigDict, dataset: Dataset, model
 
 
 class Evaluation:
-    """Scores a split and leaves `predictions/SPLIT.npz` and `results.json` in the workdir."""
+    """Scores a split and leaves `predictions/SPLIT.npz` and `results.json` in the workdir.
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, model: Network, mesh: Mesh):
+    With several hosts each scores its share of the videos; all get the figures and process 0 writes the files.
+    """
+
+    def __init__(
+        self, config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, model: Network, devices: Devices
+    ):
         self.split = evaluation_split(config, dataset)
         self._workdir = workdir
         self._dataset = dataset
-        self._mesh = mesh
-        self._step = partition.compile_evaluation_step(evaluation_step(model), mesh)
+        self._devices = devices
+        self._step = devices.compile_evaluation_step(evaluation_step(model))
         self._windows = config.evaluation.windows
-        self._options = _batch_options(config, model, config.evaluation.batch_size, config.evaluation.frames)
+        batch_size = -(-config.evaluation.batch_size // jax.process_count()) * jax.process_count()
+        self._options = _batch_options(config, model, batch_size, config.evaluation.frames)
         # Opened once here, so that a split that is not there is found before hours of training.
         self._batches()
 
@@ -224,7 +249,7 @@ class Evaluation:
         return results.read(self._workdir / "results.json").get(self.split, {})
 
     def __call__(self, variables: Mapping[str, Any], step: int | None) -> Mapping[str, Any]:
-        """Scores every video with variables on the mesh's devices, and returns top1, top5, mean_class_accuracy, …
+        """Scores every video with variables on the devices, and returns top1, top5, mean_class_accuracy, …
 
         `results.json` gets besides, as `streams`, the same of each stream alone, where the network's logits are made
         from those of its streams.
@@ -234,12 +259,17 @@ class Evaluation:
           step: the training step that they come from, None if not known.
         """
         batches = self._batches()
-        predictions = predict(
-            lambda batch: self._step(variables, partition.shard_batch(batch, self._mesh)),
-            batches,
-            len(self._dataset.labels),
-        )
-        figures = {**score(predictions.logits, predictions.label), "damaged": len(batches.damaged)}
+        variables = self._devices.whole(variables)
+
+        def score_batch(batch):
+            return jax.tree.map(self._devices.local_rows, self._step(variables, self._devices.shard_batch(batch)))
+
+        own = predict(score_batch, batches, len(self._dataset.labels))
+        predictions = own.of_all_hosts(self._options.global_row)
+        damaged = sum(distributed.gather(len(batches.damaged)))
+        figures = {**score(predictions.logits, predictions.label), "damaged": damaged}
+        if not distributed.is_first():
+            return figures
         predictions.save(self._workdir / "predictions" / f"{self.split}.npz")
         recorded = {**figures, "step": step}
         if predictions.stream_logits:

@@ -12,7 +12,6 @@ import flax.traverse_util
 import jax
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from i3d_jax import checkpoint, experiment
@@ -20,7 +19,7 @@ from i3d_jax.data.dataset import Dataset
 from i3d_jax.errors import UserError
 from i3d_jax.evaluation.features import Features, compute, read
 from i3d_jax.models.network import CLASSIFIER, Network
-from i3d_jax.training import partition
+from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import TrainState
 from i3d_jax.training.transfer import FeatureBatches, features_step
 
@@ -32,12 +31,12 @@ def batches(
     description: checkpoint.Description,
     model: Network,
     state: TrainState,
-    mesh: Mesh,
+    devices: Devices,
 ) -> FeatureBatches:
     """Returns training batches of features of the training split's windows, from the state's position on.
 
     They are read from WORKDIR/features/SPLIT.npz if that holds those that this run asks for, else computed with the
-    state's variables, on the mesh's devices, and kept there.
+    state's variables, on the devices, and kept there.
 
     Raises:
       UserError: the run is under way, and the features that are kept are others than it asks for; or they cannot be
@@ -46,7 +45,7 @@ def batches(
     path = workdir / "features" / f"{config.data.train_split}.npz"
     features = _kept(path, _provenance(config, dataset, description, state.variables), begun=int(state.step) > 0)
     if features is None:
-        features = _compute(config, dataset, description, model, state.variables, mesh)
+        features = _compute(config, dataset, description, model, devices.whole(state.variables), devices)
         features.save(path)
         print(f"the features are in {path}", file=sys.stderr, flush=True)
     # A window is a clip to train on.
@@ -89,14 +88,14 @@ def _compute(
     description: checkpoint.Description,
     model: Network,
     variables: Mapping[str, Any],
-    mesh: Mesh,
+    devices: Devices,
 ) -> Features:
-    step = partition.compile_evaluation_step(features_step(model), mesh)
+    step = devices.compile_evaluation_step(features_step(model))
     clips = experiment.clips_to_evaluate(config, dataset, model, config.data.train_split)
     videos = dataset.videos(config.data.train_split)
     batches = -(-videos // config.evaluation.batch_size)
     found = compute(
-        lambda batch: jax.device_get(step(variables, partition.shard_batch(batch, mesh))),
+        lambda batch: jax.device_get(step(variables, devices.shard_batch(batch))),
         tqdm(clips, total=batches, desc=f"features of {config.data.train_split}", unit=" batches", file=sys.stderr),
         videos=videos,
     )

@@ -1,31 +1,19 @@
 """Trains a recipe to the end, evaluating on the way, or evaluates the checkpoint that it finds.
 
-Started again on the same workdir, training goes on where it stopped.
+Started again on the same workdir, training goes on where it stopped. On SIGTERM it saves the step that it is at and
+ends with exit code 143.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-import ml_collections
-
-from i3d_jax import checkpoint, experiment, fixed, start
 from i3d_jax import config as configuration
-from i3d_jax.data.preprocessing import refuse_mismatch
+from i3d_jax import trainer
 from i3d_jax.errors import run
-from i3d_jax.report.summary import figures_text, stream_rows, summary
-from i3d_jax.training import partition, transfer
-from i3d_jax.training.compilation import compiled_at_first, keep_compiled
-from i3d_jax.training.logs import MetricsFile, ProgressLines
-from i3d_jax.training.loop import train
-from i3d_jax.training.optimizer import rates_text
-from i3d_jax.training.state import TrainState, initial_state
-from i3d_jax.training.step import check_options, training_step
+from i3d_jax.training import distributed
 
 EXAMPLE = """\
 examples:
@@ -40,139 +28,15 @@ experiments/base.py holds every key, with a comment.
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     options, overrides = _parser().parse_known_args(arguments)
-    config = configuration.load(options.config, overrides)
-    keep_compiled(config.compilation_cache)
-    workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
-    if options.mode == "train":
-        _train(config, workdir)
-    else:
-        _evaluate(config, workdir)
-
-
-def _train(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    began = time.perf_counter()
-    # What the user may have got wrong is found first, before the data is made and again before anything is written.
-    start.check_protocol(config)
-    configuration.refuse_other(config, workdir)
-    mesh = partition.make_mesh()
-    step_options = {
-        "accumulation_steps": config.accumulation_steps,
-        "label_smoothing": config.label_smoothing,
-        "average_decay": config.optimizer.average_decay,
-    }
-    check_options(batch_size=config.batch_size, devices=mesh.size, **step_options)
-    partition.check_batch_size(config.batch_size, mesh, key="batch_size")
-    cadence = experiment.cadence(config)
-    optimizer, schedule, plateau = experiment.create_optimizer(config)
-    streams = experiment.create_model(config, num_classes=1).streams
-    dataset = experiment.open_data(config, workdir, flow="flow" in streams)
-    model = experiment.create_model(config, len(dataset.labels))
-    description = experiment.describe(config, dataset, model)
-    experiment.check_clips(config, model)
-    evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
-    experiment.clips_to_train_on(config, dataset, model, first_clip=0)
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last)
-    variables = experiment.draw_variables(config, model)
-    if config.init_from is not None:
-        variables, origin = start.initial_from(config, description, variables)
-    optimizer = transfer.restrict(optimizer, transfer.trained(variables["params"], config.transfer.protocol))
-
-    configuration.keep(config, workdir)
-    with checkpoints:
-        # Resume, then another run's parameters, then scratch.
-        state = initial_state(variables, optimizer, average=config.optimizer.average_decay > 0, plateau=plateau)
-        state = partition.replicate(state, mesh)
-        if steps := checkpoints.steps():
-            newest = checkpoints.directory / str(steps[-1])
-            experiment.refuse_other_labels(checkpoint.Description.read(newest).labels, dataset, where=str(newest))
-            state = checkpoints.restore(state)
-            _say(f"going on from step {steps[-1]} of {workdir}")
-        elif config.init_from is not None:
-            _say(origin)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        _say(
-            f"{description.model}: {parameters:,} parameters, {len(dataset.labels)} classes; "
-            f"{mesh.size} {jax.default_backend()} device{'s' * (mesh.size != 1)}, {config.batch_size} clips a step"
-        )
-
-        section = config.optimizer
-        _say(rates_text(section.learning_rates, config.batch_size, section.reference_batch_size))
-
-        writers = [
-            MetricsFile(workdir / "metrics.jsonl", after_step=int(state.step)),
-            ProgressLines(cadence.total_steps),
-        ]
-        writers += _tensorboard(workdir)
-
-        def write(number: int, split: str, values: Mapping[str, float]) -> None:
-            for writer in writers:
-                writer.write(number, split, values)
-
-        def evaluate(state: TrainState) -> Mapping[str, float]:
-            figures = evaluation(state.variables, int(state.step))
-            write(int(state.step), evaluation.split, figures)
-            return figures
-
-        if config.transfer.protocol == transfer.FIXED:
-            trained = transfer.Classifiers(model)
-            batches = fixed.batches(config, workdir, dataset, description, model, state, mesh)
+    distributed.join(options)
+    with distributed.explained():
+        config = configuration.load(options.config, overrides)
+        distributed.refuse_different({"--mode": options.mode, **configuration.flat(config)}, what="configuration")
+        workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
+        if options.mode == "train":
+            trainer.train(config, workdir)
         else:
-            trained = model
-            batches = experiment.clips_to_train_on(config, dataset, model, first_clip=int(state.clips))
-        step = training_step(trained, optimizer, seed=config.seed, **step_options)
-        step = compiled_at_first(partition.compile_training_step(step, mesh), _say)
-        state = train(
-            state,
-            batches,
-            step=lambda state, batch: step(state, partition.shard_batch(batch, mesh)),
-            cadence=cadence,
-            learning_rate=schedule,
-            evaluate=evaluate,
-            keeper=checkpoints,
-            write=write,
-            plateau=plateau,
-        )
-        if evaluation.stored().get("step") != int(state.step):
-            evaluate(state)
-        checkpoints.wait()
-        best = checkpoints.best()
-    for damage in batches.damaged:
-        _say(f"skipped in training: {damage}")
-    print(summary(config, workdir, dataset, evaluation.split, best=best, seconds=time.perf_counter() - began))
-
-
-def _evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    directory = checkpoint.find(workdir)
-    model, variables, metadata = checkpoint.load(directory)
-    dataset = experiment.open_data(config, workdir, flow="flow" in model.streams)
-    experiment.refuse_other_labels(metadata["labels"], dataset, where=str(directory))
-    refuse_mismatch(
-        metadata["preprocessing"],
-        {**dataset.preprocessing.to_json(), "crop": config.data.crop},
-        expected_by=str(directory),
-        found_in=str(dataset.directory),
-    )
-    mesh = partition.make_mesh()
-    evaluation = experiment.Evaluation(config, workdir, dataset, model, mesh)
-    figures = evaluation(partition.replicate(variables, mesh), metadata["provenance"].get("step"))
-    print(figures_text(evaluation.split, figures))
-    for name, text in stream_rows(evaluation.stored()):
-        print(f"  {name:12s} {text}")
-    print(f"of {directory}; the predictions are in {workdir / 'predictions' / f'{evaluation.split}.npz'}")
-
-
-def _tensorboard(workdir: Path) -> list:
-    """Returns a writer of TensorBoard events, none where TensorBoard is not installed."""
-    try:
-        from i3d_jax.report.tensorboard import TensorBoard
-    except ImportError:
-        _say("TensorBoard is not installed (extra `report`): metrics go to metrics.jsonl alone")
-        return []
-    return [TensorBoard(workdir / "tensorboard")]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+            trainer.evaluate(config, workdir)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -195,8 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mode", choices=("train", "evaluate"), default="train", help="what to do (default: %(default)s)"
     )
+    distributed.add_flags(parser)
     return parser
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, leave=distributed.leave)

@@ -16,8 +16,8 @@ from tiny import Tiny, variables
 
 from i3d_jax import checkpoint, models
 from i3d_jax.errors import UserError
-from i3d_jax.training import partition
 from i3d_jax.training.optimizer import make_optimizer, make_plateau
+from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state, initial_variables
 
 PREPROCESSING = {"frame_rate": 25.0, "short_side": 256, "interpolation": "bilinear", "jpeg_quality": 95, "crop": 224}
@@ -130,7 +130,7 @@ def state_at(step, devices=1):
     state = initial_state(variables(Tiny()), optimizer)
     state = jax.tree.map(lambda leaf: leaf + step if leaf.dtype == jnp.float32 else leaf, state)
     state = state.replace(step=jnp.int32(step), clips=jnp.int32(8 * step))
-    return partition.replicate(state, partition.make_mesh(jax.devices()[:devices]))
+    return Devices(devices=jax.devices()[:devices]).place(state)
 
 
 def test_the_best_and_the_last_are_kept(tmp_path):

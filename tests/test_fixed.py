@@ -23,7 +23,8 @@ from i3d_jax.errors import UserError
 from i3d_jax.evaluation.features import read
 from i3d_jax.ingest.write_video import write_video
 from i3d_jax.models.network import Clip, Network
-from i3d_jax.training import partition, transfer
+from i3d_jax.training import transfer
+from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state
 
 LENGTHS = [6, 9, 4, 7, 5]
@@ -51,10 +52,10 @@ def make(dataset, workdir, *, scale=1.0, step=0, devices=4, **evaluation):
     described = experiment.describe(config, dataset, model)
     variables = model.init(jax.random.key(0), {"rgb": jnp.zeros((1, 3, 16, 16, 3))})
     variables = {"params": {**variables["params"], "scale": jnp.float32(scale)}, "batch_stats": {}}
-    mesh = partition.make_mesh(jax.devices()[:devices])
-    state = partition.replicate(initial_state(variables, optax.sgd(0.1)), mesh)
+    devices = Devices(devices=jax.devices()[:devices])
+    state = devices.place(initial_state(variables, optax.sgd(0.1)))
     state = state.replace(step=state.step + step, clips=state.clips + 4 * step)
-    return fixed.batches(config, workdir, dataset, described, model, state, mesh)
+    return fixed.batches(config, workdir, dataset, described, model, state, devices)
 
 
 def test_features_by_hand_and_kept(tmp_path, capsys):

@@ -14,11 +14,11 @@ PACKAGE = ROOT / "i3d_jax"
 
 # Each part of the package imports only from its own group or an earlier one.
 GROUPS = (
-    ("errors", "files", "models", "inflation", "flow", "clips"),
+    ("errors", "files", "lock", "models", "inflation", "flow", "clips"),
     ("training", "checkpoint", "evaluation"),
     ("data", "ingest", "importers", "report"),
     # Commands and what they share.
-    ("config", "experiment", "start", "fixed", "main", "prepare", "convert", "predict"),
+    ("config", "experiment", "start", "fixed", "trainer", "main", "prepare", "convert", "predict", "fuse", "study"),
 )
 # What the groups may import from outside, each with the groups before it.
 STANDARD = sys.stdlib_module_names
@@ -87,7 +87,7 @@ def test_the_core_imports_without_tensorflow_and_video_libraries():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict"])
+@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict", "fuse"])
 def test_help_costs_no_tensorflow(command):
     program = (
         "import runpy, sys\n"

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import chex
@@ -17,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from i3d_jax import main, predict
+from i3d_jax import checkpoint, lock, main, predict
 from i3d_jax.data import synthetic
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import UserError
@@ -121,7 +122,15 @@ def test_killed_at_random_and_started_again_it_ends_as_if_nothing_had_happened(d
 
 def test_a_workdir_holds_what_the_readme_says(finished):
     names = {entry.name for entry in finished.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "predictions", "results.json"}
+    assert names == {
+        "config.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "predictions",
+        "results.json",
+        "lock",
+    }
     assert list((finished / "tensorboard").glob("events.*"))
     stored = np.load(finished / "predictions" / "test.npz")
     assert stored["logits"].shape == (8, 8)
@@ -168,15 +177,50 @@ def test_predict_as_text_goes_on_after_a_bad_video(folder, finished, tmp_path, c
     assert printed.out.splitlines()[0] == str(video)
 
 
-def test_more_steps_go_on_from_the_last(dataset, finished, tmp_path, environment):
-    shutil.copytree(finished, tmp_path / "longer")
-    command = arguments(dataset, tmp_path / "longer", f"--config.total_steps={STEPS + 1}")
-    process = start(environment, "i3d_jax.main", *command, stderr=subprocess.PIPE)
+def test_stopped_by_sigterm_and_then_finished_and_then_given_more_steps(dataset, finished, tmp_path, environment):
+    """Three starts: told to stop early on, run to the end with half the steps, and with all: the uninterrupted run."""
+    workdir = tmp_path / "run"
+    half = arguments(dataset, workdir, f"--config.total_steps={STEPS // 2}", "--config.profile.first_step=2")
+    process = start(environment, "i3d_jax.main", *half, stderr=subprocess.PIPE)
+    for line in process.stderr:
+        if line.startswith("step  2/"):
+            process.send_signal(signal.SIGTERM)
+            break
+    rest = process.stderr.read().splitlines()
+    assert process.wait(timeout=60) == 143
+    stopped = int(rest[-1].split()[5].rstrip(","))
+    assert 2 < stopped < STEPS // 2
+    assert rest[-1] == f"stopped by SIGTERM after step {stopped}, which is saved; start again to go on"
+    assert checkpoint.steps_in(workdir / "checkpoints")[-1] == stopped
+    assert lines(workdir) == lines(finished)[:stopped]
+    assert any(line.startswith("a trace of the steps from 2 to ") for line in rest)
+    assert list(workdir.glob("profile/plugins/profile/*/*.xplane.pb"))
+
+    process = start(environment, "i3d_jax.main", *half, stderr=subprocess.PIPE)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0
-    assert f"going on from step {STEPS}" in errors
-    assert lines(tmp_path / "longer")[: STEPS + 1] == lines(finished)
-    assert (tmp_path / "longer" / "checkpoints" / str(STEPS + 1)).is_dir()
+    assert f"going on from step {stopped}" in errors
+    assert start(environment, "i3d_jax.main", *arguments(dataset, workdir)).wait(timeout=300) == 0
+    chex.assert_trees_all_equal(tree(workdir), tree(finished))
+    # Half-way it was at its end, so it was evaluated.
+    assert [line for line in lines(workdir) if line["split"] == "train" or line["step"] == STEPS] == lines(finished)
+    assert (workdir / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+
+
+def test_sigterm_while_the_dataset_is_made(tmp_path, environment):
+    process = start(
+        environment,
+        *("i3d_jax.main", "--config", "experiments/quickstart.py", "--workdir", str(tmp_path / "run")),
+        stderr=subprocess.PIPE,
+    )
+    while not list(tmp_path.glob("run/synthetic/videos/*.mp4")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors.splitlines()[-1] == "stopped by SIGTERM; start again to go on"
+    assert "Traceback" not in errors
 
 
 def test_init_from_starts_with_the_other_runs_parameters(dataset, finished, tmp_path, environment):
@@ -208,6 +252,7 @@ def test_init_from_starts_with_the_other_runs_parameters(dataset, finished, tmp_
         (["--config.data.crop=64"], "short side of 37"),
         (["--config.checkpoints.keep_last=0"], "keep_last must be at least 1"),
         (["--config.init_from=nowhere"], "nowhere does not exist"),
+        (["--config.profile.first_step=28"], "leave room for 5 steps up to total_steps 30, found 28"),
     ],
 )
 def test_mistakes_are_named_and_leave_nothing(dataset, tmp_path, more, words):
@@ -217,10 +262,17 @@ def test_mistakes_are_named_and_leave_nothing(dataset, tmp_path, more, words):
 
 
 def test_a_recipe_that_is_not_there_lists_those_that_are():
-    with pytest.raises(UserError, match=r"no recipe experiments/kinetic\.py; there are: .*experiments/kinetics\.py"):
+    with pytest.raises(
+        UserError, match=r"no recipe experiments/kinetic\.py \(did you mean experiments/kinetics\.py\?\); there are: "
+    ):
         main.main(["--config", "experiments/kinetic.py"])
     with pytest.raises(UserError, match=r"has the variants full, small, .*, found 'tiny'"):
         main.main(["--config", "experiments/custom.py:tiny"])
+
+
+def test_a_workdir_that_another_run_uses(dataset, finished):
+    with lock.held(finished), pytest.raises(UserError, match=f"is in use by process {os.getpid()} on "):
+        main.main(arguments(dataset, finished))
 
 
 def test_a_workdir_of_another_configuration(dataset, finished):
@@ -276,4 +328,4 @@ def test_a_full_disk_is_one_sentence(dataset, tmp_path, environment):
     assert done.returncode == 2
     assert done.stderr.startswith("error: the disk is full")
     assert done.stderr.count("\n") == 1
-    assert list((tmp_path / "x").iterdir()) == []
+    assert not (tmp_path / "x").exists()

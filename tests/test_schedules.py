@@ -14,9 +14,9 @@ from tiny import Tiny, batch, variables
 from experiments import base, kinetics
 from i3d_jax import checkpoint, experiment
 from i3d_jax.errors import UserError
-from i3d_jax.training import partition
 from i3d_jax.training.loop import Cadence, train
 from i3d_jax.training.optimizer import after_evaluation, make_optimizer, make_plateau, rates_text
+from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state
 from i3d_jax.training.step import training_step
 
@@ -121,15 +121,15 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
         name="sgd", learning_rates=(0.1,), boundaries=(), momentum=0.9, weight_decay=0.0, warmup_steps=6
     )
     plateau = make_plateau(patience=2, factor=0.1)
-    mesh = partition.make_mesh(jax.devices()[:1])
-    step = partition.compile_training_step(training_step(Tiny(dropout_rate=0.5), sgd, seed=0, average_decay=0.9), mesh)
+    devices = Devices(devices=jax.devices()[:1])
+    step = devices.compile_training_step(training_step(Tiny(dropout_rate=0.5), sgd, seed=0, average_decay=0.9))
     description = checkpoint.Description(
         model="i3d", options={}, num_classes=3, labels=["a", "b", "c"], preprocessing={}
     )
 
     def run(folder, *, total_steps, killed_after=None):
         state = initial_state(variables(Tiny()), sgd, average=True, plateau=plateau)
-        state = partition.replicate(state, mesh)
+        state = devices.place(state)
         final, lines = None, {}
         with checkpoint.Checkpoints(folder, description, keep_last=1) as checkpoints:
             if checkpoints.steps():
@@ -139,7 +139,7 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
                 final = train(
                     state,
                     (batch(number) for number in range(first, 99)),
-                    step=lambda state, batch: step(state, partition.shard_batch(batch, mesh)),
+                    step=lambda state, batch: step(state, devices.shard_batch(batch)),
                     cadence=Cadence(total_steps=total_steps, log_every=1, evaluate_every=2, checkpoint_every=3),
                     learning_rate=schedule,
                     evaluate=lambda state: {"top1": 0.0, "loss": LOSSES[int(state.step)]},

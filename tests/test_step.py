@@ -13,8 +13,9 @@ import pytest
 from tiny import Tiny, batch, variables
 
 from i3d_jax.errors import UserError
-from i3d_jax.training import metrics, partition
+from i3d_jax.training import metrics
 from i3d_jax.training.optimizer import make_optimizer, make_plateau
+from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state
 from i3d_jax.training.step import check_options, training_step
 
@@ -24,19 +25,19 @@ PLATEAU = make_plateau(patience=1, factor=0.1)
 
 
 def prepared(model, *, devices=1, state=None, **options):
-    """A compiled step, a state before it and the mesh."""
-    mesh = partition.make_mesh(jax.devices()[:devices])
+    """A compiled step, a state before it and the devices."""
+    devices = Devices(devices=jax.devices()[:devices])
     state = initial_state(variables(model), SGD) if state is None else state
-    step = partition.compile_training_step(training_step(model, SGD, seed=0, **options), mesh)
-    return step, partition.replicate(state, mesh), mesh
+    step = devices.compile_training_step(training_step(model, SGD, seed=0, **options))
+    return step, devices.place(state), devices
 
 
 def after(model, batches, **options):
     """The state after a step on each batch, and the metrics' means of each."""
-    step, state, mesh = prepared(model, **options)
+    step, state, devices = prepared(model, **options)
     figures = []
     for one in batches:
-        state, sums = step(state, partition.shard_batch(one, mesh))
+        state, sums = step(state, devices.shard_batch(one))
         figures.append(metrics.means(jax.device_get(sums)))
     return jax.device_get(state), figures
 
@@ -74,8 +75,8 @@ def test_each_microbatch_has_its_own_statistics_as_on_a_replica():
 def test_microbatches_move_no_clip_between_devices_and_take_less_memory():
     temporaries = {}
     for accumulation_steps in (1, 2):
-        step, state, mesh = prepared(Tiny(), devices=4, accumulation_steps=accumulation_steps)
-        compiled = step.lower(state, partition.shard_batch(batch(0), mesh)).compile()
+        step, state, devices = prepared(Tiny(), devices=4, accumulation_steps=accumulation_steps)
+        compiled = step.lower(state, devices.shard_batch(batch(0))).compile()
         collectives = re.findall(r"all-[a-z-]+|collective-[a-z]+|reduce-scatter", compiled.as_text())
         assert {name.removesuffix("-") for name in collectives} == {"all-reduce"}
         temporaries[accumulation_steps] = compiled.memory_analysis().temp_size_in_bytes
@@ -88,10 +89,10 @@ def test_microbatches_drop_other_features():
     one = {name: np.repeat(array[:4], 2, axis=0) for name, array in one.items()}
     found = {}
     for rate in (0.0, 0.5):
-        step, state, mesh = prepared(Tiny(dropout_rate=rate), accumulation_steps=2)
+        step, state, devices = prepared(Tiny(dropout_rate=rate), accumulation_steps=2)
         for kept in (0, 1):
             masked = {**one, "mask": np.arange(8) % 2 == kept}
-            _, sums = step(jax.tree.map(jnp.copy, state), partition.shard_batch(masked, mesh))
+            _, sums = step(jax.tree.map(jnp.copy, state), devices.shard_batch(masked))
             found[rate, kept] = float(sums["loss"][0])
     assert found[0.0, 0] == pytest.approx(found[0.0, 1], rel=1e-6)
     assert found[0.5, 0] != pytest.approx(found[0.5, 1], rel=1e-3)
@@ -161,15 +162,15 @@ def test_the_scale_of_plateau_is_a_lower_rate():
     quarter, _ = make_optimizer(name="sgd", learning_rates=(RATE / 4,), boundaries=(), momentum=0.9, weight_decay=1e-7)
     state, step = initial_state(variables(Tiny()), quarter), jax.jit(training_step(Tiny(), quarter, seed=0))
     for one in batches:
-        state, _ = step(state, partition.shard_batch(one, partition.make_mesh(jax.devices()[:1])))
+        state, _ = step(state, Devices(devices=jax.devices()[:1]).shard_batch(one))
     chex.assert_trees_all_close(found.params, state.params, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 def test_a_step_uses_the_memory_of_its_state_again(accumulation_steps):
     state = initial_state(variables(Tiny()), SGD, average=True, plateau=PLATEAU)
-    step, state, mesh = prepared(Tiny(), devices=2, state=state, accumulation_steps=accumulation_steps)
-    one = partition.shard_batch(batch(0), mesh)
+    step, state, devices = prepared(Tiny(), devices=2, state=state, accumulation_steps=accumulation_steps)
+    one = devices.shard_batch(batch(0))
     compiled = step.lower(state, one).compile()
     assert compiled.memory_analysis().alias_size_in_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))

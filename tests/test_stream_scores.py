@@ -17,7 +17,7 @@ from experiments import base
 from i3d_jax import experiment, models
 from i3d_jax.models.network import Clip, Network
 from i3d_jax.report.summary import stream_rows
-from i3d_jax.training import partition
+from i3d_jax.training.partition import Devices
 from i3d_jax.training.step import evaluation_step
 
 # By architecture: what its logits are of those of its streams.
@@ -80,8 +80,8 @@ def evaluate(dataset, workdir, *, batch_size, devices):
     config = base.get_config("two_stream_i3d")
     config.data.crop, config.evaluation.frames, config.evaluation.windows = 16, 3, 2
     config.evaluation.batch_size = batch_size
-    mesh = partition.make_mesh(jax.devices()[:devices])
-    evaluation = experiment.Evaluation(config, workdir, dataset, Means(num_classes=len(LABELS)), mesh)
+    used = Devices(devices=jax.devices()[:devices])
+    evaluation = experiment.Evaluation(config, workdir, dataset, Means(num_classes=len(LABELS)), used)
     return evaluation({}, 7), dict(np.load(workdir / "predictions" / "test.npz"))
 
 

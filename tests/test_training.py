@@ -12,8 +12,9 @@ from tiny import Tiny, batch, variables
 
 from i3d_jax import models
 from i3d_jax.errors import UserError
-from i3d_jax.training import metrics, partition
+from i3d_jax.training import metrics
 from i3d_jax.training.optimizer import kernels, make_optimizer, stepwise
+from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state, initial_variables
 from i3d_jax.training.step import evaluation_step, scaled, training_step
 
@@ -86,12 +87,12 @@ def test_metrics_add_up_and_divide_once():
 
 
 def steps(model, sgd, batches, *, devices, seed=0):
-    mesh = partition.make_mesh(jax.devices()[:devices])
-    state = partition.replicate(initial_state(variables(model), sgd), mesh)
-    step = partition.compile_training_step(training_step(model, sgd, seed=seed), mesh)
+    used = Devices(devices=jax.devices()[:devices])
+    state = used.place(initial_state(variables(model), sgd))
+    step = used.compile_training_step(training_step(model, sgd, seed=seed))
     figures = []
     for one in batches:
-        state, sums = step(state, partition.shard_batch(one, mesh))
+        state, sums = step(state, used.shard_batch(one))
         figures.append(metrics.means(jax.device_get(sums)))
     return jax.device_get(state), figures
 
@@ -149,11 +150,11 @@ def test_four_devices_are_one_for_i3d():
     ]
     found = []
     for devices in (1, 4):
-        mesh = partition.make_mesh(jax.devices()[:devices])
-        state = partition.replicate(initial_state(jax.tree.map(jnp.copy, start), sgd), mesh)
-        step = partition.compile_training_step(training_step(model, sgd, seed=0), mesh)
+        used = Devices(devices=jax.devices()[:devices])
+        state = used.place(initial_state(start, sgd))
+        step = used.compile_training_step(training_step(model, sgd, seed=0))
         for one in batches:
-            state, _ = step(state, partition.shard_batch(one, mesh))
+            state, _ = step(state, used.shard_batch(one))
         found.append(jax.device_get(state.params))
     chex.assert_trees_all_close(*found, rtol=0, atol=1e-5)
     moved = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (found[0], start["params"])), strict=True))
@@ -175,14 +176,14 @@ def test_evaluation_is_the_same_for_any_batch_and_any_number_of_devices():
     videos = np.random.default_rng(0).integers(0, 256, (8, 2, 9, 32, 32, 3), dtype=np.uint8)
     found = {}
     for devices in (1, 2, 4):
-        mesh = partition.make_mesh(jax.devices()[:devices])
-        step = partition.compile_evaluation_step(evaluation_step(model), mesh)
+        used = Devices(devices=jax.devices()[:devices])
+        step = used.compile_evaluation_step(evaluation_step(model))
         for size in (1, 3, 8):
             rows = []
             for begin in range(0, 8, size):
                 part = videos[begin : begin + size]
                 one = {"rgb": part, "mask": np.ones(len(part), bool), "label": np.zeros(len(part), np.int32)}
-                logits, streams = step(partition.replicate(start, mesh), partition.shard_batch(one, mesh))
+                logits, streams = step(used.place(start), used.shard_batch(one))
                 assert streams == {}
                 rows.append(np.asarray(logits)[: len(part)])
             found[devices, size] = np.concatenate(rows)
@@ -195,5 +196,5 @@ def test_evaluation_is_the_same_for_any_batch_and_any_number_of_devices():
 
 def test_a_batch_that_the_devices_do_not_divide():
     with pytest.raises(UserError, match="batch_size is 6, which 4 devices do not divide; the nearest that works is 8"):
-        partition.check_batch_size(6, partition.make_mesh(), key="batch_size")
-    partition.check_batch_size(8, partition.make_mesh(), key="batch_size")
+        Devices().check_batch_size(6, key="batch_size")
+    Devices().check_batch_size(8, key="batch_size")

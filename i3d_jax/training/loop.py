@@ -79,10 +79,13 @@ def train(
     learning_rate: Callable[[int], float],
     evaluate: Callable[[TrainState], Mapping[str, float]],
     keeper: Keeper,
+    spread: Callable[[TrainState], TrainState] = lambda state: state,
+    collect: Callable[[TrainState], TrainState] = lambda state: state,
     write: Callable[[int, str, Mapping[str, float]], None],
     plateau: optax.GradientTransformationExtraArgs | None = None,
+    interrupted: Callable[[int], bool] = lambda number: False,
 ) -> TrainState:
-    """Trains from `state` to the last step.
+    """Trains from `state` to the last step, or to the one after which it is interrupted.
 
     Args:
       state: where to begin; its memory is used again.
@@ -92,11 +95,16 @@ def train(
       learning_rate: step (0 is the first) to rate, without `plateau`, for the log only.
       evaluate: state -> figures; "top1" is what the best checkpoint is chosen by, "loss" what `plateau` sees.
       keeper: keeps states, of finite loss and gradient only.
+      spread, collect: from a state as it is evaluated, kept and returned to one as steps take it, and back
+        (`partition.Devices`).
       write: (step, split, values), for the log.
       plateau: changes the state's own of that name after each evaluation in turn (`optimizer.make_plateau`).
+      interrupted: called with the number of every step taken; when it says so, that step is the last. It is logged,
+        kept and, if its turn has come, evaluated, so that a run which goes on from it is the uninterrupted one (with
+        `collect`, but for what that changes).
 
     Returns:
-      The state after the last step.
+      The state after the last step taken.
 
     Raises:
       NonFinite: at the first step whose loss or gradient is not finite; the checkpoints before it stay.
@@ -110,6 +118,7 @@ def train(
             number, metrics = unsettled.pop(0)
             stretch.add(number, jax.device_get(metrics))
 
+    state = spread(state)
     for number in range(int(state.step) + 1, cadence.total_steps + 1):
         with stretch.waiting():
             batch = next(batches)
@@ -117,19 +126,26 @@ def train(
         unsettled.append((number, metrics))
         # One step stays unread, so that the devices are never idle while the host looks at figures.
         settle(keep=1)
-        if not cadence.logs(number):
+        last = interrupted(number)
+        if not (last or cadence.logs(number)):
             continue
         settle(keep=0)
         write(number, "train", stretch.end(number, float(learning_rate(number - 1) * state.rate_scale)))
         figures = None
+        saves = last or cadence.checkpoints(number)
+        if saves:
+            state = collect(state)
         if cadence.evaluates(number):
             figures = evaluate(state)
             if plateau is not None and cadence.evaluates_in_turn(number):
                 state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
             stretch.restart_clock()
-        if cadence.checkpoints(number):
+        if saves:
             keeper.save(state, figures)
-    return state
+            if last:
+                return state
+            state = spread(state)
+    return collect(state)
 
 
 class _Stretch:

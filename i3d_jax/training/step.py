@@ -32,6 +32,7 @@ def training_step(
     accumulation_steps: int = 1,
     label_smoothing: float = 0.0,
     average_decay: float = 0.0,
+    replicas: str | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Sums]]:
     """Makes the pure function (state, batch) -> (state, metrics).
 
@@ -55,6 +56,9 @@ def training_step(
       average_decay: how much of the parameters' moving average a step keeps, 0 up to 1, where the state has one. Step
         n (the first is 0) keeps (1 + n) / (10 + n) if that is less, as TensorFlow does it: so the initial parameters
         are soon forgotten.
+      replicas: the name of the axis of replicas, each of which takes the step on its own clips with its own running
+        statistics and dropout (`partition`'s mode pmap); gradients and metrics are summed over them. None: there are
+        none.
     """
 
     def sums_over(state, batch, key):
@@ -95,8 +99,14 @@ def training_step(
 
     def step(state, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
+        clips = batch["label"].shape[0]
+        if replicas is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(replicas))
+            clips *= jax.lax.axis_size(replicas)
         over_batch = sums_over if accumulation_steps == 1 else accumulated
         (gradients, metrics), batch_stats = over_batch(state, batch, key)
+        if replicas is not None:
+            gradients, metrics = jax.lax.psum((gradients, metrics), replicas)
         # Whatever the batch was cut into, its sums are together here, and are divided once.
         count = jnp.maximum(metrics["loss"][1], 1)
         gradients = jax.tree.map(lambda total: total / count, gradients)
@@ -110,7 +120,7 @@ def training_step(
             average = jax.tree.map(lambda old, new: old + (1 - kept) * (new - old), average, params)
         state = state.replace(
             step=state.step + 1,
-            clips=state.clips + batch["label"].shape[0],
+            clips=state.clips + clips,
             params=params,
             batch_stats=batch_stats,
             optimizer_state=optimizer_state,

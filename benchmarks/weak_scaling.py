@@ -1,0 +1,118 @@
+"""What a training step sends between devices when the batch grows with their number, read from the compiled programs.
+
+    python benchmarks/weak_scaling.py
+
+Nothing is timed: the devices are virtual ones of one machine. The collective operations stand in the program that XLA
+compiled, with the shapes of what they work on. A ring, the way in which none has to send more, needs 2 (n - 1) / n of
+the bytes that n devices sum from each of them, and (n - 1) / n of those that it gathers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "f64": 8}
+_OPERATION = re.compile(
+    r"= (?P<shapes>\(.*?\)|\S+) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
+)
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+
+
+def collectives(program: str) -> dict[str, int]:
+    """Returns the bytes of the results of all collective operations, by kind.
+
+    Args:
+      program: the text of a compiled program (HLO).
+    """
+    found: Counter[str] = Counter()
+    for operation in _OPERATION.finditer(program):
+        for dtype, shape in _SHAPE.findall(operation["shapes"]):
+            found[operation["kind"]] += BYTES[dtype] * math.prod(int(size) for size in shape.split(",") if size)
+    return dict(found)
+
+
+def ring_bytes(sizes: Mapping[str, int], *, devices: int) -> float:
+    """Returns what each device sends in a ring for all-reduces and all-gathers of so many bytes, by kind."""
+    passes = {"all-reduce": 2, "all-gather": 1}
+    return sum(passes[kind] * (devices - 1) / devices * size for kind, size in sizes.items())
+
+
+def main() -> None:
+    """Compiles the step for 1, 2, 4, … devices in every mode and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="i3d", help="as in models.create (default: %(default)s)")
+    parser.add_argument("--width_multiplier", type=float, default=0.25, help="of the network (default: %(default)s)")
+    parser.add_argument("--devices", type=int, default=8, help="the most, a power of two (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    options = parser.parse_args()
+    # Read when JAX is first imported.
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from machine import about, print_about
+
+    header = about(["jax", "flax"], gpu=None)
+    print_about(header)
+    rows = _rows(options)
+    print("\n| mode | devices | clips | sums, MB | gathers, MB | a device sends, MB | gradients and statistics, MB |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for row in rows:
+        print(
+            f"| {row['mode']} | {row['devices']} | {row['clips']} | {row['all-reduce'] / 1e6:.3f} "
+            f"| {row['all-gather'] / 1e6:.3f} | {row['ring'] / 1e6:.3f} | {row['expected'] / 1e6:.3f} |"
+        )
+    if options.json:
+        Path(options.json).write_text(json.dumps({**header, "rows": rows}, indent=2) + "\n")
+
+
+def _rows(options: argparse.Namespace) -> list[dict]:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from i3d_jax import models
+    from i3d_jax.training.optimizer import make_optimizer
+    from i3d_jax.training.partition import Devices
+    from i3d_jax.training.state import initial_state
+    from i3d_jax.training.step import training_step
+
+    model = models.create(options.model, 400, width_multiplier=options.width_multiplier)
+    optimizer, _ = make_optimizer(name="sgd", learning_rates=(0.1,), boundaries=(), momentum=0.9, weight_decay=1e-7)
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), models.template(model))
+    gradients, statistics = (
+        sum(leaf.nbytes for leaf in jax.tree.leaves(variables[part])) for part in ("params", "batch_stats")
+    )
+    rows = []
+    for mode, shard_state in (("pjit", False), ("pjit", True), ("pmap", False)):
+        for number in (2**power for power in range(options.devices.bit_length())):
+            devices = Devices(mode=mode, shard_state=shard_state, devices=jax.devices()[:number])
+            shapes = model.input_shapes(model.training_clip.frames if options.model != "i3d" else 16, 32)
+            batch = {stream: np.zeros((2 * number, *shape), np.uint8) for stream, shape in shapes.items()}
+            batch |= {"label": np.zeros(2 * number, np.int32), "mask": np.ones(2 * number, bool)}
+            state = devices.spread(devices.place(initial_state(variables, optimizer)))
+            step = training_step(model, optimizer, seed=0, replicas=devices.replicas)
+            program = devices.compile_training_step(step).lower(state, devices.shard_batch(batch)).compile()
+            sizes = collectives(program.as_text())
+            rows.append(
+                {
+                    "mode": mode + (", split state" if shard_state else ""),
+                    "devices": number,
+                    "clips": 2 * number,
+                    "all-reduce": sizes.get("all-reduce", 0),
+                    "all-gather": sizes.get("all-gather", 0),
+                    "ring": ring_bytes(sizes, devices=number),
+                    # A channel has two running statistics, and is summed over twice forward and three times backward.
+                    "expected": gradients + (2.5 * statistics if mode == "pjit" else 0),
+                }
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

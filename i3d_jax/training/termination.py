@@ -1,0 +1,54 @@
+"""SIGTERM, by which schedulers and clouds say that they are about to take the machine: stop, and keep what there is."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import jax
+from jax.experimental import multihost_utils
+
+from i3d_jax.errors import Stopped
+
+
+class Termination:
+    """What a training run does when it is told to end; a context manager, entered in the main thread.
+
+    Before the loop there is nothing to save: `Stopped` is raised on the spot. Once `in_loop` is called, the loop asks
+    after every step whether it was the last.
+
+    Where `jax.distributed` is initialised, JAX has taken SIGTERM over; its processes agree on the step after which all
+    of them stop, whichever of them was told to.
+    """
+
+    def __init__(self):
+        self._several = jax.distributed.is_initialized()
+        self._in_loop = False
+        self._told = False
+
+    def __enter__(self) -> Termination:
+        if not self._several:
+            self._before = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if not self._several:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _handle(self, number: int, frame) -> None:
+        if not self._in_loop:
+            raise Stopped("stopped by SIGTERM; start again to go on")
+        if not self._told:
+            # Not by print, which may be at work where the signal arrived.
+            os.write(2, b"SIGTERM: the run is saved after this step, or after the evaluation that has begun\n")
+        self._told = True
+
+    def in_loop(self) -> None:
+        """From now on SIGTERM no longer raises, and `stops_after` answers for it."""
+        self._in_loop = True
+
+    def stops_after(self, step: int) -> bool:
+        """Says whether a step is the last; to be asked after every step, by every process."""
+        if self._several:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._told

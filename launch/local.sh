@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Trains on this machine; see --help.
+set -euo pipefail
+
+usage() {
+  cat <<END
+usage: launch/local.sh [--processes N] [--port PORT] ARGUMENTS-OF-i3d_jax.main
+
+Trains on all devices of this machine. One process drives them all; with --processes N there are N,
+each with one GPU (the first with GPU 0, and so on), which meet at PORT (default 12321).
+On SIGTERM and Ctrl-C all of them save and stop. PYTHON names the interpreter (default: python).
+
+  launch/local.sh --config experiments/quickstart.py --workdir runs/quickstart
+  launch/local.sh --processes 8 --config experiments/kinetics.py --config.data.directory=datasets/kinetics400 \\
+    --workdir runs/kinetics
+END
+}
+
+processes=1
+port=12321
+while (($#)); do
+  case $1 in
+    --help | -h) usage; exit ;;
+    --processes) processes=${2:?"--processes needs a number"}; shift 2 ;;
+    --port) port=${2:?"--port needs a number"}; shift 2 ;;
+    *) break ;;
+  esac
+done
+if ! (($#)); then
+  usage >&2
+  exit 2
+fi
+python=${PYTHON:-python}
+if [ "$processes" = 1 ]; then
+  exec "$python" -m i3d_jax.main "$@"
+fi
+
+children=()
+# What bash starts in the background ignores Ctrl-C: it becomes SIGTERM.
+trap 'kill -TERM "${children[@]}" 2>/dev/null || true' TERM INT
+for ((number = 0; number < processes; number++)); do
+  CUDA_VISIBLE_DEVICES=$number "$python" -m i3d_jax.main "$@" \
+    --coordinator "localhost:$port" --num_processes "$processes" --process_id "$number" &
+  children+=($!)
+done
+code=0
+for child in "${children[@]}"; do
+  ended=0
+  wait "$child" || ended=$?
+  # A signal ends `wait` before it ends the process.
+  while kill -0 "$child" 2>/dev/null; do
+    ended=0
+    wait "$child" || ended=$?
+  done
+  ((ended == 0)) || code=$ended
+done
+exit "$code"

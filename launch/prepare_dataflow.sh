@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Prepares a dataset on Google Cloud Dataflow; see --help.
+set -euo pipefail
+
+usage() {
+  cat <<END
+usage: launch/prepare_dataflow.sh --project PROJECT --region REGION --bucket gs://BUCKET --image IMAGE [--workers N]
+         ARGUMENTS-OF-i3d_jax.prepare
+
+Prepares a dataset on Dataflow. Every worker, and this machine, must see the folders of videos and of the dataset under
+the same paths: \`prepare\` reads and writes files, not buckets. Dataflow's own images mount no shared file system, so
+IMAGE must be one of yours that holds i3d_jax with its extras \`all\` and \`beam\` and mounts it. Where that is not to
+be had, a Flink cluster (launch/prepare_flink.sh) or one machine with many cores are the ways. Not tried yet.
+The bucket takes Beam's temporary files alone. PYTHON names the interpreter (default: python).
+Started again, it makes the shards that are missing.
+
+  launch/prepare_dataflow.sh --project my-project --region us-central1 --bucket gs://my-bucket --workers 64 \\
+    --image us-docker.pkg.dev/my-project/images/i3d_jax --dialect kinetics --annotations train.csv validate.csv \\
+    --videos /mnt/share/kinetics400 --output /mnt/share/datasets/kinetics400
+END
+}
+
+project=
+region=
+bucket=
+image=
+workers=16
+while (($#)); do
+  case $1 in
+    --help | -h) usage; exit ;;
+    --project) project=${2:?"--project needs a name"}; shift 2 ;;
+    --region) region=${2:?"--region needs a name"}; shift 2 ;;
+    --bucket) bucket=${2:?"--bucket needs gs://BUCKET"}; shift 2 ;;
+    --image) image=${2:?"--image needs a container image"}; shift 2 ;;
+    --workers) workers=${2:?"--workers needs a number"}; shift 2 ;;
+    *) break ;;
+  esac
+done
+if [ -z "$project" ] || [ -z "$region" ] || [ -z "$bucket" ] || [ -z "$image" ]; then
+  echo "error: --project, --region, --bucket and --image are needed, before the arguments of i3d_jax.prepare" >&2
+  exit 2
+fi
+exec "${PYTHON:-python}" -m i3d_jax.prepare "$@" --runner DataflowRunner -- \
+  --project="$project" --region="$region" --temp_location="$bucket/temporary" --staging_location="$bucket/staging" \
+  --sdk_container_image="$image" --num_workers="$workers" --max_num_workers="$workers"

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Prepares a dataset on an Apache Flink cluster; see --help.
+set -euo pipefail
+
+usage() {
+  cat <<END
+usage: launch/prepare_flink.sh --master HOST:PORT --parallelism N [--environment HOST:PORT]
+         ARGUMENTS-OF-i3d_jax.prepare
+
+Prepares a dataset on a Flink cluster. The folders of videos and of the dataset must stand under the same paths on
+all workers, on a shared file system; i3d_jax with its extras \`all\` and \`beam\` must be installed on them.
+--environment is where Beam's Python worker pool listens on every worker (default: localhost:50000); start it there by
+  python -m apache_beam.runners.worker.worker_pool_main --service_port=50000
+PYTHON names the interpreter (default: python). Started again, it makes the shards that are missing. Not tried on a
+cluster yet.
+
+  launch/prepare_flink.sh --master flink:8081 --parallelism 64 --dialect kinetics \\
+    --annotations train.csv validate.csv --videos /shared/kinetics400 --output /shared/datasets/kinetics400 \\
+    --flow tvl1 --flow_backend opencv
+END
+}
+
+master=
+parallelism=
+environment=localhost:50000
+while (($#)); do
+  case $1 in
+    --help | -h) usage; exit ;;
+    --master) master=${2:?"--master needs HOST:PORT"}; shift 2 ;;
+    --parallelism) parallelism=${2:?"--parallelism needs a number"}; shift 2 ;;
+    --environment) environment=${2:?"--environment needs HOST:PORT"}; shift 2 ;;
+    *) break ;;
+  esac
+done
+if [ -z "$master" ] || [ -z "$parallelism" ]; then
+  echo "error: --master and --parallelism are needed, before the arguments of i3d_jax.prepare" >&2
+  exit 2
+fi
+exec "${PYTHON:-python}" -m i3d_jax.prepare "$@" --runner FlinkRunner -- \
+  --flink_master="$master" --parallelism="$parallelism" \
+  --environment_type=EXTERNAL --environment_config="$environment"

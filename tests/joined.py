@@ -1,0 +1,44 @@
+"""Stands in for i3d_jax.main in the tests of launch/: processes that meet, compute together, and stop together.
+
+It reads the same flags and ends by the same ways, in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from i3d_jax.errors import Stopped, run
+from i3d_jax.training import distributed
+from i3d_jax.training.termination import Termination
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Joins the others, says what they have together and takes steps until one of them is told to stop."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    distributed.add_flags(parser)
+    options, rest = parser.parse_known_args(arguments)
+    distributed.join(options)
+    with Termination() as termination:
+        termination.in_loop()
+        step = 0
+        while True:
+            step += 1
+            numbers = multihost_utils.process_allgather(np.array(jax.process_index() + 1))
+            if step == 1:
+                own = f"process {jax.process_index()} of {jax.process_count()}, pid {os.getpid()}"
+                print(f"{own}, sum {numbers.sum()}, arguments {rest}", flush=True)
+            if termination.stops_after(step):
+                break
+            time.sleep(0.02)
+    raise Stopped(f"stopped by SIGTERM after step {step}")
+
+
+if __name__ == "__main__":
+    run(main, leave=distributed.leave)

@@ -1,0 +1,253 @@
+"""The scripts of launch/, offline: `gcloud`, `srun` and `python` are stand-ins that start real processes here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from i3d_jax import prepare
+
+TESTS = Path(__file__).resolve().parent
+LAUNCH = TESTS.parent / "launch"
+STAND_INS = TESTS / "stand_ins"
+SCRIPTS = sorted(LAUNCH.glob("*.sh"))
+CONFIG = ["--config", "experiments/kinetics.py", "--config.optimizer.boundaries=(1, 2)"]
+
+
+@pytest.fixture
+def environment(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return {
+        **os.environ,
+        "PATH": f"{STAND_INS}:{os.environ['PATH']}",
+        "PYTHONPATH": str(TESTS.parent),
+        "XLA_FLAGS": "",
+        "REAL_PYTHON": sys.executable,
+        "JOINED": str(TESTS / "joined.py"),
+        "JAX_COORDINATOR_PORT": str(port),
+        "CLOUD": str(tmp_path / "cloud"),
+    }
+
+
+def call(script, *arguments, **options):
+    command = [str(LAUNCH / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def met(lines) -> dict[int, int]:
+    """Reads until both of two processes have said that they have met, with all arguments; returns pids by number."""
+    pids = {}
+    for line in lines:
+        if found := re.match(r"process (\d) of 2, pid (\d+), sum (\d), arguments (.*)", line):
+            number, pid, total, arguments = found.groups()
+            assert total == "3"
+            assert arguments == repr(CONFIG)
+            pids[int(number)] = int(pid)
+        if len(pids) == 2:
+            return pids
+    raise AssertionError("the processes did not meet")
+
+
+def stopped(text: str) -> int:
+    """The step after which both processes say that they stopped."""
+    # Lines of two processes may run into one another.
+    steps = re.findall(r"stopped by SIGTERM after step (\d+)", text)
+    assert len(steps) == 2
+    assert steps[0] == steps[1]
+    return int(steps[0])
+
+
+def test_shellcheck_has_nothing_to_say():
+    program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    stand_ins = [path for path in STAND_INS.rglob("*") if path.is_file()]
+    assert len(SCRIPTS) == 5
+    done = subprocess.run([program, *SCRIPTS, *stand_ins], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_help_says_how_it_is_used(script):
+    done = call(script.name, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: ")
+    assert f"launch/{script.name}" in done.stdout
+    assert max(map(len, script.read_text().splitlines())) <= 120
+
+
+def test_local_starts_processes_that_meet_and_stop_together(environment):
+    command = [LAUNCH / "local.sh", "--processes", "2", "--port", environment["JAX_COORDINATOR_PORT"], *CONFIG]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        met(process.stdout)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert stopped(errors) > 1
+
+
+def test_local_with_one_process_is_that_process(environment, tmp_path):
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\nexit 7\n')
+    (tmp_path / "python").chmod(0o755)
+    done = call("local.sh", *CONFIG, env={**environment, "PYTHON": str(tmp_path / "python")})
+    assert (done.returncode, done.stdout) == (7, f"-m i3d_jax.main {' '.join(CONFIG)}\n")
+
+
+def test_slurm_requeues_when_one_of_its_processes_is_told_to_stop(environment):
+    environment["SLURM_JOB_ID"] = "41"
+    with subprocess.Popen(
+        [LAUNCH / "slurm.sh", *CONFIG], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.kill(met(process.stdout)[1], signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert stopped(errors) > 1
+    assert output.splitlines() == ["scontrol requeue 41"]
+
+
+@pytest.mark.parametrize(("code", "cancelled"), [(2, False), (143, True)])
+def test_slurm_does_not_requeue_what_failed_or_was_cancelled(environment, tmp_path, code, cancelled):
+    """SLURM tells the shell of a job that it cancels, or preempts and requeues itself."""
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho started\nread -r line\nexit {code}\n")
+    (tmp_path / "python").chmod(0o755)
+    environment |= {"SLURM_JOB_ID": "41", "PYTHON": str(tmp_path / "python")}
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([LAUNCH / "slurm.sh", *CONFIG], env=environment, **streams) as process:
+        assert [process.stdout.readline() for _ in range(2)] == ["started\n"] * 2
+        if cancelled:
+            process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (code, "")
+
+
+PLACE = ["--name", "pod", "--zone", "zone-a", "--project", "project-1"]
+
+
+def test_a_tpu_from_the_request_to_the_deletion(environment, tmp_path):
+    cloud = tmp_path / "cloud"
+    for worker in (0, 1):
+        (cloud / f"worker-{worker}").mkdir(parents=True)
+    shutil.copytree(STAND_INS / "on_workers", cloud / "on_workers")
+    (cloud / "on_workers" / "sleep").write_text("#!/bin/sh\n")
+    (cloud / "on_workers" / "sleep").chmod(0o755)
+    environment["PATH"] = f"{cloud / 'on_workers'}:{environment['PATH']}"
+    options = [*PLACE, "--type", "v5litepod-16", "--spot", "--share", "10.0.0.2:/share", "--", *CONFIG]
+    done = call("tpu_pod.sh", "all", *options, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (cloud / "state").read_text() == "ACTIVE\n"
+    assert re.findall(r"pod: (\w+)", done.stderr) == ["PROVISIONING", "ACTIVE"]
+    assert done.stdout.count("sudo mount -t nfs 10.0.0.2:/share") == 2
+    assert done.stdout.count("installed i3d_jax[all,tpu] of i3d_jax/setup.py") == 2
+    asked = (cloud / "asked").read_text()
+    assert "create pod --zone zone-a --project project-1 --node-id pod --accelerator-type v5litepod-16" in asked
+
+    logs = [cloud / "share" / "logs" / f"pod-worker-{worker}.log" for worker in (0, 1)]
+    deadline = time.monotonic() + 60
+    while not all(log.is_file() and "arguments" in log.read_text() for log in logs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    pids = met(line for log in logs for line in log.read_text().splitlines())
+    assert {number: int((cloud / f"worker-{number}" / "i3d_jax.pid").read_text()) for number in (0, 1)} == pids
+    assert call("tpu_pod.sh", "log", *PLACE, env=environment).stdout == logs[0].read_text()
+
+    assert call("tpu_pod.sh", "stop", *PLACE, env=environment).returncode == 0
+    while not all("stopped" in log.read_text() for log in logs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert stopped("".join(log.read_text() for log in logs)) > 1
+
+    assert call("tpu_pod.sh", "delete", *PLACE, env=environment).returncode == 0
+    assert not (cloud / "state").exists()
+
+
+def test_tpu_commands_are_printed_and_not_run(environment):
+    """`resume` is made of all the others that change something."""
+    options = [*PLACE, "--share", "h:/s", "--dry_run", "--", *CONFIG]
+    done = call("tpu_pod.sh", "resume", *options, env={**environment, "CLOUD": "/nowhere"})
+    assert (done.returncode, done.stderr) == (0, "")
+    place = "--zone zone-a --project project-1"
+    expected = [
+        f"gcloud compute tpus queued-resources delete pod {place} --force --quiet",
+        f"gcloud compute tpus queued-resources create pod {place} --node-id pod --accelerator-type v5litepod-8 "
+        "--runtime-version v2-alpha-tpuv5-lite",
+        f"gcloud compute tpus tpu-vm ssh pod {place} --worker=all '--command=sudo apt-get -qq install",
+        "tar -czf /",
+        "gcloud compute tpus tpu-vm scp /",
+        f"gcloud compute tpus tpu-vm ssh pod {place} --worker=all '--command=mkdir -p i3d_jax && tar",
+        f"gcloud compute tpus tpu-vm ssh pod {place} --worker=all '--command=cd i3d_jax && {{ PYTHONUNBUFFERED=1 nohup",
+        f"gcloud compute tpus tpu-vm ssh pod {place} --worker=0 '--command=tail -n 100 -F",
+    ]
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(expected)
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("command", "copies"),
+    [
+        ("fetch", "gs://b/datasets /mnt/share/datasets"),
+        ("keep", "/mnt/share/runs gs://b/runs"),
+    ],
+)
+def test_a_bucket_is_copied_from_and_to(command, copies):
+    done = call("tpu_pod.sh", command, *PLACE, "--bucket", "gs://b", "--dry_run")
+    assert done.stdout.endswith(f"--worker=0 '--command=gcloud storage rsync --recursive {copies}' \n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tpu_pod.sh", "creat", *PLACE], "there is no command creat; --help lists them"),
+        (["tpu_pod.sh", "create", "--name", "x"], "--name, --zone and --project are needed"),
+        (["tpu_pod.sh", "create", "--zones", "x"], "there is no option --zones"),
+        (["tpu_pod.sh", "create", "--name"], "--name needs a value"),
+        (["tpu_pod.sh", "run", *PLACE], "run needs the arguments of i3d_jax.main, after --"),
+        (["tpu_pod.sh", "install", *PLACE], "install needs --share HOST:/PATH"),
+        (["tpu_pod.sh", "keep", *PLACE], "keep needs --bucket gs://NAME"),
+        (["prepare_flink.sh", "--master", "h:1"], "--master and --parallelism are needed"),
+        (["prepare_dataflow.sh", "--project", "p"], "--project, --region, --bucket and --image are needed"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, words):
+    done = call(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {words}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "own", "flags"),
+    [
+        (
+            "prepare_flink.sh",
+            ["--master", "h:8081", "--parallelism", "64"],
+            ["--flink_master=h:8081", "--parallelism=64", "--environment_type=EXTERNAL"],
+        ),
+        (
+            "prepare_dataflow.sh",
+            ["--project", "p", "--region", "r", "--bucket", "gs://b", "--image", "i", "--workers", "3"],
+            ["--project=p", "--region=r", "--temp_location=gs://b/temporary", "--sdk_container_image=i"],
+        ),
+    ],
+)
+def test_prepare_gets_its_own_arguments_and_beam_its_flags(script, own, flags, tmp_path):
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    prepared = ["--annotations", "a b.csv", "--videos", "v", "--output", "o"]
+    done = call(script, *own, *prepared, env={**os.environ, "PYTHON": str(tmp_path / "python")})
+    module, *arguments = done.stdout.splitlines()[1:]
+    options, beam_flags = prepare._options(arguments)
+    assert module == "i3d_jax.prepare"
+    assert (options.annotations, options.videos, options.output) == (["a b.csv"], "v", "o")
+    assert options.runner == {"prepare_flink.sh": "FlinkRunner", "prepare_dataflow.sh": "DataflowRunner"}[script]
+    assert set(flags) <= set(beam_flags)
