@@ -20,7 +20,7 @@ from experiments import base
 from i3d_jax import checkpoint, experiment, fixed, main, models, prepare
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.errors import UserError
-from i3d_jax.evaluation.features import read
+from i3d_jax.evaluation.features import compute, read
 from i3d_jax.ingest.write_video import write_video
 from i3d_jax.models.network import Clip, Network
 from i3d_jax.training import transfer
@@ -123,6 +123,21 @@ def test_features_that_are_no_numbers_are_named(tmp_path):
     with pytest.raises(UserError, match="features of the video video0 are not finite"):
         make(dataset, tmp_path, scale=float("nan"))
     assert not (tmp_path / "features").exists()
+
+
+def test_damaged_and_padded_rows_have_no_features():
+    batches = [
+        {"video": np.array(["a", "", "c"]), "label": np.array([4, 0, 5]), "mask": np.array([True, False, True])},
+        {"video": np.array(["d", ""]), "label": np.array([6, 0]), "mask": np.array([True, False])},
+    ]
+    # Rows of padding, which are no numbers, as those that are masked may be.
+    found = {3: [1, np.nan, 3, np.nan], 2: [7, np.nan, np.nan, np.nan]}
+    names, labels, features = compute(
+        lambda batch: {"Logits": np.reshape(found[len(batch["mask"])], (4, 1, 1, 1))}, batches, videos=5
+    )
+    assert (names.tolist(), labels.tolist()) == (["a", "c", "d"], [4, 5, 6])
+    assert features["Logits"].tolist() == [[[[1]]], [[[3]]], [[[7]]]]
+    assert features["Logits"].dtype == np.float32
 
 
 RATE = 0.01
