@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from i3d_jax.errors import Failure, UserError
 
@@ -115,6 +117,20 @@ def join(options: argparse.Namespace) -> None:
         ) from error
     finally:
         deadline.cancel()
+    _connect()
+
+
+def _connect() -> None:
+    """Lets every device hear of every other once, while all processes are here.
+
+    Where they are connected by gloo, the first sum over a set of devices gives the others half a minute; once it was
+    made, those that come to the next one wait as long as it takes the slowest to compile, or to read its clips.
+    """
+    wait()
+    everyone = Mesh(np.array(jax.devices()), ("devices",))
+    split, whole = (NamedSharding(everyone, spec) for spec in (PartitionSpec("devices"), PartitionSpec()))
+    ones = jax.make_array_from_callback((everyone.size,), split, lambda index: np.ones(1, np.float32))
+    jax.jit(jnp.sum, out_shardings=whole)(ones).block_until_ready()
 
 
 def _check(options: argparse.Namespace, given: list[str]) -> None:
@@ -166,6 +182,7 @@ def gather_bytes(value: bytes) -> list[bytes]:
     """Returns what every process gave, by its number."""
     if jax.process_count() == 1:
         return [value]
+    wait()
     lengths = np.asarray(multihost_utils.process_allgather(np.array(len(value), np.int32))).reshape(-1)
     padded = np.frombuffer(value.ljust(int(lengths.max()), b"\0"), np.uint8)
     rows = np.asarray(multihost_utils.process_allgather(padded))
@@ -179,9 +196,7 @@ def gather(value: Any) -> list[Any]:
 
 def by_first(make: Callable[[], Any]) -> Any:
     """Lets process 0 alone make something, while the others wait, and returns on all what it gave: JSON's values."""
-    value = make() if is_first() else None
-    wait()
-    return gather(value)[0]
+    return gather(make() if is_first() else None)[0]
 
 
 def refuse_different(values: Mapping[str, Any], *, what: str) -> None:

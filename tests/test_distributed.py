@@ -1,0 +1,281 @@
+"""Real processes of this machine that compute as one run, agree, and stop when one of them dies."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+from two_processes import WAYS, five_steps
+
+from i3d_jax import checkpoint, main
+from i3d_jax.data import synthetic
+from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.errors import UserError
+from i3d_jax.ingest.annotations import read
+from i3d_jax.ingest.dataset import prepare_dataset
+from i3d_jax.ingest.local import make_shards
+from i3d_jax.ingest.write_video import write_video
+from i3d_jax.training import distributed, partition
+from i3d_jax.training.partition import Devices
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 12
+
+
+def free_address() -> str:
+    with contextlib.closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{one.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("distributed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(folder):
+    """What one run of this process compiles, the next one finds."""
+    keys = {"jax_compilation_cache_dir": str(folder / "compiled"), "jax_persistent_cache_min_compile_time_secs": 0}
+    before = {key: getattr(jax.config, key) for key in keys}
+    for key, value in keys.items():
+        jax.config.update(key, value)
+    yield
+    for key, value in before.items():
+        jax.config.update(key, value)
+
+
+@pytest.fixture(scope="module")
+def start(folder):
+    """Starts `python ARGUMENTS` as two processes of two devices each; all are ended after the tests."""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+    }
+    started = []
+
+    def start(*arguments, each=((), ())):
+        address = free_address()
+        for process, own in enumerate(each):
+            flags = ["--coordinator", address, "--num_processes", "2", "--process_id", str(process), *own]
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, *map(str, arguments), *flags],
+                    cwd=ROOT,
+                    env=environment,
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
+            )
+        return started[-2:]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ended(process, timeout=300):
+    """The exit code of a process, what it printed and what it complained of."""
+    output, errors = process.communicate(timeout=timeout)
+    return process.returncode, output, errors
+
+
+def test_two_processes_of_two_devices_are_one_device_and_four(start, folder, monkeypatch):
+    processes = start(ROOT / "tests" / "two_processes.py", folder)
+    monkeypatch.setattr(partition, "_SMALLEST_SPLIT", 100)
+    expected = {name: five_steps(Devices(**way)) for name, way in WAYS.items()}
+    one = five_steps(Devices(devices=jax.devices()[:1]))
+    for process in processes:
+        code, _, errors = ended(process)
+        assert code == 0, errors
+    for process in range(2):
+        for name, four in expected.items():
+            found = list(np.load(folder / f"{name}{process}.npz").values())
+            chex.assert_trees_all_close(found, four, rtol=0, atol=1e-5)
+            if name != "pmap":
+                chex.assert_trees_all_close(found, one, rtol=0, atol=1e-5)
+        told = json.loads((folder / f"{process}.json").read_text())
+        assert told["devices"] == "4 cpu devices of 2 hosts"
+        assert told["gathered"] == [{"process": 0, "words": ""}, {"process": 1, "words": "ü"}]
+        assert told["made"] == "by 0"
+        differences = "b ([0] in process 0, [1] in process 1); c (0 in process 0, 1 in process 1)"
+        assert told["refused"] == f"all processes of a run need the same values, but these differ: {differences}"
+
+
+@pytest.fixture(scope="module")
+def dataset(folder):
+    """Sixteen videos to train on and eight to test, in one shard each: fewer than there are processes."""
+    videos = folder / "videos"
+    annotations = synthetic.draw_dataset(videos, synthetic.plan({"train": 2, "test": 1}, seed=1), write_video)
+    prepare_dataset(
+        read("csv", annotations, videos),
+        videos,
+        folder / "dataset",
+        name="small",
+        preprocessing=Preprocessing(short_side=37),
+        make_shards=functools.partial(make_shards, processes=1),
+        shards=1,
+    )
+    return folder / "dataset"
+
+
+def arguments(dataset, workdir, **changes):
+    keys = {
+        "data.directory": dataset,
+        "total_steps": STEPS,
+        "batch_size": 8,
+        "log_every": 1,
+        # So small that no ReLU or max-pool is decided otherwise by the order in which numbers are added.
+        "optimizer.name": "sgd",
+        "optimizer.learning_rates": (1e-5, 1e-6),
+        "model.width_multiplier": 0.0625,
+        "model.frame_size": 32,
+        "data.crop": 32,
+        "optimizer.boundaries": (8,),
+        "checkpoints.every": 2,
+        "checkpoints.keep_last": 99,
+        "evaluation.every": 6,
+        "evaluation.batch_size": 3,
+        **changes,
+    }
+    settings = [f"--config.{key}={value}" for key, value in keys.items()]
+    return ["--config", "experiments/custom.py:c3d", "--workdir", str(workdir), *settings]
+
+
+def stored(workdir, step=STEPS):
+    """The state that a run ended with, whatever devices wrote it."""
+    directory = workdir / "checkpoints" / str(step)
+    return {item: checkpoint._restore(directory, item) for item in ("variables", "training")}
+
+
+def lines(workdir):
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [[line[key] for key in ("step", "loss", "top1")] for line in found]
+
+
+def assert_same_run(workdir, other):
+    ours, theirs = stored(workdir), stored(other)
+    chex.assert_trees_all_close(ours["variables"], theirs["variables"], rtol=0, atol=1e-5)
+    # Gradients of up to 10 were added up here.
+    chex.assert_trees_all_close(ours["training"], theirs["training"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(lines(workdir), lines(other), rtol=0, atol=1e-5)
+    ours, theirs = (np.load(one / "predictions" / "test.npz") for one in (workdir, other))
+    assert ours["video"].tolist() == theirs["video"].tolist()
+    np.testing.assert_array_equal(ours["label"], theirs["label"])
+    np.testing.assert_allclose(ours["logits"], theirs["logits"], rtol=0, atol=1e-5)
+    results = [json.loads((one / "results.json").read_text())["test"] for one in (workdir, other)]
+    assert results[0].keys() == results[1].keys()
+    for name, value in results[0].items():
+        assert value == pytest.approx(results[1][name], abs=1e-5), name
+
+
+def test_a_dead_process_stops_the_other_and_the_run_goes_on_on_one_or_two(start, dataset, folder, capsys):
+    """One run: two processes, one of them killed; then again two, and on a copy one of four devices."""
+    killed = start("-m", "i3d_jax.main", *arguments(dataset, folder / "two", total_steps=10_000))
+    for line in killed[0].stderr:
+        # The checkpoint of step 2 is whole before that of step 4 begins.
+        if line.startswith("step") and line.split()[1].startswith("5/"):
+            break
+    killed[1].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    code, _, errors = ended(killed[0], timeout=3 * distributed.HEARTBEAT_SECONDS)
+    assert code not in (0, 2)
+    assert "another one has stopped" in errors or "another task died" in errors
+    assert time.monotonic() - began < 2 * distributed.HEARTBEAT_SECONDS
+    reached = max(int(entry.name) for entry in (folder / "two" / "checkpoints").iterdir())
+    assert reached < STEPS, "the other process went on without the dead one"
+    shutil.copytree(folder / "two", folder / "one")
+
+    again = start("-m", "i3d_jax.main", *arguments(dataset, folder / "two"))
+    # In this process: four devices.
+    main.main(arguments(dataset, folder / "one"))
+    assert "going on from step" in capsys.readouterr().err
+    main.main(arguments(dataset, folder / "whole"))
+    (code, output, errors), (code_of_second, output_of_second, errors_of_second) = map(ended, again)
+    assert code == 0, errors
+    assert code_of_second == 0, errors_of_second
+    assert "going on from step" in errors
+    assert "4 cpu devices of 2 hosts" in errors
+    assert "python -m i3d_jax.predict" in output
+    # The second one neither prints nor logs.
+    assert "step" not in errors_of_second
+    assert "accuracy" not in output_of_second
+    assert_same_run(folder / "two", folder / "whole")
+    assert_same_run(folder / "one", folder / "whole")
+    before, after = (stored(folder / "whole", step)["variables"]["params"] for step in (2, STEPS))
+    assert max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True)) > 1e-4
+
+
+def test_processes_that_disagree_each_stop_with_the_keys(start, dataset, tmp_path):
+    own = ["--config.seed=0"], ["--config.seed=1", "--config.batch_size=4"]
+    processes = start("-m", "i3d_jax.main", *arguments(dataset, tmp_path / "run"), each=own)
+    for process in processes:
+        code, _, errors = ended(process)
+        assert code == 2
+        [sentence] = [line for line in errors.splitlines() if line.startswith("error:")]
+        assert "batch_size (8 in process 0, 4 in process 1)" in sentence
+        assert "seed (0 in process 0, 1 in process 1)" in sentence
+        assert "total_steps" not in sentence
+    assert not (tmp_path / "run").exists()
+
+
+JOINING = """
+import argparse
+from i3d_jax.errors import run
+from i3d_jax.training import distributed
+def main(arguments):
+    parser = argparse.ArgumentParser()
+    distributed.add_flags(parser)
+    distributed.join(parser.parse_args(arguments))
+run(main, leave=distributed.leave)
+"""
+
+
+def test_who_finds_nobody_says_where_it_looked(start):
+    """Each alone at an address of its own."""
+    alone, nowhere = free_address(), free_address()
+    flags = "--join_timeout", "2", "--coordinator"
+    processes = start("-c", JOINING, each=((*flags, alone), (*flags, nowhere)))
+    expected = (
+        f"error: not all of the 2 processes came to {alone}, where process 0 waits, within 2 s (--join_timeout)\n",
+        f"error: the coordinator (process 0) at {nowhere} did not answer, or not all processes came to it, "
+        "within 2 s (--join_timeout)\n",
+    )
+    for process, words in zip(processes, expected, strict=True):
+        assert ended(process)[::2] == (2, words)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--coordinator a:1 --process_id 0", "go together, found --coordinator, --process_id without --num_processes"),
+        ("--coordinator a --num_processes 2 --process_id 0", "must be HOST:PORT, found 'a'"),
+        ("--coordinator a:1 --num_processes 0 --process_id 0", "--num_processes must be at least 1, found 0"),
+        ("--coordinator a:1 --num_processes 2 --process_id 2", "--process_id must be 0 to 1, found 2"),
+        ("--distributed --join_timeout 0", "--join_timeout must be at least 1 second, found 0"),
+    ],
+)
+def test_flags_that_do_not_fit(flags, words):
+    parser = argparse.ArgumentParser()
+    distributed.add_flags(parser)
+    with pytest.raises(UserError, match=words):
+        distributed.join(parser.parse_args(flags.split()))
