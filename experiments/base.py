@@ -20,6 +20,12 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.total_steps = 115_000
     # Clips a step over all devices; the release's 64 GPUs took 6 each.
     config.batch_size = 384
+    # Microbatches that a step goes through one after the other, in the memory of one of them; each is split over the
+    # devices. Batch normalisation uses the statistics of each microbatch, and moves the running ones once a step, by
+    # their mean.
+    config.accumulation_steps = 1
+    # Share of each label that is spread evenly over all classes; 0.0: none.
+    config.label_smoothing = 0.0
     # A checkpoint directory or a workdir whose parameters and statistics training starts from; None: from scratch. That
     # of an image network (inception_v1) is inflated. A classifier of other classes stays behind.
     config.init_from = placeholder(str)
@@ -27,6 +33,8 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.init_profile = "average"
     # Steps between two lines of the log and of metrics.jsonl; each holds the mean since the one before.
     config.log_every = 50
+    # A directory where JAX keeps compiled programs from one run to the next; None: JAX's own environment decides.
+    config.compilation_cache = placeholder(str)
 
     config.model = ConfigDict()
     # The architecture, as in `models.create`; the other keys of this section are its options.
@@ -40,12 +48,20 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.model.batch_norm_decay = 0.999
     # The computation's dtype: "float32" or "bfloat16"; parameters, statistics and logits stay float32.
     config.model.dtype = "float32"
+    # "train": training normalises by the batch's statistics. "frozen": by the running ones, which stay as they are.
+    config.model.batch_norm = "train"
+    # Whether the backward pass computes each block of layers again instead of keeping it: less memory, a third more
+    # arithmetic, the same numbers.
+    config.model.rematerialise = False
     if architecture != "c3d":
         # How the first convolution pads in space: "same" (TensorFlow) or "symmetric" (for weights from PyTorch).
         config.model.stem_padding = "same"
     if architecture == "i3d":
         # "rgb" or "flow".
         config.model.stream = "rgb"
+    if architecture in ("two_stream", "fused"):
+        # "both", or one stream alone: "rgb" or "flow".
+        config.model.stream = "both"
     if architecture in ("i3d", "two_stream_i3d"):
         # What stands before the first frame and after the last: "zeros" (the release) or "replicate".
         config.model.temporal_padding = "zeros"
@@ -95,13 +111,33 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.optimizer = ConfigDict()
     # "sgd", the release's, or "adam".
     config.optimizer.name = "sgd"
+    # "stepwise", or "plateau": one learning rate, no boundaries, and the rate is multiplied by plateau_factor each time
+    # that the validation loss has not fallen for plateau_patience evaluations (in turn, every evaluation.every steps).
+    config.optimizer.schedule = "stepwise"
+    config.optimizer.plateau_patience = 3
+    config.optimizer.plateau_factor = 0.1
     # One learning rate for each stretch of the training, and the steps at which the next one begins.
     config.optimizer.learning_rates = (0.1, 0.01, 0.001)
     config.optimizer.boundaries = (97_000, 108_000)
+    # Over so many steps the learning rate rises from 0 to what it is without; 0: at once.
+    config.optimizer.warmup_steps = 0
+    # The batch size that the learning rates are meant for: at another they are multiplied by batch_size over this one,
+    # and the log says so. None: they are taken as they are.
+    config.optimizer.reference_batch_size = placeholder(int)
     # Share of the accumulated gradient that a step keeps.
     config.optimizer.momentum = 0.9
     # On kernels only, added to the gradient.
     config.optimizer.weight_decay = 1e-7
+    # How much of an exponential moving average of the parameters a step keeps, such as 0.9999; the average is what is
+    # evaluated and published. 0.0: none.
+    config.optimizer.average_decay = 0.0
+
+    config.transfer = ConfigDict()
+    # A protocol of the paper's section 5: "original" trains everything, from an image network or from scratch; "full"
+    # trains everything, from a network of videos (init_from); "fixed" trains the classifier of such a network alone, on
+    # features that are computed once, of the evaluation's windows and the centre crop (data.frames and data.flip play
+    # no part). None: everything is trained, from whatever init_from names.
+    config.transfer.protocol = placeholder(str)
 
     config.parallel = ConfigDict()
     # "pjit": batch statistics over the whole batch, the same for any number of devices. "pmap": each device normalises

@@ -3,6 +3,8 @@
     DIR/model.json   what the model is, how its pixels are prepared, where its weights come from
     DIR/tree/        Orbax: `variables` {"params", "batch_stats"}; in training `training` too (optimizer, step, clips)
 
+Where a run averages its parameters, `variables` holds the average and `training` the parameters themselves.
+
 The tree appears by one rename, after model.json: a directory with both is whole.
 """
 
@@ -268,11 +270,10 @@ class Checkpoints:
             directory.mkdir(exist_ok=True)
             provenance = {**self._description.provenance, "step": step, "metrics": metrics}
             dataclasses.replace(self._description, provenance=provenance).write(directory)
-        training = {"step": state.step, "clips": state.clips, "optimizer_state": state.optimizer_state}
         self._writer.save(
             directory / "tree",
             ocp.args.Composite(
-                variables=ocp.args.StandardSave(state.variables), training=ocp.args.StandardSave(training)
+                variables=ocp.args.StandardSave(state.variables), training=ocp.args.StandardSave(_training(state))
             ),
         )
 
@@ -301,11 +302,24 @@ class Checkpoints:
             source=str(directory),
             target=f"the model {self._description.model!r} of this run",
         )
-        training = {"step": state.step, "clips": state.clips, "optimizer_state": state.optimizer_state}
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"variables": state.variables, "training": training})
+        items = {"variables": state.variables, "training": _training(state)}
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
         args = {item: ocp.args.StandardRestore(tree) for item, tree in target.items()}
         try:
             stored = self._writer.restore(directory / "tree", ocp.args.Composite(**args))
         except (ValueError, OSError, KeyError) as error:
             raise UserError(f"the checkpoint {directory} does not fit this run: {_one_line(error)}") from error
-        return TrainState(**stored["variables"], **stored["training"])
+        variables, training = stored["variables"], stored["training"]
+        if state.average is not None:
+            variables = {"average": variables["params"], "batch_stats": variables["batch_stats"]}
+        return TrainState(**variables, **training)
+
+
+def _training(state: TrainState) -> dict[str, Any]:
+    """What a state holds besides its `variables`."""
+    training = {"step": state.step, "clips": state.clips, "optimizer_state": state.optimizer_state}
+    if state.average is not None:
+        training["params"] = state.params
+    if state.plateau is not None:
+        training["plateau"] = state.plateau
+    return training

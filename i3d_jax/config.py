@@ -17,8 +17,9 @@ from ml_collections import config_flags
 from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 
-# Keys that say how long and how often, not what is computed: a run may go on with others.
-_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.", "parallel.shard_state")
+# Keys that say how long, how often, where and in how much memory, not what is computed: a run may go on with others.
+_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.", "compilation_cache")
+_FREE_KEYS += ("model.rematerialise", "parallel.shard_state")
 
 
 def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
@@ -35,8 +36,10 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     path = Path(recipe.partition(":")[0])
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path("experiments")
-        there = sorted(str(entry) for entry in folder.glob("*.py") if entry.stem not in ("__init__", "base"))
-        raise UserError(f"there is no recipe {path}; there are: {', '.join(there) or f'none in {folder}'}")
+        there = sorted(str(entry) for entry in folder.glob("*.py") if entry.stem not in ("__init__", "base", "cells"))
+        close = difflib.get_close_matches(str(folder / path.name), there, n=1, cutoff=0.8)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(f"there is no recipe {path}{hint}; there are: {', '.join(there) or f'none in {folder}'}")
     # Recipes import their base as `experiments.base`, from wherever the command is run.
     sys.path.insert(0, str(path.resolve().parent.parent))
     try:
@@ -64,8 +67,13 @@ def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     try:
         values(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+        # The flag wraps what the recipe says in errors of its own, of the same kind and with a traceback in their text.
+        said, cause = None, error
+        while cause is not None:
+            said = cause if isinstance(cause, UserError) else said
+            cause = cause.__cause__ or cause.__context__
+        if said is not None:
+            raise said from None
         text = " ".join(str(error).split())
         raise UserError(f"{recipe} cannot be used with {' '.join(overrides) or 'no changes'}: {text}") from error
     return values.config
@@ -90,7 +98,8 @@ def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Compares a configuration with the one that the workdir was made by, if there is one.
 
-    `total_steps` and how often something happens may differ.
+    `total_steps` and how often something happens may differ; with the schedule "plateau", whose learning rate follows
+    from the evaluations, they may not.
 
     Raises:
       UserError: other keys differ; each is named with both values.
@@ -103,10 +112,11 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     now = flat(config)
+    free = tuple(key for key in _FREE_KEYS if key != "evaluation." or config.optimizer.schedule != "plateau")
     different = [
         f"{key} was {before.get(key, 'absent')!r} and is {now.get(key, 'absent')!r}"
         for key in {**before, **now}
-        if before.get(key, "absent") != now.get(key, "absent") and not key.startswith(_FREE_KEYS)
+        if before.get(key, "absent") != now.get(key, "absent") and not key.startswith(free)
     ]
     if different:
         raise UserError(

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 
-from i3d_jax import checkpoint, inflation, models
+from i3d_jax import checkpoint, models
 from i3d_jax.clips import Sampling
 from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.pipeline import Batches, BatchOptions, evaluation_batches, training_batches
-from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.data.sources import open_source
 from i3d_jax.errors import UserError
 from i3d_jax.evaluation import results
@@ -24,6 +24,7 @@ from i3d_jax.evaluation.predictions import predict
 from i3d_jax.models.network import Network
 from i3d_jax.training import distributed
 from i3d_jax.training.loop import Cadence
+from i3d_jax.training.optimizer import SCHEDULES, make_optimizer, make_plateau, rate_factor
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.profile import ProfiledSteps
 from i3d_jax.training.state import initial_variables
@@ -41,6 +42,47 @@ def cadence(config: ml_collections.ConfigDict) -> Cadence:
         evaluate_every=config.evaluation.every,
         checkpoint_every=config.checkpoints.every,
     )
+
+
+def create_optimizer(
+    config: ml_collections.ConfigDict,
+) -> tuple[optax.GradientTransformation, optax.Schedule, optax.GradientTransformationExtraArgs | None]:
+    """Makes (optimizer, step to learning rate, the schedule "plateau" or None) of a configuration.
+
+    Raises:
+      UserError: a value of the section `optimizer` is out of range or does not go with the schedule.
+    """
+    section = config.optimizer
+    optimizer, schedule = make_optimizer(
+        name=section.name,
+        learning_rates=section.learning_rates,
+        boundaries=section.boundaries,
+        momentum=section.momentum,
+        weight_decay=section.weight_decay,
+        warmup_steps=section.warmup_steps,
+        rate_factor=rate_factor(config.batch_size, section.reference_batch_size),
+    )
+    if section.schedule not in SCHEDULES:
+        raise UserError(f"optimizer.schedule must be one of {', '.join(SCHEDULES)}, found {section.schedule!r}")
+    if section.schedule == "stepwise":
+        return optimizer, schedule, None
+    if len(section.learning_rates) > 1:
+        raise UserError(
+            "optimizer.schedule 'plateau' begins with one learning rate and has no boundaries, found learning_rates "
+            f"{tuple(section.learning_rates)} and boundaries {tuple(section.boundaries)}"
+        )
+    if config.evaluation.every < 1:
+        raise UserError("optimizer.schedule 'plateau' waits for evaluations: evaluation.every must be above 0, found 0")
+    return optimizer, schedule, make_plateau(patience=section.plateau_patience, factor=section.plateau_factor)
+
+
+def step_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the options of `training_step` and `check_options` that a configuration has."""
+    return {
+        "accumulation_steps": config.accumulation_steps,
+        "label_smoothing": config.label_smoothing,
+        "average_decay": config.optimizer.average_decay,
+    }
 
 
 def profiled_steps(config: ml_collections.ConfigDict) -> ProfiledSteps:
@@ -122,7 +164,12 @@ def describe(config: ml_collections.ConfigDict, dataset: Dataset, model: Network
             "flow_per_frame": model.flow_per_frame,
             "windows": config.evaluation.windows,
         },
-        provenance={"dataset": dataset.name, "split": config.data.train_split, "init_from": config.init_from},
+        provenance={
+            "dataset": dataset.name,
+            "split": config.data.train_split,
+            "init_from": config.init_from,
+            "protocol": config.transfer.protocol,
+        },
     )
 
 
@@ -143,68 +190,6 @@ def draw_variables(config: ml_collections.ConfigDict, model: Network) -> dict[st
 def _clip(config: ml_collections.ConfigDict, model: Network, frames: int) -> dict[str, jax.ShapeDtypeStruct]:
     shapes = model.input_shapes(frames, config.data.crop)
     return {stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in shapes.items()}
-
-
-def initial_from(
-    config: ml_collections.ConfigDict, description: checkpoint.Description, variables: Mapping[str, Any]
-) -> tuple[dict[str, Any], str]:
-    """Reads the variables that `init_from` names, for this run to start from.
-
-    Those of an image network are inflated into the trunks of this run's. A classifier of other classes stays behind:
-    this run's is kept as it was drawn.
-
-    Args:
-      config: the run's; `init_from` is set.
-      description: of the run's checkpoints.
-      variables: the run's, as drawn.
-
-    Returns:
-      (variables, one line on what was done).
-
-    Raises:
-      UserError: they are of another architecture, or were trained on other pixels.
-    """
-    directory = config.init_from
-    stored_model, stored, metadata = checkpoint.load(directory)
-    _refuse_other_padding(stored_model, description.create_model(), directory)
-    _refuse_other_pixels(metadata, description, directory)
-    if metadata["model"] == description.model:
-        if list(metadata["labels"]) == list(description.labels):
-            fitted = checkpoint.fit(stored, variables, source=directory, target="this run's model")
-            return fitted, f"starting from {directory}"
-        stored = inflation.with_classifier_of(variables, stored)
-        fitted = checkpoint.fit(stored, variables, source=directory, target="this run's model")
-        return fitted, f"starting from {directory}, but for the classifier: its classes are others"
-    if not isinstance(stored_model, models.InceptionV1):
-        raise UserError(
-            f"init_from: {directory} is of the model {metadata['model']!r}, this run's {description.model!r}"
-        )
-    scopes = models.MODELS[description.model].image_trunks
-    started = inflation.inflate_trunks(stored, variables, scopes, profile=config.init_profile)
-    return started, f"starting from the image network {directory}, inflated; the classifier is new"
-
-
-def _refuse_other_padding(stored: Network, model: Network, directory: str) -> None:
-    for option in ("stem_padding", "temporal_padding"):
-        if not (hasattr(stored, option) and hasattr(model, option)):
-            continue
-        theirs, ours = getattr(stored, option), getattr(model, option)
-        if theirs != ours:
-            raise UserError(
-                f"init_from: {option} of {directory} is {theirs!r}, this run's {ours!r}; "
-                f"--config.model.{option}={theirs} takes it over"
-            )
-
-
-def _refuse_other_pixels(metadata: Mapping[str, Any], description: checkpoint.Description, directory: str) -> None:
-    # The crop and the windows are this run's to choose.
-    stored = {key: metadata["preprocessing"].get(key) for key in ("frame_rate", "short_side", "interpolation", "flow")}
-    refuse_mismatch(
-        {key: value for key, value in stored.items() if value is not None},
-        description.preprocessing,
-        expected_by=directory,
-        found_in="this run's dataset",
-    )
 
 
 def refuse_other_labels(labels, dataset: Dataset, *, where: str) -> None:
@@ -228,6 +213,12 @@ def clips_to_train_on(
     return training_batches(
         dataset, config.data.train_split, options, flip=config.data.flip, seed=config.seed, first_clip=first_clip
     )
+
+
+def clips_to_evaluate(config: ml_collections.ConfigDict, dataset: Dataset, model: Network, split: str) -> Batches:
+    """Returns this host's batches of every video of a split: the windows of the evaluation, the centre crop."""
+    options = _batch_options(config, model, config.evaluation.batch_size, config.evaluation.frames)
+    return evaluation_batches(dataset, split, options, windows=config.evaluation.windows)
 
 
 class Evaluation:

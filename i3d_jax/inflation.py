@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from i3d_jax.errors import UserError
+from i3d_jax.models.network import CLASSIFIER
 
 PROFILES = ("average", "centre")
-# The scope of the layer that makes the class scores, in every architecture.
-CLASSIFIER = "Logits"
 
 
 def inflate(

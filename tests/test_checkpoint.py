@@ -10,12 +10,13 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from tiny import Tiny, variables
 
 from i3d_jax import checkpoint, models
 from i3d_jax.errors import UserError
-from i3d_jax.training.optimizer import make_optimizer
+from i3d_jax.training.optimizer import make_optimizer, make_plateau
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state, initial_variables
 
@@ -154,6 +155,25 @@ def test_restore_gives_the_newest_state_on_any_devices(tmp_path, written_by, rea
         restored = checkpoints.restore(state_at(9, read_by))
         chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(state_at(2)))
         assert len(restored.params["Logits"]["bias"].devices()) == read_by
+
+
+def test_an_average_is_what_is_published_and_all_comes_back(tmp_path):
+    plateau = make_plateau(patience=2, factor=0.5)
+    plain = state_at(3)
+
+    def averaged(value):
+        state = plain.replace(average=jax.tree.map(lambda leaf: leaf * 0 + value, plain.params))
+        return state.replace(plateau=plateau.init(plain.params)._replace(scale=jnp.float32(value)))
+
+    with checkpoint.Checkpoints(tmp_path, description(), keep_last=1) as checkpoints:
+        checkpoints.save(averaged(0.25), None)
+        checkpoints.wait()
+        restored = checkpoints.restore(averaged(9.0))
+    chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(averaged(0.25)))
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        items = ocp.args.Composite(variables=ocp.args.StandardRestore())
+        published = reader.restore(tmp_path / "3" / "tree", items)["variables"]["params"]
+    assert {float(value) for leaf in jax.tree.leaves(published) for value in np.unique(leaf)} == {0.25}
 
 
 def test_what_is_saved_is_the_state_at_that_moment(tmp_path):

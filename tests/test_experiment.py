@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import base, custom, quickstart
-from i3d_jax import checkpoint, experiment, models
+from i3d_jax import checkpoint, experiment, models, start
 from i3d_jax.data.dataset import Dataset, Split
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import UserError
@@ -44,18 +44,18 @@ def stored(directory, described, seed=1):
     return values
 
 
-def start(directory, described, **changes):
+def start_of(directory, described, **changes):
     """What a run of a described model starts from, where it would have drawn `variables(described, 2)`."""
     config = base.get_config(described.model)
     config.init_from = str(directory)
     config.update(changes)
-    return experiment.initial_from(config, described, variables(described, 2))
+    return start.initial_from(config, described, variables(described, 2))
 
 
 def test_another_run(tmp_path):
     run = description("i3d")
     theirs = stored(tmp_path / "other", run)
-    found, words = start(tmp_path / "other", run)
+    found, words = start_of(tmp_path / "other", run)
     chex.assert_trees_all_equal(found, theirs)
     assert words == f"starting from {tmp_path / 'other'}"
 
@@ -64,7 +64,7 @@ def test_another_run(tmp_path):
 def test_a_run_with_other_classes_leaves_its_classifier(tmp_path, labels):
     run = description("two_stream")
     theirs = stored(tmp_path / "other", description("two_stream", labels))
-    found, words = start(tmp_path / "other", run)
+    found, words = start_of(tmp_path / "other", run)
     assert "but for the classifier" in words
     ours = variables(run, 2)
     for scope in ("RGB", "Flow"):
@@ -78,7 +78,7 @@ def test_an_image_network_is_inflated(tmp_path, profile):
     images = description("inception_v1", ("cat", "dog"), {"interpolation": "bilinear", "crop": 224})
     theirs = stored(tmp_path / "images", images)
     run = description("i3d")
-    found, words = start(tmp_path / "images", run, init_profile=profile)
+    found, words = start_of(tmp_path / "images", run, init_profile=profile)
     assert "inflated" in words
     chex.assert_trees_all_equal(found["params"]["Logits"], variables(run, 2)["params"]["Logits"])
     kernel = theirs["params"]["Conv2d_2c_3x3"]["conv_2d"]["kernel"]
@@ -108,12 +108,63 @@ def test_an_image_network_is_inflated(tmp_path, profile):
             description("i3d", width_multiplier=0.25),
             "does not inflate .* in the image network",
         ),
+        (
+            description("i3d"),
+            description("i3d", ("yes", "no"), width_multiplier=0.25),
+            "features of .* not this run's, whose width_multiplier is 0.125 there and 0.25 here: Logits sees 128 there "
+            "and 256 here",
+        ),
+        (
+            description("i3d"),
+            description("i3d", stream="flow"),
+            "stream of .* is 'rgb', this run's 'flow'; --config.model.stream=rgb takes it over",
+        ),
+        (
+            description("two_stream", stream="rgb"),
+            description("two_stream"),
+            "stream of .* is 'rgb', this run's 'both'",
+        ),
     ],
 )
 def test_what_a_run_cannot_start_from(tmp_path, other, run, words):
     stored(tmp_path / "other", other)
     with pytest.raises(UserError, match=words):
-        start(tmp_path / "other", run)
+        start_of(tmp_path / "other", run)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "other", "words"),
+    [
+        (
+            "original",
+            "i3d",
+            "'original' starts from an image network or .* the video network 'i3d'; .* 'fixed' and 'full'",
+        ),
+        ("full", "inception_v1", "'full' starts from a network .* the image network 'inception_v1'; .* is 'original'"),
+        (
+            "fixed",
+            "inception_v1",
+            "'fixed' starts from a network .* the image network 'inception_v1'; .* is 'original'",
+        ),
+    ],
+)
+def test_what_a_protocol_does_not_start_from(tmp_path, protocol, other, words):
+    stored(tmp_path / "other", description(other))
+    with pytest.raises(UserError, match=words):
+        start_of(tmp_path / "other", description("i3d"), transfer={"protocol": protocol})
+
+
+def test_the_protocols_that_need_another_network():
+    config = base.get_config("i3d")
+    for protocol in (None, "original"):
+        config.transfer.protocol = protocol
+        start.check_protocol(config)
+    for protocol in ("fixed", "full"):
+        config.transfer.protocol, config.init_from = protocol, "somewhere"
+        start.check_protocol(config)
+        config.init_from = None
+        with pytest.raises(UserError, match=f"{protocol}' starts from a network .* on videos: init_from must name"):
+            start.check_protocol(config)
 
 
 @pytest.mark.parametrize("recipe", [quickstart, custom], ids=["quickstart", "custom"])

@@ -18,7 +18,7 @@ GROUPS = (
     ("training", "checkpoint", "evaluation"),
     ("data", "ingest", "importers", "report"),
     # Commands and what they share.
-    ("config", "experiment", "main", "prepare", "convert", "predict"),
+    ("config", "experiment", "start", "fixed", "trainer", "main", "prepare", "convert", "predict", "fuse", "study"),
 )
 # What the groups may import from outside, each with the groups before it.
 STANDARD = sys.stdlib_module_names
@@ -87,7 +87,7 @@ def test_the_core_imports_without_tensorflow_and_video_libraries():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict"])
+@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict", "fuse"])
 def test_help_costs_no_tensorflow(command):
     program = (
         "import runpy, sys\n"

@@ -262,7 +262,9 @@ def test_mistakes_are_named_and_leave_nothing(dataset, tmp_path, more, words):
 
 
 def test_a_recipe_that_is_not_there_lists_those_that_are():
-    with pytest.raises(UserError, match=r"no recipe experiments/kinetic\.py; there are: .*experiments/kinetics\.py"):
+    with pytest.raises(
+        UserError, match=r"no recipe experiments/kinetic\.py \(did you mean experiments/kinetics\.py\?\); there are: "
+    ):
         main.main(["--config", "experiments/kinetic.py"])
     with pytest.raises(UserError, match=r"has the variants full, small, .*, found 'tiny'"):
         main.main(["--config", "experiments/custom.py:tiny"])

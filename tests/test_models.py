@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from compiling import quick_jit
 
 from i3d_jax import models
 from i3d_jax.errors import UserError
+from i3d_jax.models import inception
+from i3d_jax.models.layers import ConvolutionUnit, run_block
 from i3d_jax.models.network import cross_entropy
 
 # Computed from the layer lists, for 400 classes; (e) is confirmed by the release's checkpoints. The LSTM has 8,945,600
@@ -71,6 +75,16 @@ def test_number_of_parameters(name):
         ("i3d", {"stream": "flow"}, 12_668_032),
         # The two halves of Two-Stream.
         ("inception_v1", {"stream": "flow"}, 12_058_560 - PARAMETERS["inception_v1"]),
+        ("two_stream", {"stream": "rgb"}, PARAMETERS["inception_v1"]),
+        ("two_stream", {"stream": "flow"}, 12_058_560 - PARAMETERS["inception_v1"]),
+        # A trunk is Inception-v1 without its classifier; what is new is a 3x3x3 convolution of its 1024 channels to
+        # 512, with offsets, and a classifier of those.
+        ("fused", {"stream": "rgb"}, PARAMETERS["inception_v1"] - 1025 * 400 + (27 * 1024 + 1) * 512 + 513 * 400),
+        (
+            "fused",
+            {"stream": "flow"},
+            PARAMETERS["inception_v1"] + 17 * 49 * 64 - 1025 * 400 + (27 * 1024 + 1) * 512 + 513 * 400,
+        ),
     ],
 )
 def test_number_of_parameters_with_options(name, options, parameters):
@@ -165,9 +179,115 @@ def test_bfloat16_is_near_float32_and_keeps_float32_variables(name):
     assert jnp.abs(logits - expected).max() <= 0.02 * jnp.abs(expected).max()
 
 
+def training_application(model):
+    """(params, batch_stats, inputs) -> (logits, changed statistics) in training."""
+
+    def apply(params, batch_stats, inputs):
+        (logits, _), changed = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            inputs,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )
+        return logits, changed["batch_stats"]
+
+    return apply
+
+
+def narrow(name: str, **options):
+    """A narrow network, the shapes of its parameters and statistics, and of four of its smallest clips."""
+    frames, size, more = SMALL[name]
+    model = models.create(name, num_classes=3, width_multiplier=0.125, **more, **options)
+    inputs = {
+        stream: jax.ShapeDtypeStruct((4, *shape), jnp.float32)
+        for stream, shape in model.input_shapes(frames, size).items()
+    }
+    variables = models.template(model)
+    return model, (variables["params"], variables["batch_stats"], inputs)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_frozen_statistics_go_through_training_untouched(name):
+    model, arguments = narrow(name, batch_norm="frozen")
+    program = jax.make_jaxpr(lambda *arguments: training_application(model)(*arguments)[1])(*arguments).jaxpr
+    parameters, statistics = (len(jax.tree.leaves(tree)) for tree in arguments[:2])
+    assert program.outvars == program.invars[parameters : parameters + statistics]
+    assert statistics
+
+
+@pytest.mark.parametrize("name", ["c3d", "fused", "i3d"])
+def test_a_rematerialised_network_keeps_less(name):
+    """Of the same variables; what it keeps besides them is at most half."""
+    kept = {}
+    _, (params, batch_stats, inputs) = narrow(name)
+    for again in (False, True):
+        apply = training_application(narrow(name, rematerialise=again)[0])
+
+        def residuals(params, batch_stats, inputs, apply=apply):
+            return jax.vjp(lambda params: apply(params, batch_stats, inputs)[0], params)[1]
+
+        leaves = jax.tree.leaves(jax.eval_shape(residuals, params, batch_stats, inputs))
+        # Kernels are among them too.
+        kept[again] = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        kept[again] -= sum(4 * leaf.size for leaf in jax.tree.leaves(params))
+    assert 0 < kept[True] < 0.5 * kept[False]
+
+
+class Stack(nn.Module):
+    """A mixed block and a unit: seven convolutions."""
+
+    rematerialise: bool
+
+    @nn.compact
+    def __call__(self, inputs, train):
+        unit = functools.partial(ConvolutionUnit, batch_norm_decay=0.9)
+        mixed = inception.MixedBlock(inception.Mixed(4, (4, 4), (4, 4), 4), 1.0, unit, name="mixed")
+        outputs = run_block(mixed, inputs, train, rematerialise=self.rematerialise)
+        return run_block(unit(16, (3, 3), name="unit"), outputs, train, rematerialise=self.rematerialise)
+
+
+def test_rematerialised_blocks_compute_again_and_give_the_same_numbers():
+    inputs = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 16)), jnp.float32)
+    variables = Stack(False).init(jax.random.key(0), inputs, False)
+    found, convolutions = [], []
+    for model in (Stack(False), Stack(True)):
+
+        def loss(params, model=model):
+            outputs, changed = model.apply({**variables, "params": params}, inputs, True, mutable=["batch_stats"])
+            return (outputs**3).mean(), changed
+
+        lowered = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(variables["params"])
+        # Before XLA, which finds on a CPU that some need not be computed twice.
+        convolutions.append(lowered.as_text().count("dot_general") + lowered.as_text().count("stablehlo.convolution"))
+        found.append(lowered.compile()(variables["params"]))
+    chex.assert_trees_all_close(found[1], found[0], rtol=1e-5, atol=1e-7)
+    assert convolutions[1] == convolutions[0] + 7
+
+
 def test_cross_entropy_by_hand():
-    losses = cross_entropy(jnp.array([[0.0, 0.0], [np.log(3.0), 0.0]]), jnp.array([1, 0]))
-    np.testing.assert_allclose(losses, [np.log(2), np.log(4 / 3)], rtol=1e-6)
+    logits, labels = jnp.array([[0.0, 0.0], [np.log(3.0), 0.0]]), jnp.array([1, 0])
+    np.testing.assert_allclose(cross_entropy(logits, labels), [np.log(2), np.log(4 / 3)], rtol=1e-6)
+    # A tenth of the label is spread over both classes: 0.95 of it stays.
+    expected = [np.log(2), 0.95 * np.log(4 / 3) + 0.05 * np.log(4)]
+    np.testing.assert_allclose(cross_entropy(logits, labels, 0.1), expected, rtol=1e-6)
+
+
+def test_label_smoothing_is_optaxs_in_every_architecture():
+    random = np.random.default_rng(0)
+    logits, steps, rgb, flow = jnp.asarray(random.normal(size=(4, 2, 5)), jnp.float32)
+    labels = jnp.array([3, 0])
+    endpoints = {"StepLogits": jnp.stack([steps, rgb, flow], axis=1), "RGB/Logits": rgb, "Flow/Logits": flow}
+
+    def smoothed(logits):
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(labels, 5), 0.2))
+
+    expected = dict.fromkeys(models.MODELS, smoothed(logits))
+    expected["conv_lstm"] = (smoothed(steps) + smoothed(rgb) + smoothed(flow)) / 3
+    expected["two_stream_i3d"] = smoothed(rgb) + smoothed(flow)
+    for name, losses in expected.items():
+        found = models.create(name, num_classes=5).clip_losses(logits, endpoints, labels, 0.2)
+        np.testing.assert_allclose(found, losses, rtol=1e-6, err_msg=name)
 
 
 def test_the_streams_of_two_stream_i3d_are_trained_apart():
@@ -208,12 +328,19 @@ def test_two_stream_i3d_is_the_sum_of_its_streams():
         ("two_stream", {"rgb": (0, 64, 64, 3), "flow": (0, 64, 64, 2)}, "found 0"),
         ("fused", {"rgb": (4, 64, 64, 3), "flow": (40, 64, 64, 2)}, "frames that 5 divides, found 4"),
         ("fused", {"rgb": (5, 64, 64, 3), "flow": (49, 64, 64, 2)}, "10 fields .* found 49 for 5"),
+        ("two_stream stream=flow", {"flow": (15, 64, 64, 2)}, "10 fields .* found 15 fields"),
+        ("two_stream stream=flow", {"flow": (0, 64, 64, 2)}, "found 0"),
+        ("two_stream stream=flow", {"rgb": (1, 64, 64, 3)}, "expects the stream 'flow', found rgb"),
+        ("fused stream=flow", {"flow": (40, 64, 64, 2)}, "frames that 5 divides, found 4"),
+        ("fused stream=rgb", {"rgb": (4, 64, 64, 3)}, "frames that 5 divides, found 4"),
     ],
 )
 def test_wrong_inputs(name, inputs, words):
+    name, *option = name.split()
+    options = dict(one.split("=") for one in option)
     inputs = {stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in inputs.items()}
     with pytest.raises(UserError, match=words):
-        jax.eval_shape(models.create(name).init, jax.random.key(0), inputs)
+        jax.eval_shape(models.create(name, **options).init, jax.random.key(0), inputs)
 
 
 @pytest.mark.parametrize(
@@ -228,9 +355,12 @@ def test_wrong_inputs(name, inputs, words):
         ("i3d", {"dtype": "float16"}, "found 'float16'"),
         ("i3d", {"width_multiplier": 0}, "found 0"),
         ("i3d", {"stream": "depth"}, "one of rgb, flow, found 'depth'"),
+        ("i3d", {"stream": "both"}, "one of rgb, flow, found 'both'"),
+        ("fused", {"stream": "depth"}, "one of rgb, flow, both, found 'depth'"),
         ("i3d", {"temporal_padding": "reflect"}, "one of zeros, replicate, found 'reflect'"),
         ("i3d", {"stem_padding": "valid"}, "one of same, symmetric, found 'valid'"),
         ("c3d", {"frame_size": 0}, "frame_size must be at least 1, found 0"),
+        ("i3d", {"batch_norm": "eval"}, "batch_norm must be one of train, frozen, found 'eval'"),
         ("conv_lstm", {"statistics_steps": 0}, "statistics_steps must be at least 1, found 0"),
     ],
 )

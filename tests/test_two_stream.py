@@ -11,7 +11,6 @@ from compiling import quick_jit
 from test_models import small
 
 from i3d_jax import models
-from i3d_jax.models.network import snapshots
 
 # Of Inception-v1 at 224 pixels, by TF-Slim's names.
 TRUNK = {
@@ -34,12 +33,13 @@ TRUNK = {
 }
 
 
-def shapes(name, frames):
-    model = models.create(name)
+def shapes(name, frames, stream="both"):
+    model = models.create(name, stream=stream)
     inputs = {
         "rgb": jax.ShapeDtypeStruct((2, frames, 224, 224, 3), jnp.float32),
         "flow": jax.ShapeDtypeStruct((2, 10 * frames, 224, 224, 2), jnp.float32),
     }
+    inputs = {one: inputs[one] for one in inputs if stream in ("both", one)}
     _, endpoints = jax.eval_shape(model.apply, models.template(model), inputs)
     return {name: endpoint.shape[1:] for name, endpoint in endpoints.items()}
 
@@ -68,6 +68,37 @@ def test_endpoints_of_fused(clips):
     }
 
 
+@pytest.mark.parametrize(("stream", "scope"), [("rgb", "RGB"), ("flow", "Flow")])
+def test_endpoints_of_one_stream(stream, scope):
+    heads = {"features": (1024,), "Logits": (400,), "Predictions": (400,)}
+    own = {f"{scope}/{name}": (2, *shape) for name, shape in {**TRUNK, **heads}.items()}
+    assert shapes("two_stream", 2, stream) == {**own, "Logits": (400,), "Predictions": (400,)}
+    assert shapes("fused", 10, stream) == {
+        **{f"{scope}/{name}": (10, *shape) for name, shape in TRUNK.items()},
+        "Concatenated": (10, 7, 7, 1024),
+        "Fusion": (10, 7, 7, 512),
+        "MaxPool": (6, 4, 4, 512),
+        "features": (2, 512),
+        "Logits": (400,),
+        "Predictions": (400,),
+    }
+
+
+@pytest.mark.parametrize(
+    ("stream", "streams", "fields", "trunks"),
+    [
+        ("both", ("rgb", "flow"), 10, ("RGB", "Flow")),
+        ("rgb", ("rgb",), 0, ("RGB",)),
+        ("flow", ("flow",), 10, ("Flow",)),
+    ],
+)
+def test_what_the_networks_of_snapshots_see(stream, streams, fields, trunks):
+    for name in ("two_stream", "fused"):
+        model = models.create(name, stream=stream)
+        assert (model.streams, model.flow_per_frame, model.image_trunks) == (streams, fields, trunks)
+        assert set(models.template(model)["params"]) - {"Fusion", "Logits"} == set(trunks)
+
+
 def test_each_frame_gets_its_ten_fields():
     # Every value tells its field and its component.
     flow = np.zeros((1, 20, 32, 32, 2), np.float32)
@@ -75,7 +106,7 @@ def test_each_frame_gets_its_ten_fields():
     flow[0, :, :, :, 1] = 100 + np.arange(20)[:, None, None]
     frames = np.zeros((1, 2, 32, 32, 3), np.float32)
     inputs = {"rgb": jnp.asarray(frames), "flow": jnp.asarray(flow)}
-    _, stacks = snapshots(inputs, model="it", frames_per_clip=1, minimum_size=32)
+    stacks = models.create("two_stream").snapshots(inputs, model="it", frames_per_clip=1)["flow"]
     assert stacks[0, 0, 3, 4].tolist() == [
         0,
         100,
@@ -109,8 +140,39 @@ def test_two_stream_is_the_average_of_its_image_networks():
     for stream, scope, images in (("rgb", "RGB", inputs["rgb"][:, 0]), ("flow", "Flow", stacks)):
         alone = models.create("inception_v1", num_classes=3, width_multiplier=0.125, stream=stream)
         own = {collection: tree[scope] for collection, tree in variables.items()}
-        total += quick_jit(alone.apply)(own, {stream: images})[0]
+        scores = quick_jit(alone.apply)(own, {stream: images})[0]
+        total += scores
     chex.assert_trees_all_close(logits, total / 2, rtol=1e-5, atol=1e-6)
+    # With one stream it is that network, under the same names.
+    one = model.clone(stream="flow")
+    own = {collection: {"Flow": tree["Flow"]} for collection, tree in variables.items()}
+    found, endpoints = quick_jit(one.apply)(own, {"flow": inputs["flow"]})
+    chex.assert_trees_all_close(found, scores, rtol=0, atol=1e-5 * jnp.abs(scores).max())
+    assert one.stream_logits(endpoints) == {}
+
+
+def test_fused_of_one_stream_convolves_its_channels_alone():
+    model, variables, inputs = small("fused")
+
+    def scores(model):
+        # By the batch's statistics: those of a new network, not of these images, leave hardly anything of the scores.
+        return quick_jit(lambda *inputs: model.apply(*inputs, train=True, mutable=["batch_stats"])[0][0])
+
+    whole, kernel = scores(model), variables["params"]["Fusion"]["conv_3d"]["kernel"]
+    # The part of the kernel that meets the stream's channels, an eighth of 1024; they are concatenated RGB first.
+    for stream, other, part in (("rgb", "Flow", slice(0, 128)), ("flow", "RGB", slice(128, 256))):
+        own = {
+            collection: {name: leaves for name, leaves in tree.items() if name != other}
+            for collection, tree in variables.items()
+        }
+        own["params"]["Fusion"] = {**own["params"]["Fusion"], "conv_3d": {"kernel": kernel[..., part, :]}}
+        found = scores(model.clone(stream=stream))(own, {stream: inputs[stream]})
+        # Zeros in the rest of the kernel: the whole network does not see the other stream.
+        blind = jnp.zeros_like(kernel).at[..., part, :].set(kernel[..., part, :])
+        params = {**variables["params"], "Fusion": {**variables["params"]["Fusion"], "conv_3d": {"kernel": blind}}}
+        expected = whole({**variables, "params": params}, inputs)
+        assert jnp.ptp(expected, axis=0).max() > 0.1
+        chex.assert_trees_all_close(found, expected, rtol=0, atol=1e-4 * jnp.abs(expected).max())
 
 
 @pytest.mark.parametrize(("name", "frames"), [("two_stream", 1), ("fused", 5)])

@@ -8,21 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from i3d_jax.models.layers import Convolution, ConvolutionUnit
+from i3d_jax.models.network import cross_entropy
 
 
 class Tiny(nn.Module):
     num_classes: int = 3
     dropout_rate: float = 0.0
+    frozen: bool = False
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, inputs, train=False):
-        outputs = ConvolutionUnit(4, (3, 3, 3), (2, 2, 2), batch_norm_decay=0.9, name="unit")(inputs["rgb"], train)
-        pooled = nn.Dropout(self.dropout_rate, deterministic=not train)(outputs.mean((1, 2, 3), keepdims=True))
+        options = {"batch_norm_decay": 0.9, "frozen": self.frozen, "dtype": self.dtype}
+        outputs = ConvolutionUnit(4, (3, 3, 3), (2, 2, 2), **options, name="unit")(inputs["rgb"], train)
+        pooled = outputs.astype(jnp.float32).mean((1, 2, 3), keepdims=True)
+        pooled = nn.Dropout(self.dropout_rate, deterministic=not train)(pooled)
         logits = Convolution(self.num_classes, (1, 1, 1), use_bias=True, name="Logits")(pooled)[:, 0, 0, 0]
         return logits, {"features": pooled}
 
-    def clip_losses(self, logits, endpoints, labels):
-        return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)[:, 0]
+    def clip_losses(self, logits, endpoints, labels, label_smoothing=0.0):
+        return cross_entropy(logits, labels, label_smoothing)
 
 
 def batch(seed: int, size: int = 8) -> dict[str, np.ndarray]:

@@ -180,7 +180,7 @@ def draw(
     """
     states = trajectory(action, rng, frames=frames, frame_rate=frame_rate)
     hue = rng.random()
-    return render(states, background=_background(rng, hue, height, width), texture=_object_texture(rng, hue + 0.5))
+    return render(states, background=background(rng, hue, height, width), texture=object_texture(rng, hue + 0.5))
 
 
 def trajectory(action: str, rng: np.random.Generator, *, frames: int, frame_rate: float | Fraction = 25) -> np.ndarray:
@@ -236,14 +236,14 @@ def render(states: np.ndarray, *, background: np.ndarray, texture: np.ndarray) -
     return pictures
 
 
-def _background(rng: np.random.Generator, hue: float, height: int, width: int) -> np.ndarray:
+def background(rng: np.random.Generator, hue: float, height: int, width: int) -> np.ndarray:
     """Draws muted smooth noise between `hue` and a neighbour: float32 [H, W, 3] in 0..255."""
     short_side = min(height, width)
     noise = (_noise(rng, height, width, short_side / 2) + _noise(rng, height, width, short_side / 5)) / 2
     return _mix(_colour(hue, 0.45, 0.3), _colour(hue + 0.15, 0.35, 0.65), noise)
 
 
-def _object_texture(rng: np.random.Generator, hue: float) -> np.ndarray:
+def object_texture(rng: np.random.Generator, hue: float) -> np.ndarray:
     """Draws vivid patches of two hues on either side of `hue`: float32 [TEXTURE_SIZE, TEXTURE_SIZE, 3] in 0..255."""
     noise = _noise(rng, TEXTURE_SIZE, TEXTURE_SIZE, TEXTURE_SIZE / 3)
     # Steeper than the noise itself: two colours with a soft seam.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -23,14 +25,14 @@ class Predictions:
       label: int32 [N], the right class of each.
       logits: float32 [N, classes].
       stream_logits: those of each stream alone, by stream, float32 [N, classes]; {} for a network without them.
-      row: int64 [N], at which row, counted over all batches, each stood.
+      row: int64 [N], at which row, counted over all batches, each stood; None where they come from a file or a sum.
     """
 
     video: np.ndarray
     label: np.ndarray
     logits: np.ndarray
     stream_logits: Mapping[str, np.ndarray]
-    row: np.ndarray
+    row: np.ndarray | None = None
 
     def save(self, path: Path) -> None:
         """Writes an .npz file with `video`, `label`, `logits` and, of each stream, `logits_STREAM`.
@@ -58,6 +60,49 @@ class Predictions:
         arrays = {name: np.concatenate([host[name] for host in hosts])[order] for name in hosts[0].files}
         streams = {stream: arrays[f"logits_{stream}"] for stream in self.stream_logits}
         return Predictions(arrays["video"], arrays["label"], arrays["logits"], streams, arrays["row"])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Predictions:
+        """Reads a file that `save` wrote.
+
+        Raises:
+          UserError: it is not there, is no such file, or its arrays do not fit together.
+        """
+        if not Path(path).is_file():
+            raise UserError(f"a file of predictions was expected at {path}, found {_instead(Path(path))}")
+        try:
+            with np.load(path) as stored:
+                arrays = dict(stored)
+        except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} cannot be read as an .npz file of predictions: {error}") from None
+        missing = [name for name in ("video", "label", "logits") if name not in arrays]
+        if missing:
+            found = ", ".join(arrays) or "none"
+            raise UserError(f"{path}: the arrays video, label and logits were expected, found {found}")
+        video, label, logits = (arrays[name] for name in ("video", "label", "logits"))
+        fits = video.ndim == label.ndim == 1 and logits.ndim == 2 and len(video) == len(label) == len(logits)
+        whole = np.issubdtype(label.dtype, np.integer) and np.issubdtype(logits.dtype, np.floating)
+        if not fits or not whole:
+            raise UserError(
+                f"{path}: video [N], whole numbers label [N] and float logits [N, classes] were expected, found "
+                f"{video.dtype} {list(video.shape)}, {label.dtype} {list(label.shape)}, "
+                f"{logits.dtype} {list(logits.shape)}"
+            )
+        outside = np.flatnonzero((label < 0) | (label >= logits.shape[1]))
+        if len(outside):
+            raise UserError(
+                f"{path}: labels of {logits.shape[1]} classes were expected, found {label[outside[0]]} "
+                f"for the video {str(video[outside[0]])!r}"
+            )
+        if not np.isfinite(logits).all():
+            raise UserError(f"{path}: finite logits were expected, found others")
+        prefix = "logits_"
+        streams = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        return cls(video, label, logits, streams)
+
+
+def _instead(path: Path) -> str:
+    return "a folder" if path.is_dir() else "nothing"
 
 
 def predict(

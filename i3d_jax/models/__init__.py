@@ -17,7 +17,7 @@ from i3d_jax.models.fused import Fused
 from i3d_jax.models.i3d import I3D, TwoStreamI3D
 from i3d_jax.models.inception_v1 import InceptionV1
 from i3d_jax.models.layers import SPATIAL_PADDINGS, TEMPORAL_PADDINGS
-from i3d_jax.models.network import Network
+from i3d_jax.models.network import BATCH_NORMS, BOTH_STREAMS, Network, SnapshotNetwork
 from i3d_jax.models.two_stream import TwoStream
 
 # As the paper's figure 2 orders them, behind the network of images that they begin with.
@@ -35,6 +35,7 @@ _CHOICES = {
     "stream": STREAMS,
     "temporal_padding": TEMPORAL_PADDINGS,
     "stem_padding": SPATIAL_PADDINGS,
+    "batch_norm": BATCH_NORMS,
 }
 _DTYPES = ("float32", "bfloat16")
 
@@ -74,7 +75,8 @@ def create(name: str, num_classes: int = 400, **options) -> Network:
     for option in ("frame_size", "statistics_steps"):
         if options.get(option, 1) < 1:
             raise UserError(f"the model's {option} must be at least 1, found {options[option]}")
-    for option, choices in _CHOICES.items():
+    all_choices = {**_CHOICES, "stream": (*STREAMS, BOTH_STREAMS)} if issubclass(model, SnapshotNetwork) else _CHOICES
+    for option, choices in all_choices.items():
         if option in options and options[option] not in choices:
             raise UserError(f"the model's {option} must be one of {', '.join(choices)}, found {options[option]!r}")
     if "dtype" in options:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from i3d_jax.errors import UserError
 from i3d_jax.models.inception import scaled
-from i3d_jax.models.layers import batch_normalised_relu, max_pool, release_initializer
+from i3d_jax.models.layers import batch_normalised_relu, max_pool, release_initializer, run_block
 from i3d_jax.models.network import Clip, Network, frames_of, with_predictions
 
 # Channels of the convolutions by their names in C3D; a name without a width is a pool.
@@ -91,14 +91,15 @@ class C3D(Network):
             if features is None:
                 outputs = max_pool(outputs, (2, 2, 2), (2, 2, 2))
             else:
-                outputs = unit(scaled(features, self.width_multiplier), (3, 3, 3), name=name)(outputs, train)
+                block = unit(scaled(features, self.width_multiplier), (3, 3, 3), name=name)
+                outputs = run_block(block, outputs, train, rematerialise=self.rematerialise)
             endpoints[name] = outputs.reshape(batch, -1, *outputs.shape[2:])
         outputs = outputs.reshape(batch * clips, -1)
         for name, features in FULLY_CONNECTED.items():
             layer = _FullyConnected(
                 scaled(features, self.width_multiplier), self.batch_norm_decay, self.dtype, name=name
             )
-            outputs = self.dropout(layer(outputs, train), train)
+            outputs = self.dropout(layer(outputs, train and self.batch_norm == "train"), train)
             endpoints[name] = outputs.reshape(batch, clips, -1)
         endpoints["features"] = endpoints["fc7"].astype(jnp.float32)
         classifier = nn.Dense(self.num_classes, kernel_init=release_initializer, name="Logits")

@@ -72,7 +72,9 @@ class ConvLSTM(InceptionNetwork):
                 "raise the option statistics_steps"
             )
         frames = clips.reshape(-1, *clips.shape[2:]).astype(self.dtype)
-        trunk = inception.ImageTrunk(self.unit(), self.width_multiplier, self.stem_padding, name="InceptionV1")
+        trunk = inception.ImageTrunk(
+            self.unit(), self.width_multiplier, self.stem_padding, self.rematerialise, name="InceptionV1"
+        )
         endpoints = {
             f"InceptionV1/{name}": value.reshape(batch, steps, *value.shape[1:])
             for name, value in trunk(frames, train).items()
@@ -85,17 +87,32 @@ class ConvLSTM(InceptionNetwork):
             statistics_steps=self.statistics_steps,
             decay=self.batch_norm_decay,
             name="LSTM",
-        )(features, train)
+        )(features, train and self.batch_norm == "train")
         classifier = nn.Dense(self.num_classes, kernel_init=release_initializer, name="Logits")
         step_logits = classifier(self.dropout(outputs, train))
         endpoints |= {"features": features, "LSTM": outputs, "StepLogits": step_logits}
         return with_predictions(step_logits[:, -1], endpoints)
 
-    def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
+    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The LSTM's output at every step, float32 [B, T, 512]: the loss is of every step."""
+        return {"Logits": endpoints["LSTM"]}
+
+    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The scores of the last step, and those of every step."""
+        return scores["Logits"][:, -1], {"StepLogits": scores["Logits"]}
+
+    def clip_losses(
+        self,
+        logits: jax.Array,
+        endpoints: Mapping[str, jax.Array],
+        labels: jax.Array,
+        label_smoothing: float = 0.0,
+    ) -> jax.Array:
         """The cross-entropy at every time step, averaged over the steps (paper, section 2.1), float32 [B]."""
         del logits
         scores = endpoints["StepLogits"]
-        return cross_entropy(scores, jnp.broadcast_to(labels[:, None], scores.shape[:2])).mean(1)
+        labels = jnp.broadcast_to(labels[:, None], scores.shape[:2])
+        return cross_entropy(scores, labels, label_smoothing).mean(1)
 
 
 class BatchNormalisedLSTM(nn.Module):

@@ -15,19 +15,19 @@ import jax
 import jax.numpy as jnp
 
 from i3d_jax.models import inception
-from i3d_jax.models.layers import max_pool, release_initializer
-from i3d_jax.models.network import FLOW_STACK, Clip, InceptionNetwork, snapshots, with_predictions
+from i3d_jax.models.layers import max_pool, release_initializer, run_block
+from i3d_jax.models.network import STREAM_SCOPES, Clip, SnapshotNetwork, with_predictions
 
 FRAMES = 5
 FUSED_FEATURES = 512
 
 
-class Fused(InceptionNetwork):
-    """Two Inception-v1 up to their last block; over five snapshots, a 3x3x3 convolution, a max-pool, a classifier."""
+class Fused(SnapshotNetwork):
+    """Two Inception-v1 up to their last block; over five snapshots, a 3x3x3 convolution, a max-pool, a classifier.
 
-    streams = ("rgb", "flow")
-    flow_per_frame = FLOW_STACK
-    image_trunks = ("RGB", "Flow")
+    With one stream there is one Inception-v1, and the convolution sees its 1024 channels alone.
+    """
+
     training_clip = Clip(FRAMES, 10, 224)
     test_clip = Clip(25, 10, 224)
 
@@ -36,8 +36,9 @@ class Fused(InceptionNetwork):
         """Scores clips; of a longer video the logits of its clips of five snapshots are averaged.
 
         Args:
-          inputs: "rgb" float [B, 5 n, H, W, 3] and "flow" float [B, 50 n, H, W, 2] in [-1, 1]: ten fields of flow for
-            each frame, in order; n is 1 in training and 5 in the paper's tests. H and W at least 32.
+          inputs: of the streams that it sees, "rgb" float [B, 5 n, H, W, 3] and "flow" float [B, 50 n, H, W, 2] in
+            [-1, 1]: ten fields of flow for each frame, in order; n is 1 in training and 5 in the paper's tests. H and
+            W at least 32.
           train: whether to use the batch's statistics and dropout (which needs the rng "dropout").
 
         Returns:
@@ -48,11 +49,12 @@ class Fused(InceptionNetwork):
         Raises:
           UserError: a stream is missing or too small, or the numbers of frames do not go together.
         """
-        frames, stacks = snapshots(inputs, model="fused", frames_per_clip=FRAMES, minimum_size=inception.MINIMUM_SIZE)
-        batch = frames.shape[0]
         endpoints, grids = {}, []
-        for name, images in zip(self.image_trunks, (frames, stacks), strict=True):
-            trunk = inception.ImageTrunk(self.unit(), self.width_multiplier, self.stem_padding, name=name)
+        for stream, images in self.snapshots(inputs, model="fused", frames_per_clip=FRAMES).items():
+            batch, name = images.shape[0], STREAM_SCOPES[stream]
+            trunk = inception.ImageTrunk(
+                self.unit(), self.width_multiplier, self.stem_padding, self.rematerialise, name=name
+            )
             own = trunk(images.reshape(-1, *images.shape[2:]).astype(self.dtype), train)
             endpoints |= {
                 f"{name}/{key}": value.reshape(*images.shape[:2], *value.shape[1:]) for key, value in own.items()
@@ -61,7 +63,8 @@ class Fused(InceptionNetwork):
 
         concatenated = jnp.concatenate(grids, axis=-1)
         features = inception.scaled(FUSED_FEATURES, self.width_multiplier)
-        fused = self.unit()(features, (3, 3, 3), name="Fusion")(concatenated, train)
+        fusion = self.unit()(features, (3, 3, 3), name="Fusion")
+        fused = run_block(fusion, concatenated, train, rematerialise=self.rematerialise)
         pooled = max_pool(fused, (3, 3, 3), (2, 2, 2))
         for name, value in (("Concatenated", concatenated), ("Fusion", fused), ("MaxPool", pooled)):
             endpoints[name] = value.reshape(batch, -1, *value.shape[2:])

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
+from i3d_jax.clips import STREAMS
 from i3d_jax.errors import UserError
 from i3d_jax.models import inception
-from i3d_jax.models.network import Clip, InceptionNetwork, cross_entropy, frames_of, with_predictions
+from i3d_jax.models.network import STREAM_SCOPES, Clip, InceptionNetwork, cross_entropy, frames_of, with_predictions
 
 # Fewer frames leave less than the two steps that the last average pool takes.
 MINIMUM_FRAMES = 9
@@ -69,6 +70,7 @@ class I3D(InceptionNetwork):
             unit=self.unit(temporal_padding=self.temporal_padding),
             width_multiplier=self.width_multiplier,
             stem_padding=self.stem_padding,
+            rematerialise=self.rematerialise,
         )
         pooled = inception.last_pool(endpoints["Mixed_5c"])
         endpoints["features"] = pooled.mean((2, 3))
@@ -87,9 +89,9 @@ class TwoStreamI3D(InceptionNetwork):
 
     temporal_padding: str = "zeros"
 
-    streams = ("rgb", "flow")
+    streams = STREAMS
     flow_per_frame = 1
-    image_trunks = ("RGB", "Flow")
+    image_trunks = tuple(STREAM_SCOPES.values())
     training_clip = I3D.training_clip
     test_clip = I3D.test_clip
 
@@ -110,19 +112,32 @@ class TwoStreamI3D(InceptionNetwork):
         """
         options = {**self.shared_options(), "temporal_padding": self.temporal_padding}
         total, endpoints = 0, {}
-        for stream, name in zip(self.streams, self.image_trunks, strict=True):
+        for stream, name in STREAM_SCOPES.items():
             logits, own = I3D(stream=stream, name=name, **options)(inputs, train)
             total = total + logits
             endpoints |= {f"{name}/{endpoint}": value for endpoint, value in own.items()}
         return with_predictions(total, endpoints)
 
-    def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
+    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The last pool of each stream, averaged over space: float32 [B, T', C] by the scope of its classifier."""
+        return {f"{scope}/Logits": endpoints[f"{scope}/features"] for scope in self.image_trunks}
+
+    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The sum of the streams' logits, and those of each stream."""
+        endpoints = {scope: own.mean(1) for scope, own in scores.items()}
+        return sum(endpoints.values()), endpoints
+
+    def clip_losses(
+        self,
+        logits: jax.Array,
+        endpoints: Mapping[str, jax.Array],
+        labels: jax.Array,
+        label_smoothing: float = 0.0,
+    ) -> jax.Array:
         """The sum of the two streams' cross-entropies, float32 [B]."""
         del logits
-        return sum(cross_entropy(own, labels) for own in self.stream_logits(endpoints).values())
+        return sum(cross_entropy(own, labels, label_smoothing) for own in self.stream_logits(endpoints).values())
 
     def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The logits of each stream alone, float32 [B, num_classes] by stream; their sum is the network's."""
-        return {
-            stream: endpoints[f"{name}/Logits"] for stream, name in zip(self.streams, self.image_trunks, strict=True)
-        }
+        return {stream: endpoints[f"{name}/Logits"] for stream, name in STREAM_SCOPES.items()}

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from i3d_jax.models.layers import Convolution, ConvolutionUnit, Sizes, average_pool, max_pool
+from i3d_jax.models.layers import Convolution, ConvolutionUnit, Sizes, average_pool, max_pool, run_block
 
 # Smaller frames leave no pixel.
 MINIMUM_SIZE = 32
@@ -80,6 +80,7 @@ def trunk(
     unit: Callable[..., ConvolutionUnit],
     width_multiplier: float,
     stem_padding: str,
+    rematerialise: bool,
 ) -> dict[str, jax.Array]:
     """Runs Inception-v1 up to its last block; to be called in a module's `__call__`, whose variables its layers become.
 
@@ -90,6 +91,7 @@ def trunk(
       unit: makes a unit from (features, window, strides, name=…).
       width_multiplier: scales the channels of every layer.
       stem_padding: how the first convolution pads in space, "same" or "symmetric" (`layers.Convolution`).
+      rematerialise: whether the backward pass computes each unit of the stem and each mixed block again.
 
     Returns:
       The output of every layer of the table by its name, in order.
@@ -103,13 +105,13 @@ def trunk(
             case Unit(features, window, strides):
                 padding = {"spatial_padding": stem_padding} if not endpoints else {}
                 features = scaled(features, width_multiplier)
-                outputs = unit(features, window[-dimensions:], strides[-dimensions:], name=name, **padding)(
-                    outputs, train
-                )
+                block = unit(features, window[-dimensions:], strides[-dimensions:], name=name, **padding)
+                outputs = run_block(block, outputs, train, rematerialise=rematerialise)
             case Pool(window, strides):
                 outputs = max_pool(outputs, window[-dimensions:], strides[-dimensions:])
             case Mixed():
-                outputs = MixedBlock(layer, width_multiplier, unit, name=name)(outputs, train)
+                block = MixedBlock(layer, width_multiplier, unit, name=name)
+                outputs = run_block(block, outputs, train, rematerialise=rematerialise)
         endpoints[name] = outputs
     return endpoints
 
@@ -118,18 +120,25 @@ class ImageTrunk(nn.Module):
     """The trunk for images as a part of a larger network.
 
     Attributes:
-      unit, width_multiplier, stem_padding: as in `trunk`.
+      unit, width_multiplier, stem_padding, rematerialise: as in `trunk`.
     """
 
     unit: Callable[..., ConvolutionUnit]
     width_multiplier: float
     stem_padding: str
+    rematerialise: bool
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
         """Maps float [B, H, W, C] to the endpoints of `trunk`."""
-        options = {"width_multiplier": self.width_multiplier, "stem_padding": self.stem_padding}
-        return trunk(images, train, unit=self.unit, **options)
+        return trunk(
+            images,
+            train,
+            unit=self.unit,
+            width_multiplier=self.width_multiplier,
+            stem_padding=self.stem_padding,
+            rematerialise=self.rematerialise,
+        )
 
 
 class MixedBlock(nn.Module):

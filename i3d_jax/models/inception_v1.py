@@ -76,6 +76,7 @@ class InceptionV1(InceptionNetwork):
             unit=self.unit(),
             width_multiplier=self.width_multiplier,
             stem_padding=self.stem_padding,
+            rematerialise=self.rematerialise,
         )
         pooled = inception.last_pool(endpoints["Mixed_5c"])
         endpoints["features"] = pooled.mean((1, 2))

@@ -337,6 +337,7 @@ class ConvolutionUnit(nn.Module):
     Attributes:
       features, window, strides, temporal_padding, spatial_padding, dtype: as in `Convolution`.
       batch_norm_decay: how much of the running statistics one training step keeps, 0 to 1.
+      frozen: whether training too normalises by the running statistics, and leaves them as they are.
     """
 
     features: int
@@ -345,11 +346,12 @@ class ConvolutionUnit(nn.Module):
     temporal_padding: str = "zeros"
     spatial_padding: str = "same"
     batch_norm_decay: float = 0.999
+    frozen: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps float [B, ..., C] to `dtype` [B, ..., features], with the batch's statistics if `train`."""
+        """Maps float [B, ..., C] to `dtype` [B, ..., features]; by the batch's statistics if `train` and not frozen."""
         outputs = Convolution(
             self.features,
             self.window,
@@ -359,4 +361,18 @@ class ConvolutionUnit(nn.Module):
             dtype=self.dtype,
             name=f"conv_{len(self.window)}d",
         )(inputs)
+        train = train and not self.frozen
         return batch_normalised_relu(outputs, train, decay=self.batch_norm_decay, dtype=self.dtype)
+
+
+def run_block(block: nn.Module, inputs: jax.Array, train: bool, *, rematerialise: bool) -> jax.Array:
+    """Returns block(inputs, train).
+
+    With `rematerialise` the backward pass keeps the block's inputs alone, and computes the rest of what it needs again.
+    The names of the block's variables are the same.
+    """
+
+    def run(block, inputs):
+        return block(inputs, train)
+
+    return (nn.remat(run) if rematerialise else run)(block, inputs)

@@ -10,12 +10,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from i3d_jax.clips import CHANNELS
+from i3d_jax.clips import CHANNELS, STREAMS
 from i3d_jax.errors import UserError
+from i3d_jax.models import inception
 from i3d_jax.models.layers import ConvolutionUnit
 
 # Fields of flow around one frame that the networks of images see at a time (paper, section 2.4).
 FLOW_STACK = 10
+# The scope of the layer that makes the class scores, in every architecture and in each of its streams.
+CLASSIFIER = "Logits"
+# The scope of each stream's variables and endpoints in a network that is made of both.
+STREAM_SCOPES = {"rgb": "RGB", "flow": "Flow"}
+# The option `stream` of a network that is made of both, or of one of them.
+BOTH_STREAMS = "both"
+BATCH_NORMS = ("train", "frozen")
 
 
 class Clip(NamedTuple):
@@ -41,6 +49,10 @@ class Network(nn.Module):
       width_multiplier: scales the channels of every layer but the last; 1.0 is the paper's network.
       batch_norm_decay: how much of the running statistics one training step keeps; the release's is 0.999.
       dtype: dtype of the computation, float32 or bfloat16; parameters, statistics and logits are float32.
+      batch_norm: what training normalises by: "train", the statistics of the batch, which also move the running ones,
+        or "frozen", the running ones, which stay as they are (for fine-tuning). Dropout is on in both.
+      rematerialise: whether the backward pass computes each block of layers again instead of keeping what it made in
+        the forward pass: less memory, more arithmetic, the same numbers up to rounding.
 
     Class attributes:
       streams: what it sees, of "rgb" and "flow".
@@ -54,6 +66,8 @@ class Network(nn.Module):
     width_multiplier: float = 1.0
     batch_norm_decay: float = 0.999
     dtype: jnp.dtype = jnp.float32
+    batch_norm: str = "train"
+    rematerialise: bool = False
 
     streams: ClassVar[tuple[str, ...]]
     flow_per_frame: ClassVar[int] = 0
@@ -61,13 +75,19 @@ class Network(nn.Module):
     training_clip: ClassVar[Clip]
     test_clip: ClassVar[Clip]
 
-    def clip_losses(self, logits: jax.Array, endpoints: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
+    def clip_losses(
+        self,
+        logits: jax.Array,
+        endpoints: Mapping[str, jax.Array],
+        labels: jax.Array,
+        label_smoothing: float = 0.0,
+    ) -> jax.Array:
         """The training loss of each clip, float32 [B], from an application's logits and endpoints and int [B] labels.
 
-        The cross-entropy of the logits, unless the architecture says otherwise.
+        The cross-entropy of the logits, with `label_smoothing` as there, unless the architecture says otherwise.
         """
         del endpoints
-        return cross_entropy(logits, labels)
+        return cross_entropy(logits, labels, label_smoothing)
 
     def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The logits of each stream alone, float32 [B, num_classes] by stream, from an application's endpoints.
@@ -76,6 +96,21 @@ class Network(nn.Module):
         """
         del endpoints
         return {}
+
+    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """What its classifiers see, before dropout, from an application's endpoints: float32 [B, n, C] by their scope.
+
+        n counts what they score one by one: steps of time, clips or snapshots.
+        """
+        return {CLASSIFIER: endpoints["features"]}
+
+    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Makes the logits from its classifiers' scores, float32 [B, n, num_classes] by their scope.
+
+        Returns:
+          (logits float32 [B, num_classes], the endpoints that `clip_losses` and `stream_logits` need).
+        """
+        return scores[CLASSIFIER].mean(1), {}
 
     def input_shapes(self, frames: int, size: int) -> dict[str, tuple[int, ...]]:
         """The shapes of its inputs, without the batch's axis, for clips of `frames` frames of `size` pixels a side."""
@@ -94,11 +129,19 @@ class Network(nn.Module):
             "width_multiplier": self.width_multiplier,
             "batch_norm_decay": self.batch_norm_decay,
             "dtype": self.dtype,
+            "batch_norm": self.batch_norm,
+            "rematerialise": self.rematerialise,
         }
 
     def unit(self, **options) -> Callable[..., ConvolutionUnit]:
-        """Makes the maker of its convolution units, with its decay and dtype and the options given."""
-        return functools.partial(ConvolutionUnit, batch_norm_decay=self.batch_norm_decay, dtype=self.dtype, **options)
+        """Makes the maker of its convolution units, with its batch normalisation and dtype and the options given."""
+        return functools.partial(
+            ConvolutionUnit,
+            batch_norm_decay=self.batch_norm_decay,
+            frozen=self.batch_norm == "frozen",
+            dtype=self.dtype,
+            **options,
+        )
 
     def dropout(self, inputs: jax.Array, train: bool) -> jax.Array:
         """Drops its share of the inputs if `train`, with the rng "dropout"."""
@@ -120,10 +163,76 @@ class InceptionNetwork(Network):
         return {**super().shared_options(), "stem_padding": self.stem_padding}
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The cross-entropy in nats, float32 [...], of logits [..., classes] and labels int [...]."""
+class SnapshotNetwork(InceptionNetwork):
+    """An architecture of image networks that see frames, the ten fields of flow around each, or both.
+
+    Attributes:
+      stream: "both", or one stream alone: "rgb" or "flow". A stream's variables have the same names in either case.
+    """
+
+    stream: str = BOTH_STREAMS
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What it sees."""
+        return STREAMS if self.stream == BOTH_STREAMS else (self.stream,)
+
+    @property
+    def flow_per_frame(self) -> int:
+        """Ten fields around each frame, if it sees flow."""
+        return FLOW_STACK if "flow" in self.streams else 0
+
+    @property
+    def image_trunks(self) -> tuple[str, ...]:
+        """The scope of each stream's image network."""
+        return tuple(STREAM_SCOPES[stream] for stream in self.streams)
+
+    def snapshots(self, inputs: Mapping[str, jax.Array], *, model: str, frames_per_clip: int) -> dict[str, jax.Array]:
+        """Returns what its image networks see, by stream in their order.
+
+        Args:
+          inputs: of the streams that it sees, "rgb" float [B, n, H, W, 3] and "flow" float [B, 10 n, H, W, 2]: ten
+            fields for each frame, in order. Others are left alone.
+          model: what to call the network in an error.
+          frames_per_clip: n must be a multiple of it.
+
+        Returns:
+          "rgb" float [B, n, H, W, 3]; "flow" float [B, n, H, W, 20], the channels u, v of the first field, then of the
+          next.
+
+        Raises:
+          UserError: a stream is missing or too small, or the numbers of frames do not go together.
+        """
+        found = {
+            stream: frames_of(inputs, stream, model=model, minimum_size=inception.MINIMUM_SIZE)
+            for stream in self.streams
+        }
+        if "flow" in found:
+            fields = found["flow"].shape[1]
+            frames = found["rgb"].shape[1] if "rgb" in found else fields // FLOW_STACK
+            if fields != FLOW_STACK * frames:
+                where = f"{fields} for {frames}" if "rgb" in found else f"{fields} fields"
+                raise UserError(f"{model} needs {FLOW_STACK} fields of flow for each frame, found {where}")
+            batch, _, *shape = found["flow"].shape
+            stacks = found["flow"].reshape(batch, frames, FLOW_STACK, *shape).transpose(0, 1, 3, 4, 2, 5)
+            found["flow"] = stacks.reshape(batch, frames, *shape[:2], FLOW_STACK * shape[2])
+        frames = found[self.streams[0]].shape[1]
+        if not frames or frames % frames_per_clip:
+            raise UserError(f"{model} needs a number of frames that {frames_per_clip} divides, found {frames}")
+        return found
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """The cross-entropy in nats, float32 [...], of logits [..., classes] and labels int [...].
+
+    `label_smoothing`, 0 up to 1, is the share of each label that is spread evenly over all classes, its own included
+    (Szegedy et al. 2016).
+    """
     scores = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
+    of_label = jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
+    if not label_smoothing:
+        return -of_label
+    return -(1 - label_smoothing) * of_label - label_smoothing * scores.mean(-1)
 
 
 def with_predictions(logits: jax.Array, endpoints: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -154,31 +263,3 @@ def check_size(images: jax.Array, *, model: str, minimum_size: int) -> None:
     height, width = images.shape[-3:-1]
     if min(height, width) < minimum_size:
         raise UserError(f"{model} needs frames of at least {minimum_size} pixels a side, found {width}x{height}")
-
-
-def snapshots(
-    inputs: Mapping[str, jax.Array], *, model: str, frames_per_clip: int, minimum_size: int
-) -> tuple[jax.Array, jax.Array]:
-    """Returns frames and the flow around each, as the networks of images see them.
-
-    Args:
-      inputs: "rgb" float [B, n, H, W, 3] and "flow" float [B, 10 n, H, W, 2]: ten fields for each frame, in order.
-      model: what to call the network in an error.
-      frames_per_clip: n must be a multiple of it.
-      minimum_size: of frames, in pixels a side.
-
-    Returns:
-      frames float [B, n, H, W, 3]; flow float [B, n, H, W, 20], the channels u, v of the first field, then of the next.
-
-    Raises:
-      UserError: a stream is missing or too small, or the numbers of frames do not go together.
-    """
-    rgb, flow = (frames_of(inputs, stream, model=model, minimum_size=minimum_size) for stream in ("rgb", "flow"))
-    frames, fields = rgb.shape[1], flow.shape[1]
-    if not frames or frames % frames_per_clip:
-        raise UserError(f"{model} needs a number of frames that {frames_per_clip} divides, found {frames}")
-    if fields != FLOW_STACK * frames:
-        raise UserError(f"{model} needs {FLOW_STACK} fields of flow for each frame, found {fields} for {frames}")
-    batch, _, height, width, channels = flow.shape
-    stacks = flow.reshape(batch, frames, FLOW_STACK, height, width, channels).transpose(0, 1, 3, 4, 2, 5)
-    return rgb, stacks.reshape(batch, frames, height, width, FLOW_STACK * channels)

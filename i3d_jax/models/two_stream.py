@@ -12,17 +12,16 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
-from i3d_jax.models import inception
 from i3d_jax.models.inception_v1 import InceptionV1
-from i3d_jax.models.network import FLOW_STACK, Clip, InceptionNetwork, snapshots, with_predictions
+from i3d_jax.models.network import STREAM_SCOPES, Clip, SnapshotNetwork, with_predictions
 
 
-class TwoStream(InceptionNetwork):
-    """One network of frames and one of stacks of ten fields of flow, trained end to end through their average."""
+class TwoStream(SnapshotNetwork):
+    """One network of frames and one of stacks of ten fields of flow, trained end to end through their average.
 
-    streams = ("rgb", "flow")
-    flow_per_frame = FLOW_STACK
-    image_trunks = ("RGB", "Flow")
+    With one stream it is that stream's image network, of every snapshot, and nothing is averaged but snapshots.
+    """
+
     training_clip = Clip(1, 10, 224)
     test_clip = Clip(25, 10, 224)
 
@@ -31,8 +30,9 @@ class TwoStream(InceptionNetwork):
         """Scores clips: the mean over streams and snapshots.
 
         Args:
-          inputs: "rgb" float [B, n, H, W, 3] and "flow" float [B, 10 n, H, W, 2] in [-1, 1]: ten fields of flow for
-            each frame, in order; n is 1 in training and 25 in the paper's tests. H and W at least 32.
+          inputs: of the streams that it sees, "rgb" float [B, n, H, W, 3] and "flow" float [B, 10 n, H, W, 2] in
+            [-1, 1]: ten fields of flow for each frame, in order; n is 1 in training and 25 in the paper's tests. H and
+            W at least 32.
           train: whether to use the batch's statistics and dropout (which needs the rng "dropout").
 
         Returns:
@@ -42,22 +42,28 @@ class TwoStream(InceptionNetwork):
         Raises:
           UserError: a stream is missing or too small, or there are not ten fields for each frame.
         """
-        frames, stacks = snapshots(inputs, model="two_stream", frames_per_clip=1, minimum_size=inception.MINIMUM_SIZE)
         logits, endpoints = [], {}
-        for stream, name, images in zip(self.streams, self.image_trunks, (frames, stacks), strict=True):
-            flat = images.reshape(-1, *images.shape[2:])
+        for stream, images in self.snapshots(inputs, model="two_stream", frames_per_clip=1).items():
+            flat, name = images.reshape(-1, *images.shape[2:]), STREAM_SCOPES[stream]
             own_logits, own = InceptionV1(stream=stream, name=name, **self.shared_options())({stream: flat}, train)
             logits.append(own_logits)
             batch = images.shape[:2]
             endpoints |= {f"{name}/{key}": value.reshape(*batch, *value.shape[1:]) for key, value in own.items()}
-        return with_predictions(sum(logits).reshape(*batch, -1).mean(1) / 2, endpoints)
+        return with_predictions(sum(logits).reshape(*batch, -1).mean(1) / len(logits), endpoints)
+
+    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The pooled features of each stream's snapshots: float32 [B, n, C] by the scope of its classifier."""
+        return {f"{scope}/Logits": endpoints[f"{scope}/features"] for scope in self.image_trunks}
+
+    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The mean over streams and snapshots, and the scores of each stream's snapshots."""
+        return sum(own.mean(1) for own in scores.values()) / len(scores), dict(scores)
 
     def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The logits of each stream alone, the mean over its snapshots: float32 [B, num_classes] by stream.
 
-        Their average is the network's.
+        Their average is the network's. Empty if it sees one stream only.
         """
-        return {
-            stream: endpoints[f"{name}/Logits"].mean(1)
-            for stream, name in zip(self.streams, self.image_trunks, strict=True)
-        }
+        if len(self.streams) == 1:
+            return {}
+        return {stream: endpoints[f"{STREAM_SCOPES[stream]}/Logits"].mean(1) for stream in self.streams}

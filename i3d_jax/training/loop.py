@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
+import optax
 
 from i3d_jax.errors import UserError
 from i3d_jax.training.metrics import Sums, add, means
+from i3d_jax.training.optimizer import after_evaluation
 from i3d_jax.training.state import TrainState
 
 Batch = Mapping[str, Any]
@@ -42,7 +44,11 @@ class Cadence:
 
     def evaluates(self, step: int) -> bool:
         """Says whether there is an evaluation after `step`."""
-        return step == self.total_steps or (self.evaluate_every > 0 and step % self.evaluate_every == 0)
+        return step == self.total_steps or self.evaluates_in_turn(step)
+
+    def evaluates_in_turn(self, step: int) -> bool:
+        """Says whether there is one even if training goes on: only these may change what is computed."""
+        return self.evaluate_every > 0 and step % self.evaluate_every == 0
 
     def checkpoints(self, step: int) -> bool:
         """Says whether there is a checkpoint after `step`."""
@@ -76,6 +82,7 @@ def train(
     spread: Callable[[TrainState], TrainState] = lambda state: state,
     collect: Callable[[TrainState], TrainState] = lambda state: state,
     write: Callable[[int, str, Mapping[str, float]], None],
+    plateau: optax.GradientTransformationExtraArgs | None = None,
     interrupted: Callable[[int], bool] = lambda number: False,
 ) -> TrainState:
     """Trains from `state` to the last step, or to the one after which it is interrupted.
@@ -85,12 +92,13 @@ def train(
       batches: endless; the first is that of the state's next step.
       step: (state, batch) -> (state, metrics as sums and counts), asynchronous.
       cadence: how long and how often.
-      learning_rate: step (0 is the first) to rate, for the log only.
-      evaluate: state -> figures; "top1" is what the best checkpoint is chosen by.
+      learning_rate: step (0 is the first) to rate, without `plateau`, for the log only.
+      evaluate: state -> figures; "top1" is what the best checkpoint is chosen by, "loss" what `plateau` sees.
       keeper: keeps states, of finite loss and gradient only.
       spread, collect: from a state as it is evaluated, kept and returned to one as steps take it, and back
         (`partition.Devices`).
       write: (step, split, values), for the log.
+      plateau: changes the state's own of that name after each evaluation in turn (`optimizer.make_plateau`).
       interrupted: called with the number of every step taken; when it says so, that step is the last. It is logged,
         kept and, if its turn has come, evaluated, so that a run which goes on from it is the uninterrupted one (with
         `collect`, but for what that changes).
@@ -122,13 +130,15 @@ def train(
         if not (last or cadence.logs(number)):
             continue
         settle(keep=0)
-        write(number, "train", stretch.end(number, float(learning_rate(number - 1))))
+        write(number, "train", stretch.end(number, float(learning_rate(number - 1) * state.rate_scale)))
         figures = None
         saves = last or cadence.checkpoints(number)
         if saves:
             state = collect(state)
         if cadence.evaluates(number):
             figures = evaluate(state)
+            if plateau is not None and cadence.evaluates_in_turn(number):
+                state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
             stretch.restart_clock()
         if saves:
             keeper.save(state, figures)

@@ -1,13 +1,21 @@
-"""Optimizers with weight decay on kernels and a learning rate that falls in steps; SGD is the release's."""
+"""Optimizers with weight decay on kernels, and what becomes of the learning rate; SGD in steps is the release's.
+
+A rate is that of the recipe, times the warm-up of the first steps, and with the schedule "plateau" times a scale that
+falls when the validation loss no longer does (`TrainState.plateau`).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from i3d_jax.errors import UserError
+
+SCHEDULES = ("stepwise", "plateau")
 
 
 def stepwise(*, learning_rates: Sequence[float], boundaries: Sequence[int]) -> optax.Schedule:
@@ -39,8 +47,10 @@ def make_optimizer(
     boundaries: Sequence[int],
     momentum: float,
     weight_decay: float,
+    warmup_steps: int = 0,
+    rate_factor: float = 1.0,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Makes the optimizer and its learning rate from the `optimizer` section of a configuration.
+    """Makes the optimizer and its learning rate, but for what "plateau" makes of it.
 
     The decay is that of a loss term weight_decay / 2 * |kernel|^2: it is added to the gradient before the momentum, and
     only for kernels. The learning rate multiplies the accumulated gradient, as in TensorFlow.
@@ -51,6 +61,9 @@ def make_optimizer(
       learning_rates, boundaries: as in `stepwise`.
       momentum: share of the accumulated gradient that a step keeps, 0 up to 1.
       weight_decay: at least 0.
+      warmup_steps: over so many the rate rises evenly, from 0 at step 0 to what it would have been without; 0 for none.
+        Boundaries are counted from step 0 in any case.
+      rate_factor: multiplies the learning rates, above 0 (linear scaling: batch size over reference batch size).
 
     Returns:
       (optimizer, schedule: step to learning rate).
@@ -58,7 +71,11 @@ def make_optimizer(
     Raises:
       UserError: a value is out of range.
     """
-    schedule = stepwise(learning_rates=learning_rates, boundaries=boundaries)
+    schedule = stepwise(learning_rates=[rate * rate_factor for rate in learning_rates], boundaries=boundaries)
+    if warmup_steps < 0:
+        raise UserError(f"optimizer.warmup_steps must be at least 0, found {warmup_steps}")
+    if warmup_steps:
+        schedule = _warmed_up(schedule, warmup_steps)
     if not 0 <= momentum < 1:
         raise UserError(f"optimizer.momentum must be at least 0 and below 1, found {momentum}")
     if weight_decay < 0:
@@ -70,6 +87,62 @@ def make_optimizer(
     else:
         raise UserError(f"optimizer.name must be 'sgd' or 'adam', found {name!r}")
     return optax.chain(optax.add_decayed_weights(weight_decay, mask=kernels), rule), schedule
+
+
+def rate_factor(batch_size: int, reference_batch_size: int | None) -> float:
+    """What linear scaling multiplies learning rates by: batch size over reference batch size, 1 where there is none."""
+    if reference_batch_size is None:
+        return 1.0
+    if reference_batch_size < 1:
+        raise UserError(f"optimizer.reference_batch_size must be at least 1, found {reference_batch_size}")
+    return batch_size / reference_batch_size
+
+
+def rates_text(learning_rates: Sequence[float], batch_size: int, reference_batch_size: int | None) -> str:
+    """One line on a recipe's learning rates and what linear scaling makes of them."""
+    factor = rate_factor(batch_size, reference_batch_size)
+    scaled = "learning rate " + ", ".join(f"{rate * factor:g}" for rate in learning_rates)
+    if reference_batch_size is None:
+        return scaled
+    return f"{scaled}: the recipe's times batch_size / reference_batch_size = {batch_size} / {reference_batch_size}"
+
+
+def _warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
+    return lambda step: schedule(step) * jnp.minimum(1.0, step / steps)
+
+
+def make_plateau(*, patience: int, factor: float) -> optax.GradientTransformationExtraArgs:
+    """Makes the schedule that lowers the rate when the validation loss saturates (paper: by ten).
+
+    Args:
+      patience: after so many evaluations in a row without a loss below 0.9999 times the least before them the rate is
+        lowered, and counting begins anew; at least 1.
+      factor: what the rate is multiplied by then, above 0 and below 1.
+
+    Raises:
+      UserError: a value is out of range.
+    """
+    if patience < 1:
+        raise UserError(f"optimizer.plateau_patience must be at least 1, found {patience}")
+    if not 0 < factor < 1:
+        raise UserError(f"optimizer.plateau_factor must be above 0 and below 1, found {factor}")
+    return optax.contrib.reduce_on_plateau(factor=factor, patience=patience, rtol=1e-4)
+
+
+def after_evaluation(
+    plateau: optax.GradientTransformationExtraArgs,
+    state: optax.contrib.ReduceLROnPlateauState,
+    loss: float | None,
+) -> optax.contrib.ReduceLROnPlateauState:
+    """Returns a plateau's state after an evaluation that found this loss, on the devices of the old one.
+
+    A loss that is None or NaN, as where no video could be scored, says nothing and leaves the state as it is.
+    """
+    if loss is None or math.isnan(loss):
+        return state
+    # On the host's copy, so that all processes that share the devices compute it alike.
+    _, new = plateau.update({}, jax.device_get(state), value=loss)
+    return jax.tree.map(lambda old, new: jax.device_put(jnp.asarray(new, old.dtype), old.sharding), state, new)
 
 
 def kernels(params):

@@ -21,6 +21,8 @@ class TrainState:
       params: float32 pytree, the model's parameters.
       batch_stats: float32 pytree, the running statistics of batch normalisation.
       optimizer_state: the optimizer's pytree.
+      average: float32 pytree as `params`, their exponential moving average; None if none is kept.
+      plateau: state of the schedule "plateau", which changes at evaluations alone; None with another schedule.
     """
 
     step: jax.Array
@@ -28,21 +30,46 @@ class TrainState:
     params: Any
     batch_stats: Any
     optimizer_state: Any
+    average: Any = None
+    plateau: optax.contrib.ReduceLROnPlateauState | None = None
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The model's variables, as `model.apply` takes them."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """What is evaluated and published, as `model.apply` takes it: with the average where one is kept."""
+        params = self.params if self.average is None else self.average
+        return {"params": params, "batch_stats": self.batch_stats}
+
+    @property
+    def rate_scale(self) -> jax.Array | float:
+        """What "plateau" has brought the learning rate down to, as a share of the schedule's: 0 to 1."""
+        return 1.0 if self.plateau is None else self.plateau.scale
 
 
-def initial_state(variables: dict[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
-    """Makes the state before the first step from a model's variables {"params", "batch_stats"}."""
+def initial_state(
+    variables: dict[str, Any],
+    optimizer: optax.GradientTransformation,
+    *,
+    average: bool = False,
+    plateau: optax.GradientTransformationExtraArgs | None = None,
+) -> TrainState:
+    """Makes the state before the first step.
+
+    Args:
+      variables: a model's {"params", "batch_stats"}.
+      optimizer: of the parameters.
+      average: whether an exponential moving average of the parameters is kept.
+      plateau: `optimizer.make_plateau`'s, None with another schedule.
+    """
+    params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         clips=jnp.zeros((), jnp.int32),
-        params=variables["params"],
+        params=params,
         batch_stats=variables["batch_stats"],
-        optimizer_state=optimizer.init(variables["params"]),
+        optimizer_state=optimizer.init(params),
+        # A copy: a step uses the memory of each leaf again, and must not meet the same one twice.
+        average=jax.tree.map(jnp.copy, params) if average else None,
+        plateau=None if plateau is None else plateau.init(params),
     )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from i3d_jax.clips import STREAMS
+from i3d_jax.errors import UserError
 from i3d_jax.models.network import Network
 from i3d_jax.training.metrics import Sums, masked_sum
 from i3d_jax.training.state import TrainState
@@ -29,6 +30,8 @@ def training_step(
     *,
     seed: int,
     accumulation_steps: int = 1,
+    label_smoothing: float = 0.0,
+    average_decay: float = 0.0,
     replicas: str | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Sums]]:
     """Makes the pure function (state, batch) -> (state, metrics).
@@ -49,6 +52,10 @@ def training_step(
       optimizer: makes updates of the parameters from the gradient of the mean loss.
       seed: of dropout.
       accumulation_steps: microbatches of a batch, at least 1.
+      label_smoothing: as in `models.network.cross_entropy`; "loss" is that loss.
+      average_decay: how much of the parameters' moving average a step keeps, 0 up to 1, where the state has one. Step
+        n (the first is 0) keeps (1 + n) / (10 + n) if that is less, as TensorFlow does it: so the initial parameters
+        are soon forgotten.
       replicas: the name of the axis of replicas, each of which takes the step on its own clips with its own running
         statistics and dropout (`partition`'s mode pmap); gradients and metrics are summed over them. None: there are
         none.
@@ -62,7 +69,8 @@ def training_step(
             (logits, endpoints), changed = model.apply(
                 variables, inputs_of(batch), train=True, mutable=["batch_stats"], rngs={"dropout": key}
             )
-            loss = masked_sum(model.clip_losses(logits, endpoints, batch["label"]), batch["mask"])
+            losses = model.clip_losses(logits, endpoints, batch["label"], label_smoothing)
+            loss = masked_sum(losses, batch["mask"])
             top1 = masked_sum(logits.argmax(-1) == batch["label"], batch["mask"])
             return loss[0], ({"loss": loss, "top1": top1}, changed["batch_stats"])
 
@@ -103,16 +111,42 @@ def training_step(
         count = jnp.maximum(metrics["loss"][1], 1)
         gradients = jax.tree.map(lambda total: total / count, gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        if state.plateau is not None:
+            updates = jax.tree.map(lambda update: update * state.rate_scale, updates)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if average is not None:
+            kept = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+            average = jax.tree.map(lambda old, new: old + (1 - kept) * (new - old), average, params)
         state = state.replace(
             step=state.step + 1,
             clips=state.clips + clips,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             batch_stats=batch_stats,
             optimizer_state=optimizer_state,
+            average=average,
         )
         return state, {**metrics, "gradient_norm": (optax.global_norm(gradients), jnp.ones(()))}
 
     return step
+
+
+def check_options(
+    *, batch_size: int, devices: int, accumulation_steps: int, label_smoothing: float, average_decay: float
+) -> None:
+    """Raises a `UserError` for options of `training_step` out of range, or microbatches not even over the devices."""
+    for key, share in (("label_smoothing", label_smoothing), ("optimizer.average_decay", average_decay)):
+        if not 0 <= share < 1:
+            raise UserError(f"{key} must be at least 0 and below 1, found {share}")
+    if accumulation_steps < 1:
+        raise UserError(f"accumulation_steps must be at least 1, found {accumulation_steps}")
+    unit = accumulation_steps * devices
+    if accumulation_steps > 1 and (batch_size < 1 or batch_size % unit):
+        works = max(unit, round(batch_size / unit) * unit)
+        raise UserError(
+            f"batch_size is {batch_size}, which {accumulation_steps} accumulation steps on {devices} "
+            f"device{'s' * (devices != 1)} do not divide; the nearest that works is {works}"
+        )
 
 
 def _microbatches(batch: Mapping[str, jax.Array], number: int) -> dict[str, jax.Array]:
@@ -152,5 +186,9 @@ def evaluation_step(
 
 
 def inputs_of(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns a batch's streams, scaled to what the network takes."""
-    return {stream: scaled(batch[stream]) for stream in STREAMS if stream in batch}
+    """Returns what a batch holds for the network: its streams, scaled; features (`training.transfer`) as they are."""
+    return {
+        name: scaled(values) if name in STREAMS else values
+        for name, values in batch.items()
+        if name not in ("label", "mask")
+    }

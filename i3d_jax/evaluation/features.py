@@ -1,0 +1,109 @@
+"""A split's features: computed batch by batch, kept as an .npz file that says what they are of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from i3d_jax.errors import UserError
+from i3d_jax.files import written_whole
+
+# What the arrays of features are called in the file, before the scope of the classifier that sees them.
+_PREFIX = "features/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What the classifiers of a network see of a split's videos.
+
+    Attributes:
+      video: str [N], names.
+      label: int32 [N], the right class of each.
+      features: float32 [N, windows, n, C] by the scope of the classifier (`Network.classifier_inputs`).
+      damaged: what is wrong with each record that has no features.
+      provenance: what they are of: JSON values by name.
+    """
+
+    video: np.ndarray
+    label: np.ndarray
+    features: Mapping[str, np.ndarray]
+    damaged: tuple[str, ...]
+    provenance: Mapping[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz file with `video`, `label`, `damaged`, `provenance` (JSON) and `features/SCOPE` each.
+
+        It is written whole or not at all.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {_PREFIX + scope: values for scope, values in self.features.items()}
+        provenance = json.dumps(dict(self.provenance), ensure_ascii=False)
+        with written_whole(path) as file:
+            np.savez(
+                file,
+                video=self.video,
+                label=self.label,
+                damaged=np.array(self.damaged, np.str_),
+                provenance=np.array(provenance),
+                **arrays,
+            )
+
+
+def read(path: Path) -> Features:
+    """Reads what `Features.save` wrote; a `UserError` says that it cannot be read."""
+    try:
+        with np.load(path) as stored:
+            return Features(
+                video=stored["video"],
+                label=stored["label"],
+                features={name[len(_PREFIX) :]: stored[name] for name in stored.files if name.startswith(_PREFIX)},
+                damaged=tuple(stored["damaged"].tolist()),
+                provenance=json.loads(stored["provenance"].item()),
+            )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read as features ({error}): remove it, and they are computed again"
+        ) from None
+
+
+def compute(
+    features_of: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    videos: int,
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Computes the features of every video of a split.
+
+    Args:
+      features_of: batch -> float32 [at least B, windows, n, C] by scope; rows beyond the batch's B are padding.
+      batches: with "video" str [B], "label" int [B] and "mask" bool [B] beside the clips; masked rows are left out.
+      videos: how many there are at most; memory is taken for so many.
+
+    Returns:
+      (video str [N], label int32 [N], float32 [N, windows, n, C] by scope).
+
+    Raises:
+      UserError: features are not finite.
+    """
+    names, labels, found = [], [], {}
+    for batch in batches:
+        mask = np.asarray(batch["mask"], bool)
+        done = len(names)
+        names.extend(np.asarray(batch["video"])[mask])
+        labels.extend(np.asarray(batch["label"])[mask])
+        for scope, values in features_of(batch).items():
+            values = np.asarray(values)[: len(mask)][mask]
+            finite = np.isfinite(values).all(axis=(1, 2, 3))
+            if not finite.all():
+                raise UserError(f"the network's features of the video {names[done:][finite.argmin()]} are not finite")
+            if scope not in found:
+                found[scope] = np.empty((videos, *values.shape[1:]), np.float32)
+            found[scope][done : len(names)] = values
+    trimmed = {scope: values[: len(names)] for scope, values in found.items()}
+    return np.array(names, np.str_), np.array(labels, np.int32), trimmed

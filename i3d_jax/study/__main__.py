@@ -1,0 +1,164 @@
+"""Fills the paper's tables: trains what their cells need and puts the results beside the published ones.
+
+Pretraining, transfer, fusion of the streams and the splits: each run once, one after the other, each in its own
+workdir. Started again it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from i3d_jax.errors import UserError, run
+from i3d_jax.files import written_whole
+from i3d_jax.study import published, table
+from i3d_jax.study.plan import Run, chosen, runs, with_sources
+
+if TYPE_CHECKING:
+    from i3d_jax.study.runs import Study
+
+EXAMPLE = """\
+examples:
+  python -m i3d_jax.study --table accuracy --rows i3d --columns ucf101 --ucf101 datasets/ucf101 \\
+      --imagenet checkpoints/imagenet --output studies/ucf101
+  python -m i3d_jax.study --table transfer --splits 1 2 3 --ucf101 datasets/ucf101 --hmdb51 datasets/hmdb51 \\
+      --minikinetics datasets/minikinetics --imagenet checkpoints/imagenet --output studies/transfer --dry_run
+  python -m i3d_jax.study --miniature --output studies/miniature
+
+A row is an architecture, a column GROUP/COLUMN, such as ucf101/rgb+flow or hmdb51/fixed, or a whole GROUP. --rows and
+--columns together choose the cells where they cross. docs/experiments.md has the recipes and what each needs.
+"""
+TABLES = {"accuracy": ["accuracy"], "transfer": ["transfer"], "kinetics": ["kinetics"], "all": list(published.TITLES)}
+MINIATURE_TABLES = ["accuracy", "transfer"]
+DATASETS = ("ucf101", "hmdb51", "minikinetics", "kinetics")
+FLAGS = {name: f"--{name}" for name in (*DATASETS, "imagenet")}
+# Keys that the study itself sets.
+PER_RUN = ("init_from", "data.directory", "data.train_split", "transfer.protocol", "model.name", "model.stream")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; 2 if a run failed."""
+    options, overrides = _options(arguments)
+    tables = TABLES[options.table] if options.table else MINIATURE_TABLES
+    shown = chosen(tables, options.splits, rows=options.rows, columns=options.columns)
+    needed = with_sources(shown, options.splits)
+    ordered = runs(needed)
+    # Imported late: --help and mistakes in what is chosen need none of it.
+    from i3d_jax import main as training
+    from i3d_jax.study.runs import Study, accuracy, check, train_all
+
+    study = Study(
+        output=Path(options.output),
+        datasets={name: Path(getattr(options, name)) for name in DATASETS if getattr(options, name) is not None},
+        imagenet=None if options.imagenet is None else Path(options.imagenet),
+        overrides=overrides,
+        miniature=options.miniature,
+    )
+    if options.dry_run:
+        _list(study, ordered)
+        return 0
+    if options.miniature:
+        study = _with_drawn(study)
+    check(study, ordered, asked=FLAGS)
+    failures = train_all(study, ordered, train=training.main, say=_say)
+    measured = {cell: accuracy(study, cell, failures) for cell in needed if cell.sums}
+    _write(study.output, table.fill(needed, measured), options.splits)
+    for failed, reason in failures.items():
+        _say(f"failed: {failed.name}: {reason}")
+    return 2 if failures else 0
+
+
+def _list(study: Study, ordered: Sequence[Run]) -> None:
+    """Prints the command of every run; what is not named stands in capitals."""
+    places = {name: Path(name.upper()) for name in DATASETS}
+    named = dataclasses.replace(
+        study, datasets={**places, **study.datasets}, imagenet=study.imagenet or Path("IMAGENET")
+    )
+    for one in ordered:
+        print("python -m i3d_jax.main " + shlex.join(named.command(one)))
+
+
+def _with_drawn(study: Study) -> Study:
+    """Draws and prepares the miniature datasets, as far as none are named and none are there."""
+    from i3d_jax import prepare
+    from i3d_jax.ingest.write_video import write_video
+    from i3d_jax.study.miniature import DRAWN, Size, image_network, make
+
+    size, datasets, imagenet = Size(), study.datasets, study.imagenet
+    if not set(DRAWN) <= set(datasets):
+        drawn = make(study.output / "datasets", size, prepare=prepare.main, write_video=write_video)
+        datasets = {**drawn, **datasets}
+    if imagenet is None:
+        imagenet = image_network(study.output / "imagenet", size)
+    return dataclasses.replace(study, datasets=datasets, imagenet=imagenet)
+
+
+def _write(output: Path, filled: Sequence[table.Filled], splits: Sequence[int]) -> None:
+    """Prints the tables and writes `table.md` and `table.csv`."""
+    texts = {
+        "table.md": table.as_markdown(filled, heading="Measured beside published"),
+        "table.csv": table.as_csv(filled, splits),
+    }
+    for name, text in texts.items():
+        with written_whole(output / name) as file:
+            file.write(text.encode())
+    print(table.as_text(filled))
+    print(f"\nAlso in {output / 'table.md'} and {output / 'table.csv'}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Returns the options and the changes of every recipe."""
+    options, overrides = _parser().parse_known_args(arguments)
+    for argument in overrides:
+        if not argument.startswith("--config.") or "=" not in argument:
+            raise UserError(f"unknown argument {argument!r}; a key of every recipe is set by --config.KEY=VALUE")
+        key = argument.removeprefix("--config.").partition("=")[0]
+        if key in PER_RUN:
+            raise UserError(f"--config.{key} is another in every run and cannot be set for all of them")
+    if not options.miniature and options.table is None:
+        raise UserError(f"expected --table {'|'.join(TABLES)}, or --miniature")
+    options.splits = list(dict.fromkeys(options.splits))
+    return options, overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m i3d_jax.study",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--table", choices=TABLES, help="accuracy: each dataset; transfer: from miniKinetics; kinetics; or all")
+    add("--rows", metavar="ROW", nargs="+", default=[], help=f"of {', '.join(published.ARCHITECTURES)} (default: all)")
+    add("--columns", metavar="COLUMN", nargs="+", default=[], help="such as ucf101 or hmdb51/rgb (default: all)")
+    add("--output", metavar="DIR", required=True, help="gets runs/NAME/ of every run, table.md and table.csv")
+    add("--dry_run", action="store_true", help="print the commands of the runs and do nothing")
+    miniature_help = (
+        "narrow networks and few steps, on three datasets that are drawn where none are named; without --table it fills"
+        " accuracy and transfer"
+    )
+    add("--miniature", action="store_true", help=miniature_help)
+    data = parser.add_argument_group("what the chosen cells need")
+    for name in DATASETS:
+        data.add_argument(FLAGS[name], metavar="DIR", help=f"{name} as `python -m i3d_jax.prepare` wrote it")
+    imagenet_help = "an image network that `python -m i3d_jax.convert` wrote; all but the 3D-ConvNet start from it"
+    data.add_argument(FLAGS["imagenet"], metavar="CHECKPOINT", help=imagenet_help)
+    splits_help = "of UCF-101 and HMDB-51; a cell is the mean over them (default: 1, as published)"
+    data.add_argument("--splits", metavar="N", type=int, nargs="+", choices=(1, 2, 3), default=[1], help=splits_help)
+    parser.add_argument_group("--config.KEY=VALUE", "changes a key of the recipe in every run (experiments/base.py)")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,195 @@
+"""Runs the training runs of a study, each in its own workdir, and reads what they found."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import ml_collections
+
+from i3d_jax import checkpoint, experiment
+from i3d_jax import config as configuration
+from i3d_jax.data.dataset import Dataset, open_dataset
+from i3d_jax.errors import UserError
+from i3d_jax.evaluation import results
+from i3d_jax.evaluation.accuracy import top_k
+from i3d_jax.evaluation.fusion import fuse
+from i3d_jax.evaluation.predictions import Predictions
+from i3d_jax.study.plan import Cell, Run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """Where things are, and what is changed in every run.
+
+    Attributes:
+      output: the folder of the study; a run's workdir is OUTPUT/runs/NAME.
+      datasets: the prepared dataset folders by name.
+      imagenet: a checkpoint of an image network, None if there is none.
+      overrides: changes of every recipe, such as "--config.batch_size=96".
+      miniature: whether the recipes are the miniature ones.
+    """
+
+    output: Path
+    datasets: Mapping[str, Path]
+    imagenet: Path | None
+    overrides: Sequence[str]
+    miniature: bool
+
+    def workdir(self, run: Run) -> Path:
+        """The workdir of a run."""
+        return self.output / "runs" / run.name
+
+    def recipe(self, run: Run) -> str:
+        """The recipe of a run."""
+        return f"experiments/{run.dataset}.py:{run.variant}{'-miniature' * self.miniature}"
+
+    def changes(self, run: Run) -> list[str]:
+        """What the command line of a run changes in its recipe."""
+        changes = [f"--config.data.directory={self.datasets[run.dataset]}"]
+        if run.split is not None:
+            changes.append(f"--config.data.train_split=train0{run.split}")
+        if run.start == "imagenet":
+            changes.append(f"--config.init_from={self.imagenet}")
+        elif run.start is not None:
+            # With the step in its name: a run is not continued on another that has since been trained longer.
+            last = configuration.load(self.recipe(run.start), self.changes(run.start)).total_steps
+            changes.append(f"--config.init_from={self.workdir(run.start) / 'checkpoints' / str(last)}")
+        # Runs of one network are compiled once.
+        return [*changes, f"--config.compilation_cache={self.output / 'compiled'}", *self.overrides]
+
+    def command(self, run: Run) -> list[str]:
+        """The arguments of `i3d_jax.main` for a run."""
+        return ["--config", self.recipe(run), "--workdir", str(self.workdir(run)), *self.changes(run)]
+
+
+def check(study: Study, runs: Sequence[Run], *, asked: Mapping[str, str]) -> None:
+    """Looks for what the runs need, before any of them begins.
+
+    Args:
+      study: where it should be.
+      runs: all of them.
+      asked: the flags that name the datasets and the image network, for messages.
+
+    Raises:
+      UserError: a dataset or the image network is not named, is not there, lacks a split or lacks flow; or a recipe has
+        no such key as is changed.
+    """
+    for name in dict.fromkeys(run.dataset for run in runs):
+        own = [run for run in runs if run.dataset == name]
+        if name not in study.datasets:
+            raise UserError(
+                f"the chosen cells need {name}, for {own[0].name}{_and_more(own)}: expected {asked[name]} DIR, "
+                "a folder that `python -m i3d_jax.prepare` wrote"
+            )
+        dataset = open_dataset(study.datasets[name])
+        seeing = [run for run in own if run.needs_flow]
+        if seeing and dataset.preprocessing.flow is None:
+            raise UserError(
+                f"{study.datasets[name]} has no flow, which {seeing[0].name}{_and_more(seeing)} needs: add it with "
+                "`python -m i3d_jax.prepare --flow_only`, or choose cells of RGB"
+            )
+        _check_splits(dataset, own)
+    from_images = [run for run in runs if run.start == "imagenet"]
+    if from_images and study.imagenet is None:
+        raise UserError(
+            f"the chosen cells start from ImageNet, as {from_images[0].name}{_and_more(from_images)}: expected "
+            f"{asked['imagenet']} CHECKPOINT, made by `python -m i3d_jax.convert --format slim_inception_v1`"
+        )
+    if from_images and checkpoint.load(study.imagenet)[2]["model"] != "inception_v1":
+        raise UserError(f"{asked['imagenet']}: {study.imagenet} is no image network (inception_v1)")
+    for run in runs:
+        configuration.load(study.recipe(run), study.changes(run))
+
+
+def _check_splits(dataset: Dataset, runs: Sequence[Run]) -> None:
+    for split in dict.fromkeys(run.split for run in runs if run.split is not None):
+        for half in (f"train0{split}", f"test0{split}"):
+            if half not in dataset.split_names:
+                raise UserError(
+                    f"{dataset.directory} has no split {half}, which --splits {split} needs; it has "
+                    f"{', '.join(dataset.split_names)}"
+                )
+
+
+def _and_more(runs: Sequence[Run]) -> str:
+    return f" and {len(runs) - 1} more runs" if len(runs) > 1 else ""
+
+
+def train_all(
+    study: Study, runs: Sequence[Run], *, train: Callable[[list[str]], None], say: Callable[[str], None]
+) -> dict[Run, str]:
+    """Trains the runs that are not finished, one after the other.
+
+    Args:
+      study: where and how.
+      runs: each behind the one that it starts from.
+      train: `i3d_jax.main.main`; what it prints goes to standard error.
+      say: tells which run it is.
+
+    Returns:
+      Why each run that failed has failed; the others are finished.
+    """
+    failures: dict[Run, str] = {}
+    for number, run in enumerate(runs, 1):
+        title = f"run {number} of {len(runs)}: {run.name}"
+        if run.start in failures:
+            failures[run] = f"it starts from {run.start.name}, which failed"
+            say(f"{title} is left out: {failures[run]}")
+            continue
+        try:
+            if figures(study, run) is not None:
+                say(f"{title} is finished")
+                continue
+            say(title)
+            with contextlib.redirect_stdout(sys.stderr):
+                train(study.command(run))
+            if figures(study, run) is None:
+                raise UserError(f"{study.workdir(run)} holds no result of the last step")
+        except UserError as error:
+            failures[run] = str(error)
+            say(f"{title} failed: {error}")
+    return failures
+
+
+def figures(study: Study, run: Run) -> Mapping[str, float] | None:
+    """The figures of a run at its last step, as its `results.json` holds them; None if it is not finished.
+
+    Raises:
+      UserError: its workdir was made by another configuration, or its recipe cannot be read.
+    """
+    config, split = _configured(study, run)
+    configuration.refuse_other(config, study.workdir(run))
+    found = results.read(study.workdir(run) / "results.json").get(split, {})
+    return found if found.get("step") == config.total_steps else None
+
+
+def _configured(study: Study, run: Run) -> tuple[ml_collections.ConfigDict, str]:
+    config = configuration.load(study.recipe(run), study.changes(run))
+    return config, experiment.evaluation_split(config, open_dataset(study.datasets[run.dataset]))
+
+
+def accuracy(study: Study, cell: Cell, failures: Mapping[Run, str]) -> float | str:
+    """The top-1 accuracy of a cell in percent, the mean over its splits; or why there is none.
+
+    Where a cell is of several runs, their logits are added.
+    """
+    for run in (run for one_sum in cell.sums for run in one_sum):
+        if run in failures:
+            return f"{run.name}: {failures[run]}"
+    try:
+        return 100 * sum(_of_split(study, one_sum) for one_sum in cell.sums) / len(cell.sums)
+    except UserError as error:
+        return str(error)
+
+
+def _of_split(study: Study, summed: Sequence[Run]) -> float:
+    if len(summed) == 1:
+        return figures(study, summed[0])["top1"]
+    files = [study.workdir(run) / "predictions" / f"{_configured(study, run)[1]}.npz" for run in summed]
+    fused = fuse(*map(Predictions.load, files), names=[os.fspath(file) for file in files])
+    return top_k(fused.logits, fused.label, 1)

@@ -1,0 +1,150 @@
+"""The tables beside the published ones: as text, as Markdown, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+
+from i3d_jax.study import published
+from i3d_jax.study.plan import Cell, runs
+
+CSV_COLUMNS = ("table", "row", "column", "value", "published", "difference", "runs", "splits", "reason")
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """A cell and what was found for it.
+
+    Attributes:
+      cell: the cell.
+      value: in percent; None if there is none.
+      reason: why there is none, one sentence.
+    """
+
+    cell: Cell
+    value: float | None = None
+    reason: str | None = None
+
+
+def fill(needed: Sequence[Cell], measured: Mapping[Cell, float | str]) -> list[Filled]:
+    """Fills the cells, those that are worked out from others too.
+
+    Args:
+      needed: the cells, sources before what is worked out from them.
+      measured: of each cell with runs its value in percent, or why it has none.
+    """
+    found: dict[tuple[str, str, str], Filled] = {}
+    for cell in needed:
+        if cell.from_cells:
+            sources = [found[cell.table, cell.row, column] for column in cell.from_cells]
+            filled = _reduction(cell, sources)
+        else:
+            outcome = measured[cell]
+            filled = Filled(cell, reason=outcome) if isinstance(outcome, str) else Filled(cell, outcome)
+        found[cell.table, cell.row, cell.column] = filled
+    return list(found.values())
+
+
+def _reduction(cell: Cell, sources: Sequence[Filled]) -> Filled:
+    """By how much, in percent, the better of the transferred networks changes the error of the original one."""
+    if lacking := next((source for source in sources if source.value is None), None):
+        return Filled(cell, reason=f"{lacking.cell.column} is missing: {lacking.reason}")
+    original, *transferred = (100 - source.value for source in sources)
+    if original == 0:
+        return Filled(cell, reason=f"{sources[0].cell.column} has no error that could become smaller")
+    return Filled(cell, 100 * (min(transferred) - original) / original)
+
+
+def as_text(filled: Sequence[Filled]) -> str:
+    """Writes a block for every group of columns: measured beside published, in percent."""
+    notes: dict[str, int] = {}
+    blocks = []
+    for table, group, rows, columns, at in _blocks(filled):
+        titles = [published.COLUMNS[table][column.partition("/")[2]] for column in columns]
+        lines = [["", *titles]]
+        for row in rows:
+            texts = [_text(at.get((row, column)), notes) for column in columns]
+            lines.append([published.ARCHITECTURES[row], *texts])
+        widths = [max(len(line[number]) for line in lines) for number in range(len(lines[0]))]
+        title = f"{published.TITLES[table]}: {published.GROUPS[table][group]} (measured | published)"
+        blocks.append("\n".join([title, *(_row(line, widths) for line in lines)]))
+    blocks += ["\n".join(f"[{number}] {reason}" for reason, number in notes.items())] if notes else []
+    return "\n\n".join(blocks)
+
+
+def _row(texts: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = (text.ljust(width) for text, width in zip(texts, widths, strict=True))
+    return "  ".join(["  " + first, *others]).rstrip()
+
+
+def _text(filled: Filled | None, notes: dict[str, int]) -> str:
+    if filled is None:
+        return "-"
+    beside = "    -" if filled.cell.published is None else f"{filled.cell.published:5.1f}"
+    if filled.value is None:
+        return f" [{notes.setdefault(filled.reason, len(notes) + 1)}] | {beside}"
+    return f"{filled.value:5.1f} | {beside}"
+
+
+def _blocks(filled: Sequence[Filled]):
+    """Yields (table, group, rows, columns, {(row, column): filled}) of every group of columns that has a cell."""
+    for table in published.TITLES:
+        for group in published.GROUPS[table]:
+            own = [one for one in filled if one.cell.table == table and one.cell.column.startswith(f"{group}/")]
+            if own:
+                at = {(one.cell.row, one.cell.column): one for one in own}
+                rows = [row for row in published.ARCHITECTURES if any(place[0] == row for place in at)]
+                columns = [column for column in published.columns(table) if any(place[1] == column for place in at)]
+                yield table, group, rows, columns, at
+
+
+def as_markdown(filled: Sequence[Filled], *, heading: str) -> str:
+    """Writes a table for every group of columns: the measured number and, in brackets, the published one."""
+    lines = [f"# {heading}", "", "Measured in percent, the published number in brackets."]
+    reasons: dict[str, int] = {}
+    for table, group, rows, columns, at in _blocks(filled):
+        titles = [published.COLUMNS[table][column.partition("/")[2]] for column in columns]
+        lines += ["", f"## {published.TITLES[table]}: {published.GROUPS[table][group]}", ""]
+        lines += ["| | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
+        for row in rows:
+            texts = [_markdown_text(at.get((row, column)), reasons) for column in columns]
+            lines.append(f"| {published.ARCHITECTURES[row]} | " + " | ".join(texts) + " |")
+    lines += [""] if reasons else []
+    lines += [f"- failed ({number}): {reason}" for reason, number in reasons.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_text(filled: Filled | None, reasons: dict[str, int]) -> str:
+    if filled is None:
+        return "–"
+    beside = "–" if filled.cell.published is None else f"{filled.cell.published:.1f}"
+    if filled.value is None:
+        return f"failed ({reasons.setdefault(filled.reason, len(reasons) + 1)}) ({beside})"
+    return f"{filled.value:.1f} ({beside})"
+
+
+def as_csv(filled: Sequence[Filled], splits: Sequence[int]) -> str:
+    """Writes a line for every cell; `value`, `published` and `difference` in percent, empty where there is none."""
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(CSV_COLUMNS)
+    for one in filled:
+        cell = one.cell
+        both = one.value is not None and cell.published is not None
+        # What a cell that is worked out from others rests on is what theirs rest on.
+        sources = [cell]
+        if cell.from_cells:
+            place = (cell.table, cell.row)
+            others = [other.cell for other in filled if (other.cell.table, other.cell.row) == place]
+            sources = [other for other in others if other.column in cell.from_cells]
+        own = runs(sources)
+        numbered = [str(split) for split in splits if any(run.split == split for run in own)]
+        values = [one.value, cell.published, one.value - cell.published if both else None]
+        rows.writerow(
+            [cell.table, cell.row, cell.column]
+            + ["" if value is None else f"{value:.4f}" for value in values]
+            + [" ".join(run.name for run in own), " ".join(numbered), one.reason or ""]
+        )
+    return text.getvalue()

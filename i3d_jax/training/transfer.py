@@ -1,0 +1,171 @@
+"""The protocols of transfer (paper, section 5): masks over parameters, and the classifiers alone on features.
+
+| protocol | starts from | trains |
+|---|---|---|
+| original | an image network, or scratch | everything |
+| full | a network that was trained on videos, with a new classifier | everything |
+| fixed | the same | the classifier alone, on features that are computed once |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from i3d_jax.clips import STREAMS
+from i3d_jax.models.classifier import classify
+from i3d_jax.models.network import CLASSIFIER, Network
+from i3d_jax.training.step import scaled
+
+ORIGINAL, FULL, FIXED = "original", "full", "fixed"
+PROTOCOLS = (ORIGINAL, FIXED, FULL)
+# Keeps the order of the features apart from that of `data.pipeline`'s clips.
+_SHUFFLE = 0xF1
+
+
+def trained(params: Mapping[str, Any], protocol: str | None) -> Any:
+    """Marks the parameters that a protocol trains: a pytree of bool like `params`, all True but for "fixed".
+
+    "fixed" trains the leaves in scopes named "Logits": those of each stream for the networks that have two.
+    """
+    if protocol != FIXED:
+        return jax.tree.map(lambda _: True, params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: any(key.key == CLASSIFIER for key in path), params)
+
+
+def restrict(optimizer: optax.GradientTransformation, mask: Any) -> optax.GradientTransformation:
+    """Restricts an optimizer to the parameters that a mask marks; the others get updates of 0 and have no state."""
+    if all(jax.tree.leaves(mask)):
+        return optimizer
+    rules = {"trained": optimizer, "frozen": optax.set_to_zero()}
+    return optax.multi_transform(rules, jax.tree.map(lambda marked: "trained" if marked else "frozen", mask))
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifiers:
+    """The classifiers of a network in the place of a model, for `training_step` to train on features.
+
+    Attributes:
+      network: whose they are. Its variables are taken and given whole; what lies before the classifiers is left alone.
+    """
+
+    network: Network
+
+    def apply(
+        self,
+        variables: Mapping[str, Any],
+        features: Mapping[str, jax.Array],
+        *,
+        train: bool,
+        mutable: Sequence[str],
+        rngs: Mapping[str, jax.Array],
+    ) -> tuple[tuple[jax.Array, dict[str, jax.Array]], dict[str, Any]]:
+        """Scores features, float32 [B, n, C] by classifier, as `Network.classifier_inputs` gives them.
+
+        Args:
+          variables: the network's, {"params", "batch_stats"}.
+          features: what the classifiers see.
+          train: whether there is dropout, with the rng "dropout".
+          mutable: the collections to be returned; nothing changes in them.
+          rngs: {"dropout": key}.
+
+        Returns:
+          ((logits float32 [B, num_classes], endpoints: those that the loss needs), the mutable collections).
+        """
+        if train:
+            dropout = nn.Dropout(self.network.dropout_rate, deterministic=False)
+            keys = jax.random.split(rngs["dropout"], len(features))
+            features = {
+                scope: dropout.apply({}, features[scope], rngs={"dropout": key})
+                for scope, key in zip(sorted(features), keys, strict=True)
+            }
+        scored = classify(self.network, variables["params"], features)
+        return scored, {collection: variables[collection] for collection in mutable}
+
+    def clip_losses(
+        self,
+        logits: jax.Array,
+        endpoints: Mapping[str, jax.Array],
+        labels: jax.Array,
+        label_smoothing: float = 0.0,
+    ) -> jax.Array:
+        """The network's own loss, float32 [B]."""
+        return self.network.clip_losses(logits, endpoints, labels, label_smoothing)
+
+
+def features_step(model: Network) -> Callable[[dict, Mapping[str, jax.Array]], dict[str, jax.Array]]:
+    """Makes the pure function (variables, batch) -> what the classifiers see, float32 [B, windows, n, C] by classifier.
+
+    The batch is one of evaluation: uint8 "rgb" [B, windows, T, H, W, 3], "flow" [B, windows, T', H, W, 2] or both. As
+    there, the network sees one window at a time, with its running statistics and without dropout.
+    """
+
+    def of_window(variables, window):
+        _, endpoints = model.apply(variables, {stream: scaled(pixels)[None] for stream, pixels in window.items()})
+        return {scope: features[0] for scope, features in model.classifier_inputs(endpoints).items()}
+
+    def step(variables, batch):
+        clips = {stream: batch[stream] for stream in STREAMS if stream in batch}
+        videos, windows = next(iter(clips.values())).shape[:2]
+        flat = {stream: pixels.reshape(-1, *pixels.shape[2:]) for stream, pixels in clips.items()}
+        found = jax.lax.map(lambda window: of_window(variables, window), flat)
+        return {scope: values.reshape(videos, windows, *values.shape[1:]) for scope, values in found.items()}
+
+    return step
+
+
+class FeatureBatches(Iterator[dict[str, np.ndarray]]):
+    """Endless training batches of features: each row once an epoch, in an order that each epoch draws anew.
+
+    Row n, counted over the run, is a function of the seed and n, so that a resumed run has the batches of the
+    uninterrupted one. A batch holds, beside the features float32 [B, n, C] by classifier, int32 "label" [B] and bool
+    "mask" [B], all True.
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, np.ndarray],
+        labels: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        first_row: int,
+        damaged: Sequence[str] = (),
+    ):
+        """Makes batches.
+
+        Args:
+          features: float32 [N, n, C] by classifier.
+          labels: int [N].
+          batch_size: rows of a batch.
+          seed: 0 or more.
+          first_row: the number of the first row to give; a run that had B * k rows goes on from there.
+          damaged: what is wrong with each record that has no features.
+        """
+        self._features = features
+        self._labels = labels.astype(np.int32)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._row = first_row
+        self._order: tuple[int, np.ndarray] | None = None
+        self.damaged = tuple(damaged)
+
+    def _place(self, number: int) -> int:
+        epoch, position = divmod(number, len(self._labels))
+        if self._order is None or self._order[0] != epoch:
+            order = np.random.default_rng([self._seed, _SHUFFLE, epoch]).permutation(len(self._labels))
+            self._order = (epoch, order)
+        return self._order[1][position]
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """Returns the next batch."""
+        places = np.array([self._place(self._row + row) for row in range(self._batch_size)])
+        self._row += self._batch_size
+        batch = {scope: values[places] for scope, values in self._features.items()}
+        return {**batch, "label": self._labels[places], "mask": np.ones(len(places), bool)}

@@ -1,0 +1,187 @@
+"""The learning rate: the release's, warm-up, linear scaling, and the fall when the validation loss saturates."""
+
+from __future__ import annotations
+
+import contextlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import Tiny, batch, variables
+
+from experiments import base, kinetics
+from i3d_jax import checkpoint, experiment
+from i3d_jax.errors import UserError
+from i3d_jax.training.loop import Cadence, train
+from i3d_jax.training.optimizer import after_evaluation, make_optimizer, make_plateau, rates_text
+from i3d_jax.training.partition import Devices
+from i3d_jax.training.state import initial_state
+from i3d_jax.training.step import training_step
+
+
+def rates(config, steps):
+    return [float(experiment.create_optimizer(config)[1](step)) for step in steps]
+
+
+# (step, rate) on both sides of every boundary, in thousands of steps, and at the end.
+RELEASE = {
+    "i3d_rgb": [(0, 0.1), (96.999, 0.1), (97, 0.01), (107.999, 0.01), (108, 0.001), (114.999, 0.001)],
+    "i3d_flow": [
+        (0, 0.1),
+        (96.999, 0.1),
+        (97, 0.01),
+        (104.499, 0.01),
+        (104.5, 0.001),
+        (114.999, 0.001),
+        (115, 0.1),
+        (139.999, 0.1),
+        (140, 0.01),
+        (149.999, 0.01),
+        (150, 0.001),
+        (154.999, 0.001),
+    ],
+}
+
+
+@pytest.mark.parametrize("variant", RELEASE)
+def test_the_releases_schedules(variant):
+    config = kinetics.get_config(variant)
+    assert config.model.stream == variant.removeprefix("i3d_")
+    thousands, expected = zip(*RELEASE[variant], strict=True)
+    assert config.total_steps == round(1000 * thousands[-1]) + 1
+    np.testing.assert_allclose(rates(config, [round(1000 * step) for step in thousands]), expected, rtol=1e-6)
+
+
+def test_rates_follow_the_batch():
+    config = kinetics.get_config()
+    config.batch_size = 48
+    np.testing.assert_allclose(rates(config, [0, 97_000, 108_000]), [0.0125, 0.00125, 0.000125], rtol=1e-6)
+    assert rates_text((0.1, 0.01), 48, 384) == (
+        "learning rate 0.0125, 0.00125: the recipe's times batch_size / reference_batch_size = 48 / 384"
+    )
+    assert rates_text((0.1, 0.01), 48, None) == "learning rate 0.1, 0.01"
+
+
+def test_warm_up_is_a_share_of_the_rate_there_would_be():
+    config = base.get_config()
+    config.optimizer.warmup_steps = 100
+    config.optimizer.boundaries = (50, 108_000)
+    np.testing.assert_allclose(rates(config, [0, 25, 50, 99, 100, 200]), [0, 0.025, 0.005, 0.0099, 0.01, 0.01])
+
+
+def test_nothing_is_learnt_at_step_0_of_a_warm_up():
+    optimizer, _ = make_optimizer(
+        name="sgd", learning_rates=(0.5,), boundaries=(), momentum=0.0, weight_decay=0.0, warmup_steps=4
+    )
+    params = {"kernel": jnp.float32(1)}
+    state = optimizer.init(params)
+    moves = []
+    for _ in range(6):
+        updates, state = optimizer.update({"kernel": jnp.float32(1)}, state, params)
+        moves.append(float(updates["kernel"]))
+    np.testing.assert_allclose(moves, [0, -0.125, -0.25, -0.375, -0.5, -0.5])
+
+
+def test_plateau_by_hand():
+    plateau = make_plateau(patience=2, factor=0.1)
+    state = plateau.init({"kernel": jnp.zeros(1)})
+    scales = []
+    # 1.99999 is no improvement on 2; None and NaN say nothing, infinity is one more without.
+    for loss in [3, 2, 1.99999, None, float("nan"), 2.5, 1.9, 1.95, 1.8, 1.8, float("inf"), 1.9, 1.81]:
+        state = after_evaluation(plateau, state, loss)
+        scales.append(float(state.scale))
+    np.testing.assert_allclose(scales, [1] * 5 + [0.1] * 5 + [0.01] * 2 + [0.001], rtol=1e-6)
+
+
+class Killed(Exception):
+    pass
+
+
+class Keeper:
+    """Real checkpoints; the run is killed after the one of step `last`."""
+
+    def __init__(self, checkpoints, last):
+        self.checkpoints, self.last = checkpoints, last
+
+    def save(self, state, metrics):
+        self.checkpoints.save(state, metrics)
+        self.checkpoints.wait()
+        if int(state.step) == self.last:
+            raise Killed
+
+
+# After two evaluations without a lower loss the rate falls: after step 8, and again after step 12.
+LOSSES = {2: 1.0, 4: 0.9, 6: 0.95, 8: 0.92, 10: 0.93, 12: 0.91, 13: 0.95, 14: 0.5, 16: 0.6, 17: 0.7}
+
+
+def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path):
+    sgd, schedule = make_optimizer(
+        name="sgd", learning_rates=(0.1,), boundaries=(), momentum=0.9, weight_decay=0.0, warmup_steps=6
+    )
+    plateau = make_plateau(patience=2, factor=0.1)
+    devices = Devices(devices=jax.devices()[:1])
+    step = devices.compile_training_step(training_step(Tiny(dropout_rate=0.5), sgd, seed=0, average_decay=0.9))
+    description = checkpoint.Description(
+        model="i3d", options={}, num_classes=3, labels=["a", "b", "c"], preprocessing={}
+    )
+
+    def run(folder, *, total_steps, killed_after=None):
+        state = initial_state(variables(Tiny()), sgd, average=True, plateau=plateau)
+        state = devices.place(state)
+        final, lines = None, {}
+        with checkpoint.Checkpoints(folder, description, keep_last=1) as checkpoints:
+            if checkpoints.steps():
+                state = checkpoints.restore(state)
+            first = int(state.step)
+            with contextlib.suppress(Killed):
+                final = train(
+                    state,
+                    (batch(number) for number in range(first, 99)),
+                    step=lambda state, batch: step(state, devices.shard_batch(batch)),
+                    cadence=Cadence(total_steps=total_steps, log_every=1, evaluate_every=2, checkpoint_every=3),
+                    learning_rate=schedule,
+                    evaluate=lambda state: {"top1": 0.0, "loss": LOSSES[int(state.step)]},
+                    keeper=Keeper(checkpoints, killed_after),
+                    write=lambda number, split, values: lines.update({number: values["learning_rate"]}),
+                    plateau=plateau,
+                )
+        return jax.device_get(final), lines
+
+    whole, lines = run(tmp_path / "whole", total_steps=17)
+    np.testing.assert_allclose([lines[number] for number in (1, 4, 7, 8)], [0, 0.05, 0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose([lines[number] for number in (9, 12, 13, 17)], [0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+    resumed = {}
+    # Right after the first reduction, between evaluations, and at the end of a shorter run, whose last evaluation the
+    # longer one has not.
+    for total_steps, killed_after in ((17, 8), (17, 9), (13, None), (17, None)):
+        state, more = run(tmp_path / "killed", total_steps=total_steps, killed_after=killed_after)
+        resumed |= more
+    chex.assert_trees_all_equal(state, whole)
+    assert resumed == lines
+    assert float(state.plateau.scale) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer.schedule": "cosine"}, "one of stepwise, plateau, found 'cosine'"),
+        ({"optimizer.schedule": "plateau"}, "one learning rate and has no boundaries, found .*97000"),
+        ({"evaluation.every": 0}, "'plateau' waits for evaluations: evaluation.every must be above 0, found 0"),
+        ({"optimizer.plateau_patience": 0}, "plateau_patience must be at least 1, found 0"),
+        ({"optimizer.plateau_factor": 1.0}, "plateau_factor must be above 0 and below 1, found 1.0"),
+        ({"optimizer.warmup_steps": -1}, "warmup_steps must be at least 0, found -1"),
+        ({"optimizer.reference_batch_size": 0}, "reference_batch_size must be at least 1, found 0"),
+    ],
+)
+def test_wrong_schedules(changes, words):
+    config = base.get_config()
+    if "optimizer.schedule" not in changes:
+        config.update_from_flattened_dict(
+            {"optimizer.schedule": "plateau", "optimizer.learning_rates": (0.1,), "optimizer.boundaries": ()}
+        )
+        assert experiment.create_optimizer(config)[2] is not None
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=words):
+        experiment.create_optimizer(config)
