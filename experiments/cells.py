@@ -128,6 +128,10 @@ _STEPS = {"i3d_rgb": 1500, "i3d_flow": 500, "conv_lstm": 300}
 _OTHER_STEPS = 200
 _STEPS_ON_SMALL_DATASETS = 120
 _STEPS_OF_FIXED = 1500
+# At the rate of the others the fully connected layers of C3D stay where they fell in the first steps, and RGB of I3D,
+# whose inflated kernels see no motion at first, learns nothing.
+_RATES = {"c3d": 0.0003, "i3d_rgb": 0.0007}
+_OTHER_RATE = 0.002
 
 
 def _miniature(config: ConfigDict, network: str) -> ConfigDict:
@@ -155,8 +159,7 @@ def _miniature(config: ConfigDict, network: str) -> ConfigDict:
     config.optimizer.name = "adam"
     config.optimizer.schedule = "stepwise"
     config.optimizer.reference_batch_size = None
-    # At the higher rate the fully connected layers of C3D stay where they fell in the first steps.
-    rate = 0.0003 if architecture == "c3d" else 0.002
+    rate = _RATES.get(network, _OTHER_RATE)
     config.optimizer.learning_rates = (rate, rate / 10)
     config.optimizer.boundaries = (config.total_steps * 4 // 5,)
     config.evaluation.every = 0

@@ -87,7 +87,7 @@ def test_the_core_imports_without_tensorflow_and_video_libraries():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict", "fuse"])
+@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict", "fuse", "study"])
 def test_help_costs_no_tensorflow(command):
     program = (
         "import runpy, sys\n"

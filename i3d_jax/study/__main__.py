@@ -35,6 +35,11 @@ A row is an architecture, a column GROUP/COLUMN, such as ucf101/rgb+flow or hmdb
 """
 TABLES = {"accuracy": ["accuracy"], "transfer": ["transfer"], "kinetics": ["kinetics"], "all": list(published.TITLES)}
 MINIATURE_TABLES = ["accuracy", "transfer"]
+# Nobody should take the one column for an attempt at the other.
+DRAWN_NOTE = (
+    "Measured with narrow networks on small data; the published numbers are of full networks on the real datasets and"
+    " cannot be compared with them (docs/experiments.md)."
+)
 DATASETS = ("ucf101", "hmdb51", "minikinetics", "kinetics")
 FLAGS = {name: f"--{name}" for name in (*DATASETS, "imagenet")}
 # Keys that the study itself sets.
@@ -67,7 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     check(study, ordered, asked=FLAGS)
     failures = train_all(study, ordered, train=training.main, say=_say)
     measured = {cell: accuracy(study, cell, failures) for cell in needed if cell.sums}
-    _write(study.output, table.fill(needed, measured), options.splits)
+    note = DRAWN_NOTE if options.miniature else ""
+    _write(study.output, table.fill(needed, measured), options.splits, note)
     for failed, reason in failures.items():
         _say(f"failed: {failed.name}: {reason}")
     return 2 if failures else 0
@@ -98,16 +104,19 @@ def _with_drawn(study: Study) -> Study:
     return dataclasses.replace(study, datasets=datasets, imagenet=imagenet)
 
 
-def _write(output: Path, filled: Sequence[table.Filled], splits: Sequence[int]) -> None:
-    """Prints the tables and writes `table.md` and `table.csv`."""
+def _write(output: Path, filled: Sequence[table.Filled], splits: Sequence[int], note: str) -> None:
+    """Prints the tables and writes `table.md` and `table.csv`, with a note on the first two if there is one."""
+    markdown = table.as_markdown(filled, heading="Measured beside published")
     texts = {
-        "table.md": table.as_markdown(filled, heading="Measured beside published"),
+        "table.md": markdown + (f"\n{note}\n" if note else ""),
         "table.csv": table.as_csv(filled, splits),
     }
     for name, text in texts.items():
         with written_whole(output / name) as file:
             file.write(text.encode())
     print(table.as_text(filled))
+    if note:
+        print(f"\n{note}")
     print(f"\nAlso in {output / 'table.md'} and {output / 'table.csv'}")
 
 
