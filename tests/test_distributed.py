@@ -18,7 +18,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from two_processes import WAYS, five_steps
+from two_processes import SOON, WAYS, five_steps
 
 from i3d_jax import checkpoint, main
 from i3d_jax.data import synthetic
@@ -219,8 +219,8 @@ def test_a_killed_process_stops_the_other(start):
                 break
         processes[killed].send_signal(signal.SIGKILL)
         began = time.monotonic()
-        code, _, errors = ended(processes[1 - killed], timeout=3 * distributed.HEARTBEAT_SECONDS)
-        assert time.monotonic() - began < 2 * distributed.HEARTBEAT_SECONDS
+        code, _, errors = ended(processes[1 - killed], timeout=10 * SOON)
+        assert time.monotonic() - began < 4 * SOON
         # Ours, or JAX's own where it was the coordinator.
         told = {1: "another one has stopped or cannot be reached", -signal.SIGABRT: "another task died"}
         assert told[code] in errors

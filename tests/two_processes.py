@@ -37,6 +37,9 @@ def five_steps(used: Devices, seed: int = 3) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(used.whole(used.collect(state)))]
 
 
+# Seconds after which `steps_without_end` takes the other process for dead.
+SOON = 10
+
 WAYS = {"pjit": {}, "split": {"shard_state": True}, "pmap": {"mode": "pmap"}}
 
 
@@ -75,6 +78,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", type=Path)
     distributed.add_flags(parser)
     options = parser.parse_args(arguments)
+    if options.task == "steps_without_end":
+        distributed.HEARTBEAT_SECONDS = SOON
     distributed.join(options)
     with distributed.explained():
         if options.task == "five_steps":
