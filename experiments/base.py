@@ -48,10 +48,11 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.model.batch_norm_decay = 0.999
     # The computation's dtype: "float32" or "bfloat16"; parameters, statistics and logits stay float32.
     config.model.dtype = "float32"
-    # "train": training normalises by the batch's statistics. "frozen": by the running ones, which stay as they are.
+    # "train": training normalises by the batch's statistics. "frozen": by the running ones, which stay as they are: for
+    # fine-tuning from init_from.
     config.model.batch_norm = "train"
-    # Whether the backward pass computes each block of layers again instead of keeping it: less memory, a third more
-    # arithmetic, the same numbers.
+    # Whether the backward pass computes each block of layers again instead of keeping it: the same numbers in less
+    # memory for a third more arithmetic (not on CPUs, where XLA undoes it in part).
     config.model.rematerialise = False
     if architecture != "c3d":
         # How the first convolution pads in space: "same" (TensorFlow) or "symmetric" (for weights from PyTorch).

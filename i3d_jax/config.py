@@ -98,8 +98,8 @@ def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Compares a configuration with the one that the workdir was made by, if there is one.
 
-    `total_steps` and how often something happens may differ; with the schedule "plateau", whose learning rate follows
-    from the evaluations, they may not.
+    `total_steps` and how often something happens may differ. With the schedule "plateau" what is evaluated and when may
+    not: the learning rate follows from it.
 
     Raises:
       UserError: other keys differ; each is named with both values.
@@ -112,7 +112,9 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     now = flat(config)
-    free = tuple(key for key in _FREE_KEYS if key != "evaluation." or config.optimizer.schedule != "plateau")
+    free = _FREE_KEYS
+    if config.optimizer.schedule == "plateau":
+        free = tuple("evaluation.batch_size" if key == "evaluation." else key for key in free)
     different = [
         f"{key} was {before.get(key, 'absent')!r} and is {now.get(key, 'absent')!r}"
         for key in {**before, **now}

@@ -16,6 +16,10 @@ class Failure(RuntimeError):
     """Something that is nobody's mistake and that one sentence says better than a traceback."""
 
 
+# As the shell tells of a process that SIGTERM ended.
+STOPPED_CODE = 143
+
+
 class Stopped(BaseException):
     """A signal asked the process to end: one sentence that says what is saved.
 
@@ -47,7 +51,7 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
         code = 130
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
-        code = 143
+        code = STOPPED_CODE
     except Exception as error:
         if is_full_disk(error):
             # A library may tell of every array that it could not write.

@@ -51,9 +51,10 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
     start.check_protocol(config)
     configuration.refuse_other(config, workdir)
     devices = Devices(**config.parallel)
-    devices.check_batch_size(config.batch_size, key="batch_size")
     step_options = experiment.step_options(config)
+    # First: what it says works for the microbatches works for the devices too.
     check_options(batch_size=config.batch_size, devices=devices.count, **step_options)
+    devices.check_batch_size(config.batch_size, key="batch_size")
     cadence = experiment.cadence(config)
     profiled = experiment.profiled_steps(config)
     optimizer, schedule, plateau = experiment.create_optimizer(config)

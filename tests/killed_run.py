@@ -22,7 +22,7 @@ from i3d_jax import checkpoint
 from i3d_jax.training.logs import MetricsFile
 from i3d_jax.training.loop import Cadence, train
 from i3d_jax.training.metrics import masked_sum
-from i3d_jax.training.optimizer import make_optimizer
+from i3d_jax.training.optimizer import make_optimizer, make_plateau
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state
 from i3d_jax.training.step import inputs_of, training_step
@@ -49,13 +49,15 @@ def run(workdir: Path, total_steps: int) -> None:
     optimizer, schedule = make_optimizer(
         name="sgd", learning_rates=(0.05, 0.02, 0.01), boundaries=(25, 50), momentum=0.9, weight_decay=1e-3
     )
+    # With everything that a state may hold: momentum, the average of the parameters, and a schedule that remembers.
+    plateau = make_plateau(patience=1, factor=0.5)
     devices = Devices(devices=jax.devices()[:1])
     description = checkpoint.Description(
         model="i3d", options={}, num_classes=3, labels=["a", "b", "c"], preprocessing={}
     )
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=2)
     with checkpoints:
-        state = devices.place(initial_state(variables(model), optimizer))
+        state = devices.place(initial_state(variables(model), optimizer, average=True, plateau=plateau))
         if checkpoints.steps():
             state = checkpoints.restore(state)
         metrics = MetricsFile(workdir / "metrics.jsonl", after_step=int(state.step))
@@ -78,7 +80,7 @@ def run(workdir: Path, total_steps: int) -> None:
             write(int(state.step), "test", figures)
             return figures
 
-        step = devices.compile_training_step(training_step(model, optimizer, seed=0))
+        step = devices.compile_training_step(training_step(model, optimizer, seed=0, average_decay=0.9))
         train(
             state,
             batches(int(state.clips)),
@@ -88,6 +90,7 @@ def run(workdir: Path, total_steps: int) -> None:
             evaluate=evaluate,
             keeper=checkpoints,
             write=write,
+            plateau=plateau,
         )
         checkpoints.wait()
 

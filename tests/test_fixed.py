@@ -20,7 +20,7 @@ from experiments import base
 from i3d_jax import checkpoint, experiment, fixed, main, models, prepare
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.errors import UserError
-from i3d_jax.evaluation.features import read
+from i3d_jax.evaluation.features import compute, read
 from i3d_jax.ingest.write_video import write_video
 from i3d_jax.models.network import Clip, Network
 from i3d_jax.training import transfer
@@ -125,6 +125,21 @@ def test_features_that_are_no_numbers_are_named(tmp_path):
     assert not (tmp_path / "features").exists()
 
 
+def test_damaged_and_padded_rows_have_no_features():
+    batches = [
+        {"video": np.array(["a", "", "c"]), "label": np.array([4, 0, 5]), "mask": np.array([True, False, True])},
+        {"video": np.array(["d", ""]), "label": np.array([6, 0]), "mask": np.array([True, False])},
+    ]
+    # Rows of padding, which are no numbers, as those that are masked may be.
+    found = {3: [1, np.nan, 3, np.nan], 2: [7, np.nan, np.nan, np.nan]}
+    names, labels, features = compute(
+        lambda batch: {"Logits": np.reshape(found[len(batch["mask"])], (4, 1, 1, 1))}, batches, videos=5
+    )
+    assert (names.tolist(), labels.tolist()) == (["a", "c", "d"], [4, 5, 6])
+    assert features["Logits"].tolist() == [[[[1]]], [[[3]]], [[[7]]]]
+    assert features["Logits"].dtype == np.float32
+
+
 RATE = 0.01
 # A miniature UCF-101: two actions, two splits.
 SPLITS = {
@@ -158,11 +173,11 @@ def ucf101(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pretrained(ucf101, tmp_path_factory):
-    """A narrow I3D of three other actions."""
-    options = {"width_multiplier": 0.0625}
-    variables = random_variables(models.create("i3d", 3, **options))
+    """A narrow 3D-ConvNet of three other actions."""
+    options = {"width_multiplier": 0.0625, "frame_size": 32}
+    variables = random_variables(models.create("c3d", 3, **options))
     described = checkpoint.Description(
-        model="i3d",
+        model="c3d",
         options=options,
         num_classes=3,
         labels=("sitting", "standing", "waving"),
@@ -188,17 +203,17 @@ def arguments(dataset, workdir, *, init_from, **changes):
         "batch_size": 4,
         "log_every": 1,
         "model.width_multiplier": 0.0625,
-        "data.frames": 9,
+        "model.frame_size": 32,
         "data.crop": 32,
         "evaluation.every": 0,
-        "evaluation.frames": 9,
+        "evaluation.frames": 16,
         "evaluation.windows": 2,
         "checkpoints.every": 1,
         "checkpoints.keep_last": 6,
         **changes,
     }
     flags = [f"--config.{key}={value}" for key, value in keys.items() if value is not None]
-    return ["--config", "experiments/custom.py:small", "--workdir", str(workdir), *flags]
+    return ["--config", "experiments/custom.py:c3d", "--workdir", str(workdir), *flags]
 
 
 def test_ucf101s_second_split_as_a_user_runs_it(ucf101, pretrained, tmp_path, capsys):
@@ -221,13 +236,13 @@ def test_ucf101s_second_split_as_a_user_runs_it(ucf101, pretrained, tmp_path, ca
     assert metadata["provenance"]["protocol"] == "fixed"
     flat, other = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (variables, before))
     different = [path for path in flat if flat[path].shape != other[path].shape or (flat[path] != other[path]).any()]
-    assert sorted(different) == ["params/Logits/Conv3d_0c_1x1/bias", "params/Logits/Conv3d_0c_1x1/kernel"]
+    assert sorted(different) == ["params/Logits/bias", "params/Logits/kernel"]
 
-    # By hand: a softmax of the features' mean over time, whose every step takes the next four of the eight windows; SGD
-    # with momentum, which is what the step before has moved. Steps 4 to 6 are those of the run that went on.
+    # By hand: a softmax of the features, whose every step takes the next four of the eight windows; SGD with momentum,
+    # which is what the step before has moved. Steps 4 to 6 are those of the run that went on.
     kept = read(tmp_path / "features" / "train02.npz")
     assert sorted(kept.video) == sorted(SPLITS["train02"])
-    rows = {"Logits": kept.features["Logits"].reshape(8, 1, -1, 64).mean(2)}
+    rows = {"Logits": kept.features["Logits"].reshape(8, 1, 256)}
     batches = transfer.FeatureBatches(rows, np.repeat(kept.label, 2), batch_size=4, seed=0, first_row=8)
     layers = [classifier(tmp_path / "checkpoints" / str(step)) for step in range(1, 7)]
     for before, now, after in zip(layers, layers[1:], layers[2:], strict=False):
@@ -241,11 +256,11 @@ def test_ucf101s_second_split_as_a_user_runs_it(ucf101, pretrained, tmp_path, ca
 
 
 def classifier(directory):
-    """The weights of a checkpoint's classifier, its bias in the last row: float64 [64 + 1, 2]."""
+    """The weights of a checkpoint's classifier, its bias in the last row: float64 [256 + 1, 2]."""
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
         items = ocp.args.Composite(variables=ocp.args.StandardRestore())
-        layer = reader.restore(directory / "tree", items)["variables"]["params"]["Logits"]["Conv3d_0c_1x1"]
-    return np.concatenate([np.reshape(layer["kernel"], (64, 2)), [layer["bias"]]]).astype(np.float64)
+        layer = reader.restore(directory / "tree", items)["variables"]["params"]["Logits"]
+    return np.concatenate([layer["kernel"], [layer["bias"]]]).astype(np.float64)
 
 
 @pytest.mark.parametrize(

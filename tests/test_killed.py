@@ -77,6 +77,8 @@ def whole(runs, tmp_path_factory):
     workdir.mkdir()
     runs.start(workdir, STEPS)
     assert runs.end() == 0
+    # The rate falls at steps 25 and 50, and besides where the plateau schedule says so.
+    assert len({line["learning_rate"] for line in lines(workdir) if line["split"] == "train"}) > 3
     return workdir
 
 
@@ -88,7 +90,7 @@ def lines(workdir: Path) -> list[dict]:
 
 
 def arrays(workdir: Path, step: int) -> dict:
-    """All that a checkpoint holds: variables, optimizer and schedule, step and position in the data."""
+    """All that a checkpoint holds: variables, their average, optimizer and schedules, step and position in the data."""
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
         items = {name: ocp.args.StandardRestore() for name in ("variables", "training")}
         return dict(reader.restore(workdir / "checkpoints" / str(step) / "tree", ocp.args.Composite(**items)).items())

@@ -245,6 +245,8 @@ def test_init_from_starts_with_the_other_runs_parameters(dataset, finished, tmp_
         (["--config.evaluation.frames=8"], "at least 9 frames, found 8"),
         (["--config.optimizer.learning_rates=(0.1,)"], "found 1 and 1"),
         (["--config.batch_size=6"], "batch_size is 6, which 4 devices do not divide"),
+        (["--config.accumulation_steps=3"], "3 accumulation steps on 4 devices do not divide; .* works is 12"),
+        (["--config.optimizer.schedule=plateau"], "begins with one learning rate and has no boundaries"),
         (["--config.model.name=i3"], "did you mean 'i3d'"),
         (["--config.data.directory=nowhere"], "expected at nowhere, found nothing"),
         (["--config.data.train_split=training"], "training"),

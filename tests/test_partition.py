@@ -210,3 +210,14 @@ def test_wrong_ways_to_compute():
         Devices(mode="pmab")
     with pytest.raises(UserError, match=r"shard_state splits the state of parallel\.mode 'pjit', found 'pmap'"):
         Devices(mode="pmap", shard_state=True)
+
+
+def test_statistics_that_nothing_changed_stay_as_they_were_to_the_last_bit():
+    """The mean of three equal numbers, added up and divided, may be another; a frozen network's must not be."""
+    devices = Devices(mode="pmap", devices=jax.devices()[:3])
+    statistics = {"mean": np.random.default_rng(0).normal(size=10_000).astype(np.float32)}
+    state = devices.place(
+        initial_state({"params": {"kernel": np.ones(1, np.float32)}, "batch_stats": statistics}, sgd())
+    )
+    kept = devices.collect(devices.spread(state)).batch_stats
+    chex.assert_trees_all_equal(jax.device_get(kept), statistics)

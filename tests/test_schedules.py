@@ -13,6 +13,7 @@ from tiny import Tiny, batch, variables
 
 from experiments import base, kinetics
 from i3d_jax import checkpoint, experiment
+from i3d_jax import config as configuration
 from i3d_jax.errors import UserError
 from i3d_jax.training.loop import Cadence, train
 from i3d_jax.training.optimizer import after_evaluation, make_optimizer, make_plateau, rates_text
@@ -161,6 +162,19 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
     chex.assert_trees_all_equal(state, whole)
     assert resumed == lines
     assert float(state.plateau.scale) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("schedule", ["stepwise", "plateau"])
+def test_what_the_rate_follows_from_may_not_change(tmp_path, schedule):
+    config = base.get_config()
+    config.optimizer.schedule = schedule
+    configuration.keep(config, tmp_path)
+    config.update_from_flattened_dict({"evaluation.batch_size": 3, "total_steps": 7, "model.rematerialise": True})
+    configuration.refuse_other(config, tmp_path)
+    config.evaluation.every = 9
+    refused = pytest.raises(UserError, match=r"configuration: evaluation\.every was 5000 and is 9;")
+    with refused if schedule == "plateau" else contextlib.nullcontext():
+        configuration.refuse_other(config, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_the_classifiers_make_the_networks_logits_of_its_features(name):
         chex.assert_trees_all_close(model.stream_logits(of_scores)[stream], own, rtol=0, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize(("name", "rate"), [("conv_lstm", 0.5), ("i3d", 0.003)])
+@pytest.mark.parametrize(("name", "rate"), [("conv_lstm", 0.5), ("c3d", 0.003)])
 def test_training_on_features_is_training_the_network_with_a_mask(name, rate):
     model, variables, clips = small(name)
     sgd = make_optimizer(**{**SGD, "learning_rates": (rate,)})[0]

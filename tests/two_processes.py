@@ -6,15 +6,16 @@ python two_processes.py OUTPUT --coordinator HOST:PORT --num_processes 2 --proce
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 from tiny import Tiny, batch, variables
 
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, run
 from i3d_jax.training import distributed, partition
 from i3d_jax.training.optimizer import make_optimizer
 from i3d_jax.training.partition import Devices
@@ -36,20 +37,18 @@ def five_steps(used: Devices, seed: int = 3) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(used.whole(used.collect(state)))]
 
 
+# Seconds after which `steps_without_end` takes the other process for dead.
+SOON = 10
+
 WAYS = {"pjit": {}, "split": {"shard_state": True}, "pmap": {"mode": "pmap"}}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("output", type=Path)
-    distributed.add_flags(parser)
-    options = parser.parse_args()
-    distributed.join(options)
+def agree_and_step(output: Path) -> None:
+    """Writes what this process found to OUTPUT."""
     process = jax.process_index()
     partition._SMALLEST_SPLIT = 100
     for name, way in WAYS.items():
-        leaves = five_steps(Devices(**way))
-        np.savez(options.output / f"{name}{process}.npz", *leaves)
+        np.savez(output / f"{name}{process}.npz", *five_steps(Devices(**way)))
     told = {
         "devices": str(Devices()),
         "gathered": distributed.gather({"process": process, "words": "ü" * process}),
@@ -60,8 +59,34 @@ def main() -> None:
         distributed.refuse_different({"a": 1, "b": [process], "c": process}, what="values")
     except UserError as error:
         told["refused"] = str(error)
-    (options.output / f"{process}.json").write_text(json.dumps(told))
+    (output / f"{process}.json").write_text(json.dumps(told))
+
+
+def steps_without_end() -> None:
+    """Prints a line after every sum over all devices."""
+    devices = Devices()
+    total = jax.jit(lambda batch: batch["mask"].sum())
+    for number in itertools.count(1):
+        assert total(devices.shard_batch({"mask": np.ones(2, bool)})) == 4
+        print(f"step {number}", flush=True)
+        time.sleep(0.1)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("task", choices=("five_steps", "steps_without_end"))
+    parser.add_argument("--output", type=Path)
+    distributed.add_flags(parser)
+    options = parser.parse_args(arguments)
+    if options.task == "steps_without_end":
+        distributed.HEARTBEAT_SECONDS = SOON
+    distributed.join(options)
+    with distributed.explained():
+        if options.task == "five_steps":
+            agree_and_step(options.output)
+        else:
+            steps_without_end()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, leave=distributed.leave)

@@ -22,7 +22,8 @@ from jax import lax
 
 from i3d_jax.errors import UserError
 from i3d_jax.models import inception
-from i3d_jax.models.layers import BATCH_NORM_EPSILON, release_initializer
+from i3d_jax.models.batch_norm import BATCH_NORM_EPSILON
+from i3d_jax.models.layers import release_initializer
 from i3d_jax.models.network import Clip, InceptionNetwork, cross_entropy, frames_of, with_predictions
 
 UNITS = 512

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from i3d_jax.models import winograd
+from i3d_jax.models.batch_norm import batch_normalised_relu
 
-BATCH_NORM_EPSILON = 1e-3
 # With fewer channels in all taps along time, a product per tap is too thin, and a 2D convolution is faster.
 THIN_CHANNELS = 64
 # Of a convolution for which Winograd's many small steps repay the time that they take to compile.
@@ -75,7 +75,6 @@ def _convolution_forward(inputs, kernel, strides, padding):
 
 def _convolution_backward(strides, padding, residuals, gradient):
     inputs, kernel = residuals
-    inputs, gradient = lax.optimization_barrier((inputs, gradient))
     return lax.platform_dependent(
         inputs,
         kernel,
@@ -89,6 +88,9 @@ convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
 def _native_convolution(inputs, kernel, *, strides, padding):
+    if _is_pointwise(kernel, strides, padding):
+        # The same as a product of matrices, for which the compiler need not tile the space.
+        return lax.dot_general(inputs, kernel.reshape(kernel.shape[-2:]), (((inputs.ndim - 1,), (0,)), ((), ())))
     numbers = _DIMENSION_NUMBERS[inputs.ndim]
     return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=numbers)
 
@@ -98,13 +100,17 @@ def _native_gradients(inputs, kernel, gradient, *, strides, padding):
     return jax.vjp(forward, inputs, kernel)[1](gradient)
 
 
+def _is_pointwise(kernel, strides, padding):
+    return set(kernel.shape[:-2]) == {1} and set(strides) == {1} and not any(map(sum, padding))
+
+
 def _folded_convolution(inputs, kernel, *, strides, padding):
     """The same convolution as one over images whose channels, or features, hold all taps along time."""
     if inputs.ndim == 4:
         video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}
         return _folded_convolution(inputs[:, None], kernel[None], **video)[:, 0]
     taps, *window, channels, features = kernel.shape
-    if kernel.shape[:3] == (1, 1, 1) and strides == (1, 1, 1) and not any(map(sum, padding)):
+    if _is_pointwise(kernel, strides, padding):
         return (inputs.reshape(-1, channels) @ kernel.reshape(channels, features)).reshape(*inputs.shape[:-1], features)
     in_space = {"strides": strides[1:], "padding": padding[1:]}
     if channels > features and taps > 1 and strides[0] == 1:
@@ -144,6 +150,8 @@ def _has_winograd(images, kernel, strides):
 
 
 def _folded_gradients(inputs, kernel, gradient, *, strides, padding):
+    # Else what makes the two would be done again for each product that reads them.
+    inputs, gradient = lax.optimization_barrier((inputs, gradient))
     if inputs.ndim == 4:
         video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}
         gradients = _folded_gradients(inputs[:, None], kernel[None], gradient[:, None], **video)
@@ -303,30 +311,6 @@ class Convolution(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             outputs = outputs + bias.astype(self.dtype)
         return outputs
-
-
-def batch_normalised_relu(inputs: jax.Array, train: bool, *, decay: float, dtype: jnp.dtype) -> jax.Array:
-    """Batch normalisation with an offset and no gain, then ReLU: what follows every layer but the last.
-
-    To be called in a module's `__call__`: its variables stand in that module under `batch_norm`.
-
-    Args:
-      inputs: float [..., C].
-      train: whether the statistics are the batch's, over all axes but C, or the running ones.
-      decay: how much of the running statistics one training step keeps, 0 to 1.
-      dtype: dtype of the output; the statistics are float32.
-    """
-    normalised = nn.BatchNorm(
-        use_running_average=not train,
-        momentum=decay,
-        epsilon=BATCH_NORM_EPSILON,
-        use_scale=False,
-        # The mean of squares less the square of the mean loses digits, and the gradients with them.
-        use_fast_variance=False,
-        dtype=dtype,
-        name="batch_norm",
-    )(inputs)
-    return nn.relu(normalised)
 
 
 class ConvolutionUnit(nn.Module):

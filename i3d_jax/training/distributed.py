@@ -30,7 +30,7 @@ from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from i3d_jax.errors import Failure, UserError
+from i3d_jax.errors import STOPPED_CODE, Failure, UserError
 
 # A process that has not been heard of for so long counts as dead.
 HEARTBEAT_SECONDS = 60
@@ -157,8 +157,11 @@ def _give_up(options: argparse.Namespace) -> None:
 
 
 def leave(code: int) -> None:
-    """Ends the process, `errors.run`'s way: after a failure at once, without waiting for the other processes."""
-    if code != 0 and (client := jax_distributed.global_state.client) is not None:
+    """Ends the process, `errors.run`'s way: after a failure at once, without waiting for the other processes.
+
+    Where all of them stop together (`Stopped`), each waits for the others, as at the end of the training.
+    """
+    if code not in (0, STOPPED_CODE) and (client := jax_distributed.global_state.client) is not None:
         with contextlib.suppress(Exception):
             client.wait_at_barrier("farewell", _FAREWELL_SECONDS * 1000)
         sys.stderr.flush()

@@ -206,4 +206,5 @@ class Devices:
 
 
 def _mean(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.mean(0), tree)
+    # By the differences from the first: where all are equal, as frozen ones are, their mean is that to the last bit.
+    return jax.tree.map(lambda leaf: leaf[0] + (leaf - leaf[0]).mean(0), tree)

@@ -1,0 +1,121 @@
+"""Batch normalisation with ReLU, made to move few bytes: on accelerators that is what bounds a training step.
+
+Of a layer only the convolution's output is kept for the backward pass; the normalised values, the ReLU's signs and
+their like are computed again where they are needed, in the pass over memory that needs them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+BATCH_NORM_EPSILON = 1e-3
+
+
+def batch_normalised_relu(inputs: jax.Array, train: bool, *, decay: float, dtype: jnp.dtype) -> jax.Array:
+    """Batch normalisation with an offset and no gain, then ReLU: what follows every layer but the last.
+
+    To be called in a module's `__call__`: its variables stand in that module under `batch_norm`.
+
+    Args:
+      inputs: float [..., C].
+      train: whether the statistics are the batch's, over all axes but C, or the running ones.
+      decay: how much of the running statistics one training step keeps, 0 to 1.
+      dtype: dtype of the output; the statistics are float32.
+    """
+    return _BatchNormalisedReLU(decay, dtype, name="batch_norm")(inputs, train)
+
+
+class _BatchNormalisedReLU(nn.Module):
+    decay: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, inputs, train):
+        channels = inputs.shape[-1:]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        offset = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        if not train:
+            scale = lax.rsqrt(running_variance.value + BATCH_NORM_EPSILON)
+            return _normalised_relu(inputs, running_mean.value, scale, offset, self.dtype)
+        outputs, mean, variance = batch_statistics_relu(inputs, offset, running_mean.value, self.dtype)
+        if not self.is_initializing():
+            running_mean.value = self.decay * running_mean.value + (1 - self.decay) * mean
+            running_variance.value = self.decay * running_variance.value + (1 - self.decay) * variance
+        return outputs
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_statistics_relu(
+    inputs: jax.Array, offset: jax.Array, shift: jax.Array, dtype: jnp.dtype
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises by the batch's own statistics, adds an offset, and takes the ReLU.
+
+    What is kept for the gradient is the input alone; the rest is computed again from it, which costs less than to write
+    it to memory and to read it.
+
+    Args:
+      inputs: float [..., C].
+      offset: float32 [C].
+      shift: float32 [C], a guess at the mean, which the result does not depend on but for rounding (`_moments`).
+      dtype: of the output.
+
+    Returns:
+      `dtype` [..., C], and the mean and the (biased) variance over all axes but the last, float32 [C]. No gradient goes
+      through the two.
+    """
+    mean, variance = _moments(inputs, shift)
+    return _normalised_relu(inputs, mean, lax.rsqrt(variance + BATCH_NORM_EPSILON), offset, dtype), mean, variance
+
+
+def _batch_statistics_relu_forward(inputs, offset, shift, dtype):
+    outputs, mean, variance = batch_statistics_relu(inputs, offset, shift, dtype)
+    return (outputs, mean, variance), (inputs, offset, mean, variance)
+
+
+def _batch_statistics_relu_backward(dtype, residuals, gradients):
+    del dtype
+    inputs, offset, mean, variance = residuals
+    # Else the compiler would find that some of this was computed before, and keep it, and the gradient, in float32.
+    inputs, gradient = lax.optimization_barrier((inputs, gradients[0]))
+    axes, count = _all_but_last(inputs)
+    scale = lax.rsqrt(variance + BATCH_NORM_EPSILON)
+    normalised = (inputs - mean) * scale
+    gradient = jnp.where(normalised + offset > 0, gradient.astype(jnp.float32), 0)
+    of_offset = gradient.sum(axes)
+    along = (gradient * normalised).sum(axes)
+    of_inputs = scale * (gradient - of_offset / count - normalised * (along / count))
+    return of_inputs.astype(inputs.dtype), of_offset, jnp.zeros_like(offset)
+
+
+batch_statistics_relu.defvjp(_batch_statistics_relu_forward, _batch_statistics_relu_backward)
+
+
+def _normalised_relu(inputs, mean, scale, offset, dtype):
+    return nn.relu(((inputs - mean) * scale + offset).astype(dtype))
+
+
+def _moments(inputs, shift):
+    """The mean and the biased variance of float [..., C] over all axes but the last, float32 [C].
+
+    In bfloat16 both come from one pass, which the compiler makes a part of the convolution before it: the mean square
+    less the square of the mean, of the inputs less `shift`. That loses digits, but those lost are far below the inputs'
+    own last. In float32 the gradients would lose them too, so there is a second pass.
+    """
+    axes, count = _all_but_last(inputs)
+    if inputs.dtype == jnp.bfloat16:
+        shifted = inputs.astype(jnp.float32) - shift
+        mean, square = shifted.sum(axes) / count, jnp.square(shifted).sum(axes) / count
+        return mean + shift, jnp.maximum(square - jnp.square(mean), 0)
+    mean = inputs.astype(jnp.float32).sum(axes) / count
+    return mean, jnp.square(inputs - mean).sum(axes) / count
+
+
+def _all_but_last(inputs):
+    return tuple(range(inputs.ndim - 1)), math.prod(inputs.shape[:-1])
