@@ -128,16 +128,16 @@ def compile_step(architecture: str, topology: str, options: argparse.Namespace) 
     from jax.experimental import topologies
 
     from i3d_jax import models
-    from i3d_jax.training import partition
     from i3d_jax.training.optimizer import make_optimizer
+    from i3d_jax.training.partition import Devices
     from i3d_jax.training.state import initial_state
     from i3d_jax.training.step import training_step
 
     try:
-        devices = topologies.get_topology_desc(topology, "tpu").devices
+        chips = topologies.get_topology_desc(topology, "tpu").devices
     except (RuntimeError, ValueError) as error:
         raise UserError(f"libtpu knows no topology {topology!r}: {str(error).splitlines()[0]}") from error
-    mesh = partition.make_mesh(devices)
+    devices = Devices(devices=chips)
     model = models.create(architecture, dtype="bfloat16", **dict(options.option))
     optimizer, _ = make_optimizer(
         name="sgd",
@@ -148,12 +148,12 @@ def compile_step(architecture: str, topology: str, options: argparse.Namespace) 
     )
     clip = model.input_shapes(options.frames or model.training_clip.frames, options.size or model.training_clip.size)
     clips = options.clips or CLIPS[architecture]
-    rows = clips * mesh.size
+    rows = clips * devices.count
     batch = {stream: jax.ShapeDtypeStruct((rows, *shape), jnp.uint8) for stream, shape in clip.items()}
     batch |= {"label": jax.ShapeDtypeStruct((rows,), jnp.int32), "mask": jax.ShapeDtypeStruct((rows,), jnp.bool_)}
     state = jax.eval_shape(lambda variables: initial_state(variables, optimizer), models.template(model))
     begin = time.perf_counter()
-    step = partition.compile_training_step(training_step(model, optimizer, seed=0), mesh)
+    step = devices.compile_training_step(training_step(model, optimizer, seed=0))
     compiled = step.lower(state, batch).compile()
     seconds = time.perf_counter() - begin
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
@@ -165,7 +165,7 @@ def compile_step(architecture: str, topology: str, options: argparse.Namespace) 
     return Compiled(
         architecture=architecture,
         topology=topology,
-        chips=mesh.size,
+        chips=devices.count,
         clips=clips,
         clip=clip,
         compile_seconds=seconds,

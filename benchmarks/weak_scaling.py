@@ -11,38 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "f64": 8}
-_OPERATION = re.compile(
-    r"= (?P<shapes>\(.*?\)|\S+) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
-)
-_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
-
-
-def collectives(program: str) -> dict[str, int]:
-    """Returns the bytes of the results of all collective operations, by kind.
-
-    Args:
-      program: the text of a compiled program (HLO).
-    """
-    found: Counter[str] = Counter()
-    for operation in _OPERATION.finditer(program):
-        for dtype, shape in _SHAPE.findall(operation["shapes"]):
-            found[operation["kind"]] += BYTES[dtype] * math.prod(int(size) for size in shape.split(",") if size)
-    return dict(found)
-
-
-def ring_bytes(sizes: Mapping[str, int], *, devices: int) -> float:
-    """Returns what each device sends in a ring for all-reduces and all-gathers of so many bytes, by kind."""
-    passes = {"all-reduce": 2, "all-gather": 1}
-    return sum(passes[kind] * (devices - 1) / devices * size for kind, size in sizes.items())
+import hlo
+import roofline
 
 
 def main() -> None:
@@ -104,16 +79,17 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             lowered = devices.compile_training_step(step).lower(state, devices.shard_batch(batch))
             # The program is not run.
             program = lowered.compile({"xla_backend_optimization_level": 0})
-            sizes = collectives(program.as_text())
+            sizes = hlo.collectives(hlo.parse(program.as_text()))
             yield {
                 "mode": mode + (", split state" if shard_state else ""),
                 "devices": number,
                 "clips": clips,
-                "all-reduce": sizes.get("all-reduce", 0),
-                "all-gather": sizes.get("all-gather", 0),
-                "ring": ring_bytes(sizes, devices=number),
-                # A channel has two running statistics, and is summed over twice forward and three times backward.
-                "expected": gradients + (2.5 * statistics if mode == "pjit" else 0),
+                "all-reduce": sizes.get("all-reduce", (0, 0))[1],
+                "all-gather": sizes.get("all-gather", (0, 0))[1],
+                "ring": sum(roofline.ring_bytes(kind, size, number) for kind, (_, size) in sizes.items()),
+                # A channel has two running statistics, and is summed over twice forward and, besides the gradient of
+                # its offset, once backward.
+                "expected": gradients + (1.5 * statistics if mode == "pjit" else 0),
             }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import Tiny, batch, variables
 
-from benchmarks.weak_scaling import collectives, ring_bytes
+from benchmarks import hlo, roofline
 from i3d_jax import checkpoint, models
 from i3d_jax.errors import UserError
 from i3d_jax.training import partition
@@ -179,11 +179,11 @@ def test_a_split_state_goes_on_on_other_devices(tmp_path, monkeypatch, written_b
 
 
 def sent(mode, devices):
-    """What a training step of Tiny on two clips a device sends: {(kind, bytes it is of): how often}."""
+    """What a training step of Tiny on two clips a device sends: the bytes of its collectives by kind."""
     used = Devices(mode=mode, devices=jax.devices()[:devices])
     state = used.spread(used.place(initial_state(variables(Tiny()), sgd())))
     program = compiled(used, Tiny()).lower(state, used.shard_batch(batch(0, 2 * devices))).compile()
-    return collectives(program.as_text())
+    return {kind: size for kind, (_, size) in hlo.collectives(hlo.parse(program.as_text())).items()}
 
 
 PARAMETERS = 3**3 * 3 * 4 + 4 + 4 * 3 + 3  # kernel, offset, classifier, its bias
@@ -195,14 +195,14 @@ def test_what_is_sent_grows_as_a_ring_of_sums_and_no_faster(mode):
     assert set(two) == set(four) == {"all-reduce"}
     # The bytes summed do not grow with the devices.
     assert two == four
-    # Of batch normalisation mean and variance of four channels, and backward, besides the gradient of the offset, what
-    # goes through the variance and twice what goes through the mean: as deviation and as deviation squared.
-    statistics = 0 if mode == "pmap" else 5 * 4
+    # Of batch normalisation mean and variance of four channels, and backward, besides the gradient of the offset, the
+    # gradient along the normalised values.
+    statistics = 0 if mode == "pmap" else 3 * 4
     # Loss and top-1, each with its count; XLA may send one count for both.
     scalars = two["all-reduce"] / 4 - PARAMETERS - statistics
     assert scalars in (3, 4)
-    assert ring_bytes(two, devices=2) == two["all-reduce"]
-    assert ring_bytes(four, devices=4) == 1.5 * four["all-reduce"]
+    assert roofline.ring_bytes("all-reduce", two["all-reduce"], 2) == two["all-reduce"]
+    assert roofline.ring_bytes("all-reduce", four["all-reduce"], 4) == 1.5 * four["all-reduce"]
 
 
 def test_wrong_ways_to_compute():
