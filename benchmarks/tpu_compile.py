@@ -96,6 +96,8 @@ def main(arguments: Sequence[str]) -> None:
         _chip(topology)
     if options.json and not options.json.parent.is_dir():
         raise UserError(f"the folder of --json does not exist: {options.json.parent}")
+    if options.hlo and not options.hlo.is_dir():
+        raise UserError(f"the folder of --hlo does not exist: {options.hlo}")
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("libtpu, the compiler for TPUs, is not installed: pip install libtpu")
     # No TPU is at hand: JAX itself works on the CPU, and libtpu is to look for nobody who knows what machine this is.

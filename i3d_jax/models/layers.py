@@ -203,6 +203,7 @@ def _positions(window):
 # --- pooling ----------------------------------------------------------------------------------------------------------
 
 
+@jax.named_scope("max_pool")
 def max_pool(inputs: jax.Array, window: Sizes, strides: Sizes) -> jax.Array:
     """Max-pooling with SAME padding: float [B, ..., C] to the same with each size divided by its stride, rounded up.
 
