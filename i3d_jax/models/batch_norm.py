@@ -75,6 +75,8 @@ def batch_statistics_relu(
 
 
 def _batch_statistics_relu_forward(inputs, offset, shift, dtype):
+    # Else a TPU's compiler would keep the tiles in which it convolved, and undo them for each array that follows.
+    inputs = lax.optimization_barrier(inputs)
     outputs, mean, variance = batch_statistics_relu(inputs, offset, shift, dtype)
     return (outputs, mean, variance), (inputs, offset, mean, variance)
 
@@ -104,9 +106,9 @@ def _normalised_relu(inputs, mean, scale, offset, dtype):
 def _moments(inputs, shift):
     """The mean and the biased variance of float [..., C] over all axes but the last, float32 [C].
 
-    In bfloat16 both come from one pass, which the compiler makes a part of the convolution before it: the mean square
-    less the square of the mean, of the inputs less `shift`. That loses digits, but those lost are far below the inputs'
-    own last. In float32 the gradients would lose them too, so there is a second pass.
+    In bfloat16 both come from one pass over memory: the mean square less the square of the mean, of the inputs less
+    `shift`. That loses digits, but those lost are far below the inputs' own last. In float32 the gradients would lose
+    them too, so there is a second pass.
     """
     axes, count = _all_but_last(inputs)
     if inputs.dtype == jnp.bfloat16:
