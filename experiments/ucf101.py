@@ -23,7 +23,8 @@ are two runs and `python -m i3d_jax.fuse`. There is no validation set: the steps
 | i3d_rgb, i3d_flow | RGB; flow | 84.5, 90.6 | | |
 | the two by `fuse` | both | 93.4 | 95.7 | 96.5 |
 
-Hours: not measured; computed:
+Hours: not measured. Computed for i3d_rgb and i3d_rgb_full on 16 TPU v5e chips with 6 clips each: at least 5 minutes,
+from the bytes of the compiled step (benchmarks/README.md). Of the others: not computed.
 """
 
 from ml_collections import ConfigDict
