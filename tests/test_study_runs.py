@@ -29,6 +29,7 @@ from i3d_jax.ingest.write_video import write_video
 from i3d_jax.models import inception
 from i3d_jax.study import miniature, plan
 from i3d_jax.study.runs import Study, accuracy, check, train_all
+from i3d_jax.training import state as training_state
 from i3d_jax.training import transfer
 from i3d_jax.training.state import initial_state
 from i3d_jax.training.step import training_step
@@ -269,7 +270,10 @@ def shallow():
     """Inception as the whole study has it in `shallow_study.py`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inception, "TRUNK", shallow_study.TRUNK)
+        # What was compiled for this network before is of the whole trunk, and afterwards of this one.
+        training_state._drawing.cache_clear()
         yield
+    training_state._drawing.cache_clear()
 
 
 @pytest.fixture(scope="module")
