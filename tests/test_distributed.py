@@ -240,22 +240,40 @@ def test_processes_that_disagree_each_stop_with_the_keys(start, dataset, tmp_pat
 
 
 JOINING = """
-import argparse
-from i3d_jax.errors import run
+import argparse, os, time
+from i3d_jax.errors import UserError, run
 from i3d_jax.training import distributed
-def main(arguments):
+def join(arguments):
     parser = argparse.ArgumentParser()
     distributed.add_flags(parser)
     distributed.join(parser.parse_args(arguments))
+"""
+
+
+LEAVING = """
+def main(arguments):
+    join(arguments)
+    if distributed.is_first():
+        raise UserError("the coordinator is quick")
+    end = os._exit
+    os._exit = lambda code: (time.sleep(3), end(code))
+    raise UserError("the other one is slow")
 run(main, leave=distributed.leave)
 """
+
+
+def test_all_that_fail_tell_their_own_reason(start):
+    """The coordinator's end does not end another one that is about to stop by itself."""
+    processes = start("-c", JOINING + LEAVING)
+    for process, words in zip(processes, ("the coordinator is quick", "the other one is slow"), strict=True):
+        assert ended(process)[::2] == (2, f"error: {words}\n")
 
 
 def test_who_finds_nobody_says_where_it_looked(start):
     """Each alone at an address of its own."""
     alone, nowhere = free_address(), free_address()
     flags = "--join_timeout", "2", "--coordinator"
-    processes = start("-c", JOINING, each=((*flags, alone), (*flags, nowhere)))
+    processes = start("-c", f"{JOINING}run(join, leave=distributed.leave)", each=((*flags, alone), (*flags, nowhere)))
     expected = (
         f"error: not all of the 2 processes came to {alone}, where process 0 waits, within 2 s (--join_timeout)\n",
         f"error: the coordinator (process 0) at {nowhere} did not answer, or not all processes came to it, "

@@ -164,6 +164,8 @@ def leave(code: int) -> None:
     if code not in (0, STOPPED_CODE) and (client := jax_distributed.global_state.client) is not None:
         with contextlib.suppress(Exception):
             client.wait_at_barrier("farewell", _FAREWELL_SECONDS * 1000)
+            # All leave for a reason of their own: none is to find the coordinator gone and give that as the reason.
+            jax.distributed.shutdown()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
