@@ -143,7 +143,7 @@ def arguments(dataset, workdir, **changes):
         "total_steps": STEPS,
         "batch_size": 8,
         "log_every": 1,
-        # So small that no ReLU or max-pool is decided otherwise by the order in which numbers are added.
+        # So small that the runs do not part.
         "optimizer.name": "sgd",
         "optimizer.learning_rates": (1e-5, 1e-6),
         "model.width_multiplier": 0.0625,
@@ -171,17 +171,19 @@ def lines(workdir):
     return [[line[key] for key in ("step", "loss", "top1")] for line in found]
 
 
-def assert_same_run(workdir, other, step):
-    ours, theirs = stored(workdir, step), stored(other, step)
+def assert_same_run(workdir, reference, step):
+    ours, theirs = stored(workdir, step), stored(reference, step)
     chex.assert_trees_all_close(ours["variables"], theirs["variables"], rtol=0, atol=1e-5)
-    # Gradients of up to 10 were added up here.
-    chex.assert_trees_all_close(ours["training"], theirs["training"], rtol=0, atol=1e-4)
-    np.testing.assert_allclose(lines(workdir), lines(other), rtol=0, atol=1e-5)
-    ours, theirs = (np.load(one / "predictions" / "test.npz") for one in (workdir, other))
+    # Gradients of up to 10 were added up here, and a ReLU next to 0 may be decided otherwise by the order in which
+    # numbers are added; other clips, or another order of them, change momenta as a whole.
+    for our, their in zip(*map(jax.tree.leaves, (ours["training"], theirs["training"])), strict=True):
+        np.testing.assert_allclose(our, their, rtol=0, atol=1e-3 * np.abs(their).max())
+    np.testing.assert_allclose(lines(workdir), lines(reference), rtol=0, atol=1e-5)
+    ours, theirs = (np.load(one / "predictions" / "test.npz") for one in (workdir, reference))
     assert ours["video"].tolist() == theirs["video"].tolist()
     np.testing.assert_array_equal(ours["label"], theirs["label"])
     np.testing.assert_allclose(ours["logits"], theirs["logits"], rtol=0, atol=1e-5)
-    results = [json.loads((one / "results.json").read_text())["test"] for one in (workdir, other)]
+    results = [json.loads((one / "results.json").read_text())["test"] for one in (workdir, reference)]
     assert results[0].keys() == results[1].keys()
     for name, value in results[0].items():
         assert value == pytest.approx(results[1][name], abs=1e-5), name
