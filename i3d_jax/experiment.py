@@ -31,6 +31,10 @@ from i3d_jax.training.profile import ProfiledSteps
 from i3d_jax.training.state import initial_variables
 from i3d_jax.training.step import evaluation_step
 
+# The same objects for the same settings, so that runs in one process, as a study makes them, share compiled programs.
+_optimizer_of = functools.lru_cache(maxsize=16)(make_optimizer)
+devices_of = functools.lru_cache(maxsize=16)(Devices)
+
 # Tried in this order where the configuration names no split to evaluate.
 EVALUATION_SPLITS = ("validation", "validate", "val", "test")
 
@@ -54,10 +58,10 @@ def create_optimizer(
       UserError: a value of the section `optimizer` is out of range or does not go with the schedule.
     """
     section = config.optimizer
-    optimizer, schedule = make_optimizer(
+    optimizer, schedule = _optimizer_of(
         name=section.name,
-        learning_rates=section.learning_rates,
-        boundaries=section.boundaries,
+        learning_rates=tuple(section.learning_rates),
+        boundaries=tuple(section.boundaries),
         momentum=section.momentum,
         weight_decay=section.weight_decay,
         warmup_steps=section.warmup_steps,

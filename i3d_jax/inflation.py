@@ -36,7 +36,7 @@ def inflate(
         or "centre" (all of it at the middle tap; zeros elsewhere).
 
     Returns:
-      Variables with the template's names, shapes and dtypes.
+      Variables with the template's names, shapes and dtypes; NumPy arrays where `variables_2d` has NumPy arrays.
 
     Raises:
       UserError: names that only one side has, or shapes that no inflation joins, of both sides; an unknown profile.
@@ -56,7 +56,7 @@ def inflate(
     for name, source in sources.items():
         if source not in images:
             continue
-        leaf, wanted = jnp.asarray(images[source]), videos[name]
+        leaf, wanted = images[source], videos[name]
         if leaf.ndim == 4 and len(wanted.shape) in (4, 5):
             leaf = _fit_channels(leaf, wanted.shape[-2])
             if len(wanted.shape) == 5:
@@ -121,11 +121,11 @@ def _more(names: Sequence[str]) -> str:
 
 def _fit_channels(kernel: jax.Array, channels: int) -> jax.Array:
     if kernel.shape[2] == 3 and channels != 3:
-        return jnp.repeat(kernel.mean(2, keepdims=True), channels, axis=2)
+        return kernel.mean(2, keepdims=True).repeat(channels, axis=2)
     return kernel
 
 
 def _spread(kernel: jax.Array, taps: int, profile: str) -> jax.Array:
     if profile == "centre":
         return jnp.zeros((taps, *kernel.shape), kernel.dtype).at[taps // 2].set(kernel)
-    return jnp.repeat(kernel[None], taps, axis=0) / taps
+    return kernel[None].repeat(taps, axis=0) / taps

@@ -50,7 +50,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
     # What the user may have got wrong is found first, before the data is made and again before anything is written.
     start.check_protocol(config)
     configuration.refuse_other(config, workdir)
-    devices = Devices(**config.parallel)
+    devices = experiment.devices_of(**config.parallel)
     step_options = experiment.step_options(config)
     # First: what it says works for the microbatches works for the devices too.
     check_options(batch_size=config.batch_size, devices=devices.count, **step_options)
@@ -166,7 +166,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
         expected_by=str(directory),
         found_in=str(dataset.directory),
     )
-    devices = Devices(**config.parallel)
+    devices = experiment.devices_of(**config.parallel)
     evaluation = experiment.Evaluation(config, workdir, dataset, model, devices)
     figures = evaluation(devices.place(variables), metadata["provenance"].get("step"))
     if not distributed.is_first():

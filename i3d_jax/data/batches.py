@@ -132,10 +132,14 @@ class Batches(Iterator[dict[str, np.ndarray]]):
 
     def _start(self) -> Iterator[dict[str, np.ndarray]]:
         """Starts tf.data at the next row."""
-        rows = cpu_tensorflow.load().data.Dataset.range(self._row, self._end)
+        tf = cpu_tensorflow.load()
+        rows = tf.data.Dataset.range(self._row, self._end)
         decoded = rows.map(self._loader.load, num_parallel_calls=os.cpu_count(), deterministic=True)
         batches = decoded.batch(self._batch_rows, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
-        return batches.as_numpy_iterator()
+        options = tf.data.Options()
+        # Nothing here is left for it to choose, and its thread lets whoever drops the iterator wait for up to a minute.
+        options.autotune.enabled = False
+        return batches.with_options(options).as_numpy_iterator()
 
     def _exclude_undecodable(self, error: Exception) -> None:
         """Excludes the images of the next batch that do not decode, so that it can be made without them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from typing import Any
 
 import jax
@@ -89,6 +90,12 @@ def create(name: str, num_classes: int = 400, **options) -> Network:
 
 def template(model: Network) -> dict[str, Any]:
     """The shapes of a model's variables {"params", "batch_stats"}, which depend on no particular number of frames."""
+    # Dictionaries of the caller's own.
+    return jax.tree.map(lambda shape: shape, _template(model))
+
+
+@functools.lru_cache(maxsize=64)
+def _template(model: Network) -> dict[str, Any]:
     inputs = {
         stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in model.example_shapes().items()
     }

@@ -71,6 +71,7 @@ class Devices:
         self._repeated = jax.jit(self._repeat, out_shardings=self._named(_SPLIT))
         self._mean = jax.jit(_mean, out_shardings=self._named(_WHOLE))
         self._whole = jax.jit(lambda tree: tree, out_shardings=self._named(_WHOLE))
+        self._programs: dict[Callable, Callable] = {}
 
     def __str__(self) -> str:
         hosts = len({device.process_index for device in self.mesh.devices.flat})
@@ -144,7 +145,7 @@ class Devices:
         return np.concatenate([np.asarray(piece.data) for piece in pieces])
 
     def compile_training_step(self, step: Callable) -> Callable:
-        """Compiles (state, batch) -> (state, metrics).
+        """Compiles (state, batch) -> (state, metrics); asked for the same step again, it gives the same function.
 
         Args:
           step: of `step.training_step`, made with these `replicas`.
@@ -152,6 +153,11 @@ class Devices:
         Returns:
           A function of a state as `spread` gives it, whose memory is used again, and a batch as `shard_batch` gives it.
         """
+        if step not in self._programs:
+            self._programs[step] = self._compile_training_step(step)
+        return self._programs[step]
+
+    def _compile_training_step(self, step: Callable) -> Callable:
         if self.mode == "pmap":
             return self._compile_replicas(step)
         if not self.shard_state:
@@ -168,10 +174,15 @@ class Devices:
         return jax.jit(split_step, donate_argnums=0)
 
     def compile_evaluation_step(self, step: Callable) -> Callable:
-        """Compiles (variables, batch) -> arrays [B, ...]; each device goes through its own rows, without the others."""
-        return jax.jit(
-            jax.shard_map(step, mesh=self.mesh, in_specs=(_WHOLE, _SPLIT), out_specs=_SPLIT, check_vma=False)
-        )
+        """Compiles (variables, batch) -> arrays [B, ...]; each device goes through its own rows, without the others.
+
+        Asked for the same step again, it gives the same function.
+        """
+        if step not in self._programs:
+            self._programs[step] = jax.jit(
+                jax.shard_map(step, mesh=self.mesh, in_specs=(_WHOLE, _SPLIT), out_specs=_SPLIT, check_vma=False)
+            )
+        return self._programs[step]
 
     def _compile_replicas(self, step: Callable) -> Callable:
         def replica(state, batch):

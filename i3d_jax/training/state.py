@@ -68,7 +68,8 @@ def initial_state(
         clips=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=variables["batch_stats"],
-        optimizer_state=optimizer.init(params),
+        # One program in place of one for every shape.
+        optimizer_state=jax.jit(optimizer.init)(params),
         # A copy: a step uses the memory of each leaf again, and must not meet the same one twice.
         average=jax.tree.map(jnp.copy, params) if average else None,
         plateau=None if plateau is None else plateau.init(params),

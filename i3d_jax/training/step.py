@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import flax.linen as nn
@@ -24,6 +25,7 @@ def scaled(pixels: jax.Array) -> jax.Array:
     return pixels.astype(jnp.float32) / 127.5 - 1
 
 
+@functools.lru_cache(maxsize=16)  # the same function for the same arguments, so that a process compiles it once
 def training_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -157,6 +159,7 @@ def _microbatches(batch: Mapping[str, jax.Array], number: int) -> dict[str, jax.
     return {name: array.reshape(-1, number, *array.shape[1:]).swapaxes(0, 1) for name, array in batch.items()}
 
 
+@functools.lru_cache(maxsize=16)
 def evaluation_step(
     model: Network,
 ) -> Callable[[dict, Mapping[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,7 @@ class Classifiers:
         return self.network.clip_losses(logits, endpoints, labels, label_smoothing)
 
 
+@functools.lru_cache(maxsize=16)
 def features_step(model: Network) -> Callable[[dict, Mapping[str, jax.Array]], dict[str, jax.Array]]:
     """Makes the pure function (variables, batch) -> what the classifiers see, float32 [B, windows, n, C] by classifier.
 
