@@ -57,6 +57,8 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     if architecture != "c3d":
         # How the first convolution pads in space: "same" (TensorFlow) or "symmetric" (for weights from PyTorch).
         config.model.stem_padding = "same"
+        # Where Inception's trunk ends: an earlier block than the paper's makes a smaller network.
+        config.model.last_block = "Mixed_5c"
     if architecture == "i3d":
         # "rgb" or "flow".
         config.model.stream = "rgb"

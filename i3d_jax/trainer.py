@@ -43,6 +43,9 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     # Of several processes the first writes the workdir, for all of them.
     with lock.held(workdir) if distributed.is_first() else contextlib.nullcontext(), Termination() as termination:
         _train(config, workdir, termination)
+    if termination.told:
+        # Else whoever trains one run after the other would go on with the next.
+        raise Stopped(f"stopped by SIGTERM; {workdir} was trained to the end")
 
 
 def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termination) -> None:

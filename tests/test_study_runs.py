@@ -26,14 +26,11 @@ from i3d_jax.errors import UserError
 from i3d_jax.evaluation import results
 from i3d_jax.evaluation.predictions import Predictions
 from i3d_jax.ingest.write_video import write_video
-from i3d_jax.models import inception
 from i3d_jax.study import miniature, plan
 from i3d_jax.study.runs import Study, accuracy, check, train_all
-from i3d_jax.training import state as training_state
 from i3d_jax.training import transfer
 from i3d_jax.training.state import initial_state
 from i3d_jax.training.step import training_step
-from tests import shallow_study
 from tests.compiling import quick_jit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,6 +126,9 @@ def test_every_recipe_of_a_network_takes_a_training_step(network, datasets):
                 continue
             config = recipe.get_config(variant + cells.MINIATURE)
             config.model.width_multiplier, config.batch_size, config.optimizer.boundaries = WIDTH, 2, (1,)
+            if network != "c3d":
+                # As deep as it is.
+                config.model.last_block = "Mixed_5c"
             model = experiment.create_model(config, len(dataset.labels))
             if batch is None:
                 found = next(experiment.clips_to_train_on(config, dataset, model, first_clip=0))
@@ -266,21 +266,9 @@ def test_what_is_missing_is_told_before_anything_runs(tmp_path, datasets, imagen
 
 
 @pytest.fixture(scope="module")
-def shallow():
-    """Inception as the whole study has it in `shallow_study.py`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inception, "TRUNK", shallow_study.TRUNK)
-        # What was compiled for this network before is of the whole trunk, and afterwards of this one.
-        training_state._drawing.cache_clear()
-        yield
-    training_state._drawing.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def whole(folder, datasets, shallow):
+def whole(folder, datasets, imagenet):
     """The folder of a whole study that was killed in its third run and started again; its command; what it printed."""
     output = folder / "whole"
-    imagenet = miniature.image_network(folder / "shallow", SIZE)
     changes = {
         "total_steps": 2,
         "batch_size": 2,
@@ -290,7 +278,7 @@ def whole(folder, datasets, shallow):
         "checkpoints.every": 1,
         "log_every": 1,
     }
-    command = [sys.executable, "-m", "tests.shallow_study", "--miniature", "--output", str(output)]
+    command = [sys.executable, "-m", "i3d_jax.study", "--miniature", "--output", str(output)]
     command += [part for name, path in datasets.items() for part in (f"--{name}", str(path))]
     command += ["--imagenet", str(imagenet), *(f"--config.{key}={value}" for key, value in changes.items())]
     # One device, as a laptop has it, and quick compilation.

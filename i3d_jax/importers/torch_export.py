@@ -10,7 +10,7 @@ from i3d_jax.importers import torch_file, torch_i3d
 
 TARGETS = ("torch_i3d", "safetensors")
 # What the ports do, and cannot do otherwise.
-_PORTS = {"width_multiplier": 1.0, "temporal_padding": "zeros", "stem_padding": "same"}
+_PORTS = {"width_multiplier": 1.0, "temporal_padding": "zeros", "stem_padding": "same", "last_block": "Mixed_5c"}
 
 
 def write(source: Path, output: Path, *, target: str, stream: str | None) -> list[str]:

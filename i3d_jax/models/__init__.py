@@ -16,6 +16,7 @@ from i3d_jax.models.c3d import C3D
 from i3d_jax.models.conv_lstm import ConvLSTM
 from i3d_jax.models.fused import Fused
 from i3d_jax.models.i3d import I3D, TwoStreamI3D
+from i3d_jax.models.inception import LAST_BLOCKS
 from i3d_jax.models.inception_v1 import InceptionV1
 from i3d_jax.models.layers import SPATIAL_PADDINGS, TEMPORAL_PADDINGS
 from i3d_jax.models.network import BATCH_NORMS, BOTH_STREAMS, Network, SnapshotNetwork
@@ -36,6 +37,7 @@ _CHOICES = {
     "stream": STREAMS,
     "temporal_padding": TEMPORAL_PADDINGS,
     "stem_padding": SPATIAL_PADDINGS,
+    "last_block": LAST_BLOCKS,
     "batch_norm": BATCH_NORMS,
 }
 _DTYPES = ("float32", "bfloat16")

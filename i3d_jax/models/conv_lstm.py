@@ -74,13 +74,18 @@ class ConvLSTM(InceptionNetwork):
             )
         frames = clips.reshape(-1, *clips.shape[2:]).astype(self.dtype)
         trunk = inception.ImageTrunk(
-            self.unit(), self.width_multiplier, self.stem_padding, self.rematerialise, name="InceptionV1"
+            self.unit(),
+            self.width_multiplier,
+            self.stem_padding,
+            self.last_block,
+            self.rematerialise,
+            name="InceptionV1",
         )
         endpoints = {
             f"InceptionV1/{name}": value.reshape(batch, steps, *value.shape[1:])
             for name, value in trunk(frames, train).items()
         }
-        last = endpoints["InceptionV1/Mixed_5c"]
+        last = endpoints[f"InceptionV1/{self.last_block}"]
         pooled = inception.last_pool(last.reshape(-1, *last.shape[2:])).mean((1, 2))
         features = pooled.reshape(batch, steps, -1)
         outputs = BatchNormalisedLSTM(

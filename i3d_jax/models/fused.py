@@ -53,13 +53,14 @@ class Fused(SnapshotNetwork):
         for stream, images in self.snapshots(inputs, model="fused", frames_per_clip=FRAMES).items():
             batch, name = images.shape[0], STREAM_SCOPES[stream]
             trunk = inception.ImageTrunk(
-                self.unit(), self.width_multiplier, self.stem_padding, self.rematerialise, name=name
+                self.unit(), self.width_multiplier, self.stem_padding, self.last_block, self.rematerialise, name=name
             )
             own = trunk(images.reshape(-1, *images.shape[2:]).astype(self.dtype), train)
             endpoints |= {
                 f"{name}/{key}": value.reshape(*images.shape[:2], *value.shape[1:]) for key, value in own.items()
             }
-            grids.append(own["Mixed_5c"].reshape(-1, FRAMES, *own["Mixed_5c"].shape[1:]))
+            last = own[self.last_block]
+            grids.append(last.reshape(-1, FRAMES, *last.shape[1:]))
 
         concatenated = jnp.concatenate(grids, axis=-1)
         features = inception.scaled(FUSED_FEATURES, self.width_multiplier)

@@ -70,9 +70,10 @@ class I3D(InceptionNetwork):
             unit=self.unit(temporal_padding=self.temporal_padding),
             width_multiplier=self.width_multiplier,
             stem_padding=self.stem_padding,
+            last_block=self.last_block,
             rematerialise=self.rematerialise,
         )
-        pooled = inception.last_pool(endpoints["Mixed_5c"])
+        pooled = inception.last_pool(endpoints[self.last_block])
         endpoints["features"] = pooled.mean((2, 3))
         scores = inception.Classifier(self.num_classes, name="Logits")(self.dropout(pooled, train))
         return with_predictions(scores.mean((1, 2, 3)), endpoints)

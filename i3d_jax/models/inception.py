@@ -59,6 +59,9 @@ TRUNK: dict[str, Unit | Pool | Mixed] = {
     "Mixed_5c": Mixed(384, (192, 384), (48, 128), 128),
 }
 
+# Where the trunk may end; the last is the paper's.
+LAST_BLOCKS = tuple(name for name, layer in TRUNK.items() if isinstance(layer, Mixed))
+
 # The release and TF-Slim name this one unit 0a where its siblings are 0b; their checkpoints do too.
 _ODD_NAMES = {("Mixed_5b", "Branch_2"): "0a_3x3"}
 
@@ -80,9 +83,10 @@ def trunk(
     unit: Callable[..., ConvolutionUnit],
     width_multiplier: float,
     stem_padding: str,
+    last_block: str,
     rematerialise: bool,
 ) -> dict[str, jax.Array]:
-    """Runs Inception-v1 up to its last block; to be called in a module's `__call__`, whose variables its layers become.
+    """Runs Inception-v1 up to a block; to be called in a module's `__call__`, whose variables its layers become.
 
     Args:
       inputs: float [B, T, H, W, C], or [B, H, W, C] for the network of images, whose windows lack the axis of time and
@@ -91,10 +95,11 @@ def trunk(
       unit: makes a unit from (features, window, strides, name=…).
       width_multiplier: scales the channels of every layer.
       stem_padding: how the first convolution pads in space, "same" or "symmetric" (`layers.Convolution`).
+      last_block: the last that is run, one of `LAST_BLOCKS`.
       rematerialise: whether the backward pass computes each unit of the stem and each mixed block again.
 
     Returns:
-      The output of every layer of the table by its name, in order.
+      The output of every layer of the table up to that block by its name, in order.
     """
     dimensions = inputs.ndim - 2
     endpoints = {}
@@ -113,6 +118,8 @@ def trunk(
                 block = MixedBlock(layer, width_multiplier, unit, name=name)
                 outputs = run_block(block, outputs, train, rematerialise=rematerialise)
         endpoints[name] = outputs
+        if name == last_block:
+            break
     return endpoints
 
 
@@ -120,12 +127,13 @@ class ImageTrunk(nn.Module):
     """The trunk for images as a part of a larger network.
 
     Attributes:
-      unit, width_multiplier, stem_padding, rematerialise: as in `trunk`.
+      unit, width_multiplier, stem_padding, last_block, rematerialise: as in `trunk`.
     """
 
     unit: Callable[..., ConvolutionUnit]
     width_multiplier: float
     stem_padding: str
+    last_block: str
     rematerialise: bool
 
     @nn.compact
@@ -137,6 +145,7 @@ class ImageTrunk(nn.Module):
             unit=self.unit,
             width_multiplier=self.width_multiplier,
             stem_padding=self.stem_padding,
+            last_block=self.last_block,
             rematerialise=self.rematerialise,
         )
 

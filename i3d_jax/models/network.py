@@ -154,13 +154,16 @@ class InceptionNetwork(Network):
     Attributes:
       stem_padding: how the first convolution pads in space: "same" (the release, TF-Slim) or "symmetric", as in
         `layers.Convolution`: for weights that come from PyTorch's GoogLeNet.
+      last_block: where the trunk ends, one of `inception.LAST_BLOCKS`: "Mixed_5c" is the paper's, an earlier one makes
+        a smaller network.
     """
 
     stem_padding: str = "same"
+    last_block: str = inception.LAST_BLOCKS[-1]
 
     def shared_options(self) -> dict[str, Any]:
         """The options that every architecture of this kind has."""
-        return {**super().shared_options(), "stem_padding": self.stem_padding}
+        return {**super().shared_options(), "stem_padding": self.stem_padding, "last_block": self.last_block}
 
 
 class SnapshotNetwork(InceptionNetwork):

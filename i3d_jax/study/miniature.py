@@ -38,7 +38,7 @@ class Size:
       clips: videos of each action in a group.
       frames: of a video.
       short_side: pixels of the prepared frames.
-      width_multiplier: of the image network that stands in for ImageNet's.
+      width_multiplier, last_block: of the image network that stands in for ImageNet's, as the recipes have them.
     """
 
     train: int = 32
@@ -48,6 +48,7 @@ class Size:
     frames: int = 20
     short_side: int = 36
     width_multiplier: float = 0.25
+    last_block: str = "Mixed_3c"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +184,7 @@ def image_network(directory: Path, size: Size) -> Path:
       The checkpoint directory; one that is there is left alone.
     """
     if not directory.exists():
-        options = {"width_multiplier": size.width_multiplier}
+        options = {"width_multiplier": size.width_multiplier, "last_block": size.last_block}
         model = models.create("inception_v1", num_classes=len(_STAND_IN_LABELS), **options)
         shapes = {
             stream: jax.ShapeDtypeStruct((1, *shape), np.float32) for stream, shape in model.example_shapes().items()

@@ -47,6 +47,11 @@ class Termination:
         """From now on SIGTERM no longer raises, and `stops_after` answers for it."""
         self._in_loop = True
 
+    @property
+    def told(self) -> bool:
+        """Whether SIGTERM has come since the loop began."""
+        return self._told
+
     def stops_after(self, step: int) -> bool:
         """Says whether a step is the last; to be asked after every step, by every process."""
         if self._several:
