@@ -16,8 +16,13 @@ from i3d_jax.models.network import CLASSIFIER, Network
 from i3d_jax.training import transfer
 
 
-def check_protocol(config: ml_collections.ConfigDict) -> None:
-    """Raises a `UserError` for a protocol of transfer that there is not, or one that lacks what it starts from."""
+def check_start(config: ml_collections.ConfigDict) -> None:
+    """Raises a `UserError` for what lacks a network to start from, and for a protocol of transfer that there is not."""
+    if config.model.batch_norm == "frozen" and config.init_from is None:
+        raise UserError(
+            "model.batch_norm 'frozen' normalises by the running statistics of a trained network: init_from must name "
+            "its checkpoint or workdir"
+        )
     protocol = config.transfer.protocol
     if protocol is None:
         return

@@ -51,7 +51,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> None:
 def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termination) -> None:
     began = time.perf_counter()
     # What the user may have got wrong is found first, before the data is made and again before anything is written.
-    start.check_protocol(config)
+    start.check_start(config)
     configuration.refuse_other(config, workdir)
     devices = experiment.devices_of(**config.parallel)
     step_options = experiment.step_options(config)

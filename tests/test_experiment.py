@@ -120,6 +120,11 @@ def test_an_image_network_is_inflated(tmp_path, profile):
             "stream of .* is 'rgb', this run's 'flow'; --config.model.stream=rgb takes it over",
         ),
         (
+            description("inception_v1", last_block="Mixed_3c"),
+            description("i3d"),
+            "last_block of .* is 'Mixed_3c', this run's 'Mixed_5c'; --config.model.last_block=Mixed_3c takes it over",
+        ),
+        (
             description("two_stream", stream="rgb"),
             description("two_stream"),
             "stream of .* is 'rgb', this run's 'both'",
@@ -158,13 +163,22 @@ def test_the_protocols_that_need_another_network():
     config = base.get_config("i3d")
     for protocol in (None, "original"):
         config.transfer.protocol = protocol
-        start.check_protocol(config)
+        start.check_start(config)
     for protocol in ("fixed", "full"):
         config.transfer.protocol, config.init_from = protocol, "somewhere"
-        start.check_protocol(config)
+        start.check_start(config)
         config.init_from = None
         with pytest.raises(UserError, match=f"{protocol}' starts from a network .* on videos: init_from must name"):
-            start.check_protocol(config)
+            start.check_start(config)
+
+
+def test_frozen_statistics_are_those_of_another_network():
+    config = base.get_config("i3d")
+    config.model.batch_norm = "frozen"
+    with pytest.raises(UserError, match=r"'frozen' normalises by the running statistics .*: init_from must name"):
+        start.check_start(config)
+    config.init_from = "somewhere"
+    start.check_start(config)
 
 
 @pytest.mark.parametrize("recipe", [quickstart, custom], ids=["quickstart", "custom"])

@@ -18,10 +18,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from i3d_jax import checkpoint, lock, main, predict
+from i3d_jax import checkpoint, lock, main, predict, trainer
+from i3d_jax import config as configuration
 from i3d_jax.data import synthetic
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import UserError
+from i3d_jax.errors import Stopped, UserError
 from i3d_jax.ingest.annotations import read
 from i3d_jax.ingest.dataset import prepare_dataset
 from i3d_jax.ingest.local import make_shards
@@ -205,6 +206,20 @@ def test_stopped_by_sigterm_and_then_finished_and_then_given_more_steps(dataset,
     # Half-way it was at its end, so it was evaluated.
     assert [line for line in lines(workdir) if line["split"] == "train" or line["step"] == STEPS] == lines(finished)
     assert (workdir / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+
+
+def test_sigterm_in_the_last_evaluation_ends_what_would_come_after_the_run(tmp_path, monkeypatch):
+    """A study trains one run after the other in one process."""
+
+    def finish(config, workdir, termination):
+        termination.in_loop()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trainer, "_train", finish)
+    config = configuration.load("experiments/custom.py:small", [])
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM; .*run was trained to the end"):
+        trainer.train(config, tmp_path / "run")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_sigterm_while_the_dataset_is_made(tmp_path, environment):

@@ -6,6 +6,7 @@ import functools
 
 import chex
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -343,6 +344,42 @@ def test_wrong_inputs(name, inputs, words):
         jax.eval_shape(models.create(name, **options).init, jax.random.key(0), inputs)
 
 
+@pytest.mark.parametrize("name", [name for name in models.MODELS if name != "c3d"])
+def test_a_trunk_that_ends_earlier(name):
+    """All that it has is what the whole network has, but for the layers that see its last block's channels."""
+    options = {"width_multiplier": 0.125}
+    whole, short = (models.create(name, **options, last_block=last) for last in ("Mixed_5c", "Mixed_3c"))
+
+    def shapes(model):
+        params = flax.traverse_util.flatten_dict(models.template(model)["params"], sep="/")
+        return {path: leaf.shape for path, leaf in params.items()}
+
+    ours, theirs = shapes(short), shapes(whole)
+    assert set(ours) < set(theirs)
+    different = {path for path, shape in ours.items() if shape != theirs[path]}
+    assert all(any(layer in path for layer in ("Logits", "Fusion", "LSTM")) for path in different)
+    assert {path.split("Mixed_")[1][:2] for path in ours if "Mixed_" in path} == {"3b", "3c"}
+
+
+def test_the_endpoints_of_a_trunk_that_ends_earlier_are_the_whole_ones():
+    options = {"num_classes": 3, "width_multiplier": 0.125}
+    whole, short = (models.create("i3d", **options, last_block=last) for last in ("Mixed_5c", "Mixed_3c"))
+    clip = {"rgb": np.random.default_rng(0).uniform(-1, 1, (1, 9, 32, 32, 3)).astype(np.float32)}
+    variables = quick_jit(whole.init)(jax.random.key(0), clip)
+    params = {name: variables["params"][name] for name in models.template(short)["params"] if name != "Logits"}
+    # 480 channels at width 1.
+    params["Logits"] = {"Conv3d_0c_1x1": {"kernel": np.ones((1, 1, 1, 60, 3)), "bias": np.zeros(3)}}
+    expected = quick_jit(whole.apply)(variables, clip)[1]
+    _, found = quick_jit(short.apply)({"params": params, "batch_stats": variables["batch_stats"]}, clip)
+    layers = list(inception.TRUNK)[: list(inception.TRUNK).index("Mixed_3c") + 1]
+    assert set(found) == {*layers, "features", "Logits", "Predictions"}
+    for endpoint in layers:
+        np.testing.assert_allclose(found[endpoint], expected[endpoint], rtol=0, atol=1e-6)
+    # What is pooled is two steps of time and all of the 4x4 that is left.
+    pooled = np.asarray(expected["Mixed_3c"]).mean((2, 3))
+    np.testing.assert_allclose(found["features"], (pooled[:, 1:] + pooled[:, :-1]) / 2, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
@@ -359,6 +396,8 @@ def test_wrong_inputs(name, inputs, words):
         ("fused", {"stream": "depth"}, "one of rgb, flow, both, found 'depth'"),
         ("i3d", {"temporal_padding": "reflect"}, "one of zeros, replicate, found 'reflect'"),
         ("i3d", {"stem_padding": "valid"}, "one of same, symmetric, found 'valid'"),
+        ("i3d", {"last_block": "Mixed_5d"}, "one of Mixed_3b, .*, Mixed_5c, found 'Mixed_5d'"),
+        ("c3d", {"last_block": "Mixed_3b"}, "'c3d' has no option 'last_block'"),
         ("c3d", {"frame_size": 0}, "frame_size must be at least 1, found 0"),
         ("i3d", {"batch_norm": "eval"}, "batch_norm must be one of train, frozen, found 'eval'"),
         ("conv_lstm", {"statistics_steps": 0}, "statistics_steps must be at least 1, found 0"),

@@ -131,8 +131,8 @@ def test_text(filled):
 def test_markdown(filled):
     lines = table.as_markdown(filled, heading="Title").splitlines()
     assert "| (b) 3D-ConvNet | 50.0 (49.2) | 60.0 (76.0) | 70.0 (79.9) | -40.0 (-60.5) |" in lines
-    assert "| (d) 3D-Fused Two-Stream | 50.0 (89.3) | failed (1) (88.5) | 70.0 (90.1) | failed (2) (-7.5) |" in lines
-    assert "- failed (1): the loss of step 3 is nan" in lines
+    assert "| (d) 3D-Fused Two-Stream | 50.0 (89.3) | none (1) (88.5) | 70.0 (90.1) | none (2) (-7.5) |" in lines
+    assert "- none (1): the loss of step 3 is nan" in lines
 
 
 def test_csv(filled):

@@ -112,7 +112,7 @@ def as_markdown(filled: Sequence[Filled], *, heading: str) -> str:
             texts = [_markdown_text(at.get((row, column)), reasons) for column in columns]
             lines.append(f"| {published.ARCHITECTURES[row]} | " + " | ".join(texts) + " |")
     lines += [""] if reasons else []
-    lines += [f"- failed ({number}): {reason}" for reason, number in reasons.items()]
+    lines += [f"- none ({number}): {reason}" for reason, number in reasons.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -121,7 +121,7 @@ def _markdown_text(filled: Filled | None, reasons: dict[str, int]) -> str:
         return "–"
     beside = "–" if filled.cell.published is None else f"{filled.cell.published:.1f}"
     if filled.value is None:
-        return f"failed ({reasons.setdefault(filled.reason, len(reasons) + 1)}) ({beside})"
+        return f"none ({reasons.setdefault(filled.reason, len(reasons) + 1)}) ({beside})"
     return f"{filled.value:.1f} ({beside})"
 
 
