@@ -144,15 +144,15 @@ def test_a_workdir_holds_what_the_readme_says(finished):
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_evaluation_gives_the_figures_of_training(dataset, finished, tmp_path, batch_size, capsys):
-    """Four devices here, one there; another batch size; the figures are identical."""
+    """Four devices here, one there; another batch size: the figures differ by the rounding of two programs at most."""
     shutil.copytree(finished, tmp_path / "copy")
     (tmp_path / "copy" / "results.json").unlink()
     more = ["--mode", "evaluate", f"--config.evaluation.batch_size={batch_size}"]
     main.main(arguments(dataset, tmp_path / "copy", *more))
     assert "test: top-1" in capsys.readouterr().out
-    assert json.loads((tmp_path / "copy" / "results.json").read_text()) == json.loads(
-        (finished / "results.json").read_text()
-    )
+    ours, theirs = (json.loads((one / "results.json").read_text())["test"] for one in (tmp_path / "copy", finished))
+    assert ours.pop("loss") == pytest.approx(theirs.pop("loss"), rel=1e-6)
+    assert ours == theirs
 
 
 def test_predict_sees_the_pixels_that_evaluation_saw(folder, finished, capsys):
