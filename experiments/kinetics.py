@@ -23,8 +23,9 @@ others are the paper's: 110k steps, a tenth of the rate when the validation loss
 | i3d_flow | flow | 63.4 (top-5 84.9) | 61.5 (top-5 83.4) |
 | the two by `python -m i3d_jax.fuse` | both | 74.2 (top-5 91.3) | 71.6 (top-5 90.0) |
 
-Hours: not measured. Computed for i3d_rgb on 64 TPU v5e chips with 6 clips each: at least 1.9, from the bytes of the
-compiled step (benchmarks/README.md); i3d_flow, if its step moves as much, at least 2.6. Of the others: not computed.
+Hours: not measured. Computed, at least, for one TPU v5e chip (64 chips: a 64th), from the bytes of the compiled steps
+(benchmarks/README.md): conv_lstm 23, c3d 12, two_stream 1.7, fused 9.3, i3d_rgb 123; i3d_flow, if its step moves as
+much, 165. Of the other variants: not computed.
 """
 
 from ml_collections import ConfigDict

@@ -17,8 +17,9 @@ is a checkpoint of `inception_v1` (`python -m i3d_jax.convert --format slim_ince
 | i3d_rgb, i3d_flow | RGB; flow | 74.1, 69.6 |
 | the two by `python -m i3d_jax.fuse` | both | 78.7 |
 
-Hours: not measured. Computed for i3d_rgb on 64 TPU v5e chips with 6 clips each: at least 1.8, from the bytes of the
-compiled step (benchmarks/README.md). Of the others: not computed.
+Hours: not measured. Computed, at least, for one TPU v5e chip (64 chips: a 64th), from the bytes of the compiled steps
+(benchmarks/README.md): conv_lstm 23, c3d 12, two_stream 1.7, fused 9.3, i3d_rgb 117; i3d_flow, if its step moves as
+much, the same. Of the other variants: not computed.
 """
 
 from ml_collections import ConfigDict

@@ -23,8 +23,9 @@ are two runs and `python -m i3d_jax.fuse`. There is no validation set: the steps
 | i3d_rgb, i3d_flow | RGB; flow | 84.5, 90.6 | | |
 | the two by `fuse` | both | 93.4 | 95.7 | 96.5 |
 
-Hours: not measured. Computed for i3d_rgb and i3d_rgb_full on 16 TPU v5e chips with 6 clips each: at least 5 minutes,
-from the bytes of the compiled step (benchmarks/README.md). Of the others: not computed.
+Hours: not measured. Computed, at least, for one TPU v5e chip, from the bytes of the compiled steps
+(benchmarks/README.md): conv_lstm .52, c3d .14, two_stream .04, fused .21, i3d_rgb 1.3, each the same with _full;
+i3d_flow, if its step moves as much, as i3d_rgb. Of the other variants: not computed.
 """
 
 from ml_collections import ConfigDict
