@@ -36,7 +36,7 @@ def inflate(
         or "centre" (all of it at the middle tap; zeros elsewhere).
 
     Returns:
-      Variables with the template's names, shapes and dtypes; NumPy arrays where `variables_2d` has NumPy arrays.
+      Variables with the template's names, shapes and dtypes, as arrays of NumPy or of JAX.
 
     Raises:
       UserError: names that only one side has, or shapes that no inflation joins, of both sides; an unknown profile.
