@@ -31,7 +31,7 @@ from i3d_jax import files
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import UserError, run
 from i3d_jax.ingest.decode import UnreadableVideo, UnusableTimestamps, decode
-from i3d_jax.ingest.flow_backend import ACCELERATOR_PAIRS, CPU_PAIRS
+from i3d_jax.ingest.flow_backend import pairs_in_batch
 
 EXAMPLE = """\
 example:
@@ -67,7 +67,6 @@ def main(arguments: Sequence[str]) -> None:
     from i3d_jax import flow
 
     on_gpu = jax.default_backend() == "gpu"
-    batch = CPU_PAIRS if jax.default_backend() == "cpu" else ACCELERATOR_PAIRS
     about = machine.about(PACKAGES, gpu=jax.devices()[0].device_kind if on_gpu else None)
     machine.print_about(about)
     print(f"\n| {' | '.join(COLUMNS)} |")
@@ -77,6 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
 
         def ours(previous: np.ndarray, following: np.ndarray) -> np.ndarray:
+            batch = pairs_in_batch(jax.default_backend(), *previous.shape[1:])
             started = [
                 flow.tvl1(previous[first : first + batch], following[first : first + batch])
                 for first in range(0, len(previous), batch)

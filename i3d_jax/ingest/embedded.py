@@ -15,10 +15,13 @@ from i3d_jax.ingest.annotations import read
 from i3d_jax.ingest.dataset import prepare_dataset
 from i3d_jax.ingest.flow_backend import description as flow_description
 from i3d_jax.ingest.local import make_shards
+from i3d_jax.ingest.workers import ONE_THREAD
 from i3d_jax.ingest.write_video import write_video
 
 # The paper crops 224 pixels from a short side of 256.
 SHORT_SIDE_OF_CROP = 256 / 224
+# Of the processes that read the videos: an accelerator is this one's, for the training that comes after.
+ON_CPU = {**ONE_THREAD, "JAX_PLATFORMS": "cpu"}
 
 
 def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int, flow: bool) -> Path:
@@ -45,9 +48,11 @@ def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int, 
         directory,
         name="synthetic actions",
         preprocessing=Preprocessing(
-            short_side=round(crop * SHORT_SIDE_OF_CROP), flow=flow_description() if flow else None
+            short_side=round(crop * SHORT_SIDE_OF_CROP),
+            # In frames as small as these it is more than twice as fast as OpenCV's.
+            flow=flow_description("i3d_jax") if flow else None,
         ),
         # The videos are small: without flow, starting other processes would take longer than they save.
-        make_shards=functools.partial(make_shards, processes=(os.cpu_count() or 1) if flow else 1),
+        make_shards=functools.partial(make_shards, processes=(os.cpu_count() or 1) if flow else 1, environment=ON_CPU),
     )
     return directory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tqdm import tqdm
 
@@ -11,11 +11,17 @@ from i3d_jax.data.records import StoredVideo
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.process import Skipped
 from i3d_jax.ingest.shard import Job, crashed, make_shard, size_in_bytes
-from i3d_jax.ingest.workers import in_order
+from i3d_jax.ingest.workers import ONE_THREAD, in_order
 
 
 def make_shards(
-    shards: Sequence[Shard], job: Job, *, processes: int, isolated: bool = False, progress: bool = True
+    shards: Sequence[Shard],
+    job: Job,
+    *,
+    processes: int,
+    isolated: bool = False,
+    progress: bool = True,
+    environment: Mapping[str, str] = ONE_THREAD,
 ) -> None:
     """Makes shards one after the other, their videos read in as many processes as there are.
 
@@ -26,9 +32,11 @@ def make_shards(
       isolated: whether a single process is another one too; otherwise it is this one, and a decoder that crashes ends
         the run.
       progress: whether a progress bar is shown on standard error.
+      environment: variables that other processes than this one have besides its own.
     """
     clips = [clip for shard in shards for clip in shard.clips]
-    results = in_order(job.read, clips, processes=processes, crashed=crashed, isolated=isolated, weigh=size_in_bytes)
+    how = {"crashed": crashed, "isolated": isolated, "weigh": size_in_bytes, "environment": environment}
+    results = in_order(job.read, clips, processes=processes, **how)
     with contextlib.closing(results), contextlib.closing(_shown(results, len(clips), progress)) as shown:
         for shard in shards:
             make_shard(shard, job.directory, shown)

@@ -8,7 +8,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -21,16 +21,24 @@ Result = TypeVar("Result")
 ITEMS_AHEAD = 4
 MOST_WAITING = 2**30
 
+# The processes are the parallelism: where each of two computes with JAX on both cores, both take half as long again.
+ONE_THREAD = {"NPROC": "1"}
+
 
 class Workers:
     """Processes beside this one that a function is sent to; a context manager that ends them.
 
     A process that dies costs the item that killed it, and is replaced.
+
+    Args:
+      processes: how many.
+      environment: variables that they have besides this process's.
     """
 
-    def __init__(self, processes: int):
+    def __init__(self, processes: int, environment: Mapping[str, str] = ONE_THREAD):
+        self._environment = environment
         # One pool for each process: when it breaks, there is no doubt about which item broke it.
-        self._idle = [_new_pool() for _ in range(processes)]
+        self._idle = [self._new_pool() for _ in range(processes)]
 
     def __enter__(self) -> Workers:
         return self
@@ -85,7 +93,7 @@ class Workers:
                     try:
                         results[number] = future.result()
                     except BrokenProcessPool:
-                        pool = _new_pool()
+                        pool = self._new_pool()
                         if number not in retried:
                             # It may have been killed for something else, such as all processes' memory.
                             retried.add(number)
@@ -104,6 +112,11 @@ class Workers:
         finally:
             self._idle += [pool for _, _, pool in running.values()]
 
+    def _new_pool(self) -> ProcessPoolExecutor:
+        # Spawned, since a fork of a process with threads (TensorFlow's, a progress bar's) can hang.
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(dict(self._environment),))
+
 
 def in_order(
     function: Callable[[Item], Result],
@@ -113,22 +126,19 @@ def in_order(
     crashed: Callable[[Item], Result],
     isolated: bool = False,
     weigh: Callable[[Result], int] = lambda result: 0,
+    environment: Mapping[str, str] = ONE_THREAD,
 ) -> Iterator[Result]:
     """Yields what `Workers.in_order` does; of one process, unless it is to be `isolated`, in this very one."""
     if processes == 1 and not isolated:
         yield from map(function, items)
         return
-    with Workers(processes) as workers:
+    with Workers(processes, environment) as workers:
         yield from workers.in_order(function, items, crashed=crashed, weigh=weigh)
 
 
-def _new_pool() -> ProcessPoolExecutor:
-    # Spawned, since a fork of a process with threads (TensorFlow's, a progress bar's) can hang.
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
-
-
-def _start() -> None:
+def _start(environment: Mapping[str, str]) -> None:
     """Prepares a worker process: an interrupt is its parent's to handle, and it must not outlive its parent."""
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
