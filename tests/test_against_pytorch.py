@@ -6,7 +6,6 @@ import flax.traverse_util
 import jax
 import numpy as np
 import pytest
-from compiling import quick_jit
 
 from i3d_jax import models
 
@@ -123,7 +122,7 @@ def test_logits_are_the_twins(name, frames, size):
         stream: random.uniform(-1, 1, (2, *shape[:-3], *size, shape[-1])).astype(np.float32)
         for stream, shape in shapes.items()
     }
-    logits, _ = quick_jit(model.apply)(variables, inputs)
+    logits, _ = jax.jit(model.apply)(variables, inputs)
     with torch.inference_mode():
         expected = twin(*(torch.from_numpy(np.moveaxis(value, -1, 1).copy()) for value in inputs.values())).numpy()
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
@@ -136,11 +135,11 @@ def test_the_symmetric_stem_is_pytorchs_padding():
     stem.pad = torch.nn.Identity()
     stem.conv2d.padding = (3, 3)
     image = np.random.default_rng(13).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
-    logits, _ = quick_jit(model.apply)(variables, {"rgb": image})
+    logits, _ = jax.jit(model.apply)(variables, {"rgb": image})
     with torch.inference_mode():
         expected = twin(torch.from_numpy(np.moveaxis(image, -1, 1).copy())).numpy()
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
-    assert np.abs(logits - quick_jit(model.clone(stem_padding="same").apply)(variables, {"rgb": image})[0]).max() > 1e-3
+    assert np.abs(logits - jax.jit(model.clone(stem_padding="same").apply)(variables, {"rgb": image})[0]).max() > 1e-3
 
 
 def test_the_first_loss_of_the_lstm_is_the_twins():

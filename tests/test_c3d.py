@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from compiling import quick_jit
 from test_models import small
 
 from i3d_jax import models
@@ -44,7 +43,7 @@ def test_endpoints():
 def test_a_longer_video_is_the_average_of_its_clips():
     model, variables, _ = small("c3d")
     video = jnp.asarray(np.random.default_rng(3).uniform(-1, 1, (2, 50, 32, 32, 3)), jnp.float32)
-    apply = quick_jit(lambda video: model.apply(variables, {"rgb": video}))
+    apply = jax.jit(lambda video: model.apply(variables, {"rgb": video}))
     logits, endpoints = apply(video)
     clips = [apply(video[:, start : start + 16])[0] for start in (0, 16, 32)]
     chex.assert_trees_all_close(logits, sum(clips) / 3, rtol=1e-5, atol=1e-6)

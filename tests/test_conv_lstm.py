@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import quick_jit
 from test_models import small
 
 from i3d_jax import models
@@ -121,7 +120,7 @@ def test_endpoints():
 
 def test_the_loss_is_that_of_every_step_and_the_score_that_of_the_last():
     model, variables, inputs = small("conv_lstm")
-    logits, endpoints = quick_jit(model.apply)(variables, inputs)
+    logits, endpoints = jax.jit(model.apply)(variables, inputs)
     chex.assert_trees_all_equal(logits, endpoints["StepLogits"][:, -1])
     # Three steps with the probabilities 1/2, 1/4 and 3/4 of the right class.
     step_logits = jnp.log(jnp.array([[[1.0, 1.0], [3.0, 1.0], [1.0, 3.0]]]))

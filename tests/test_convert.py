@@ -14,7 +14,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-from compiling import quick_jit
 from foreign_checkpoints import (
     PREFIXES,
     SEEDS,
@@ -51,7 +50,7 @@ def run(**options):
 
 @functools.cache
 def jitted(stream):
-    return quick_jit(models.create("i3d", stream=stream).apply)
+    return jax.jit(models.create("i3d", stream=stream).apply)
 
 
 def reproduces_the_golden_file(directory, stream):
@@ -149,7 +148,7 @@ def test_an_exported_state_dict_runs_in_pytorch(rgb, tmp_path):
     twin.load_state_dict(torch.load(tmp_path / "i3d.pt", weights_only=True))
     model, variables, _ = checkpoint.load(rgb)
     clip = np.random.default_rng(0).uniform(-1, 1, (1, 9, 33, 40, 3)).astype(np.float32)
-    expected = quick_jit(model.apply)(variables, {"rgb": clip})[1]["Mixed_5c"]
+    expected = jax.jit(model.apply)(variables, {"rgb": clip})[1]["Mixed_5c"]
     with torch.inference_mode():
         found = twin.features(torch.from_numpy(clip).permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
     assert np.abs(found.numpy() - expected).max() <= 1e-4 * np.abs(expected).max()

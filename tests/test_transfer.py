@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from compiling import quick_jit
 from test_models import SMALL
 
 from i3d_jax import models
@@ -47,10 +46,10 @@ CLASSIFIERS = {
 FEATURES = {
     "conv_lstm": {"Logits": (3, 64)},
     "c3d": {"Logits": (1, 512)},
-    "two_stream": {"RGB/Logits": (1, 128), "Flow/Logits": (1, 128)},
+    "two_stream": {"RGB/Logits": (1, 60), "Flow/Logits": (1, 60)},
     "fused": {"Logits": (1, 64)},
     "i3d": {"Logits": (1, 128)},
-    "two_stream_i3d": {"RGB/Logits": (1, 128), "Flow/Logits": (1, 128)},
+    "two_stream_i3d": {"RGB/Logits": (4, 60), "Flow/Logits": (4, 60)},
 }
 LABELS = np.array([1, 0, 2, 1], np.int32)
 SGD = {"name": "sgd", "learning_rates": (0.5,), "boundaries": (), "momentum": 0.9, "weight_decay": 0.01}
@@ -90,7 +89,7 @@ def names(tree, wanted):
 def changed_leaves(optimizer, params):
     """The paths of the leaves that a step changes, and the shapes of the optimizer's state, in order."""
 
-    @quick_jit
+    @jax.jit
     def step(params):
         gradients = jax.tree.map(jnp.ones_like, params)
         updates, state = optimizer.update(gradients, optimizer.init(params), params)
@@ -124,7 +123,7 @@ def test_which_leaves_change(case):
 def test_the_classifiers_make_the_networks_logits_of_its_features(name):
     model, variables, clips = small(name)
     inputs = {stream: clip.astype(np.float32) / 127.5 - 1 for stream, clip in clips.items()}
-    logits, endpoints = quick_jit(model.apply)(variables, inputs)
+    logits, endpoints = jax.jit(model.apply)(variables, inputs)
     features = model.classifier_inputs(endpoints)
     assert {scope: values.shape for scope, values in features.items()} == {
         scope: (4, *shape) for scope, shape in FEATURES[name].items()
@@ -147,7 +146,7 @@ def test_training_on_features_is_training_the_network_with_a_mask(name, rate):
     optimizer = transfer.restrict(sgd, transfer.trained(variables["params"], "fixed"))
 
     # The whole network, written out: the gradient of every parameter, running statistics, no dropout.
-    @quick_jit
+    @jax.jit
     def gradient_of_everything(params):
         def loss(params):
             return model.clip_losses(*model.apply({**variables, "params": params}, inputs), LABELS).mean()
@@ -164,12 +163,12 @@ def test_training_on_features_is_training_the_network_with_a_mask(name, rate):
 
     # Two windows of two videos.
     batch = {stream: clip.reshape(2, 2, *clip.shape[1:]) for stream, clip in clips.items()}
-    features = quick_jit(transfer.features_step(model))(variables, batch)
+    features = jax.jit(transfer.features_step(model))(variables, batch)
     assert all(values.shape[:2] == (2, 2) for values in features.values())
     rows = {scope: values.reshape(4, *values.shape[2:]) for scope, values in features.items()}
     batch = {**rows, "label": LABELS, "mask": np.ones(4, bool)}
     state = initial_state(variables, optimizer)
-    step = quick_jit(training_step(transfer.Classifiers(model), optimizer, seed=0))
+    step = jax.jit(training_step(transfer.Classifiers(model), optimizer, seed=0))
     for loss in losses:
         state, metrics = step(state, batch)
         np.testing.assert_allclose(metrics["loss"][0] / 4, loss, rtol=1e-5)

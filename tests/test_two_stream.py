@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import quick_jit
-from test_models import small
+from test_models import SHALLOW, small
 
 from i3d_jax import models
 
@@ -134,19 +133,19 @@ def test_each_frame_gets_its_ten_fields():
 
 def test_two_stream_is_the_average_of_its_image_networks():
     model, variables, inputs = small("two_stream")
-    logits, _ = quick_jit(model.apply)(variables, inputs)
+    logits, _ = jax.jit(model.apply)(variables, inputs)
     stacks = inputs["flow"].transpose(0, 2, 3, 1, 4).reshape(4, 32, 32, 20)
     total = 0
     for stream, scope, images in (("rgb", "RGB", inputs["rgb"][:, 0]), ("flow", "Flow", stacks)):
-        alone = models.create("inception_v1", num_classes=3, width_multiplier=0.125, stream=stream)
+        alone = models.create("inception_v1", num_classes=3, width_multiplier=0.125, stream=stream, **SHALLOW)
         own = {collection: tree[scope] for collection, tree in variables.items()}
-        scores = quick_jit(alone.apply)(own, {stream: images})[0]
+        scores = jax.jit(alone.apply)(own, {stream: images})[0]
         total += scores
     chex.assert_trees_all_close(logits, total / 2, rtol=1e-5, atol=1e-6)
     # With one stream it is that network, under the same names.
     one = model.clone(stream="flow")
     own = {collection: {"Flow": tree["Flow"]} for collection, tree in variables.items()}
-    found, endpoints = quick_jit(one.apply)(own, {"flow": inputs["flow"]})
+    found, endpoints = jax.jit(one.apply)(own, {"flow": inputs["flow"]})
     chex.assert_trees_all_close(found, scores, rtol=0, atol=1e-5 * jnp.abs(scores).max())
     assert one.stream_logits(endpoints) == {}
 
@@ -156,11 +155,11 @@ def test_fused_of_one_stream_convolves_its_channels_alone():
 
     def scores(model):
         # By the batch's statistics: those of a new network, not of these images, leave hardly anything of the scores.
-        return quick_jit(lambda *inputs: model.apply(*inputs, train=True, mutable=["batch_stats"])[0][0])
+        return jax.jit(lambda *inputs: model.apply(*inputs, train=True, mutable=["batch_stats"])[0][0])
 
     whole, kernel = scores(model), variables["params"]["Fusion"]["conv_3d"]["kernel"]
-    # The part of the kernel that meets the stream's channels, an eighth of 1024; they are concatenated RGB first.
-    for stream, other, part in (("rgb", "Flow", slice(0, 128)), ("flow", "RGB", slice(128, 256))):
+    # The part of the kernel that meets the stream's channels, an eighth of 480; they are concatenated RGB first.
+    for stream, other, part in (("rgb", "Flow", slice(0, 60)), ("flow", "RGB", slice(60, 120))):
         own = {
             collection: {name: leaves for name, leaves in tree.items() if name != other}
             for collection, tree in variables.items()
@@ -178,7 +177,7 @@ def test_fused_of_one_stream_convolves_its_channels_alone():
 @pytest.mark.parametrize(("name", "frames"), [("two_stream", 1), ("fused", 5)])
 def test_a_longer_video_is_the_average_of_its_clips(name, frames):
     model, variables, inputs = small(name)
-    apply = quick_jit(lambda inputs: model.apply(variables, inputs)[0])
+    apply = jax.jit(lambda inputs: model.apply(variables, inputs)[0])
     # The four clips of the batch, one after the other as one video.
     video = {stream: clips.reshape(1, -1, *clips.shape[2:]) for stream, clips in inputs.items()}
     assert video["rgb"].shape[1] == 4 * frames
