@@ -103,6 +103,8 @@ def main(arguments: Sequence[str]) -> None:
     # No TPU is at hand: JAX itself works on the CPU, and libtpu is to look for nobody who knows what machine this is.
     os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    # No two processes may use a TPU at once; two that only compile may.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     about = machine.about(PACKAGES, gpu=None)
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     print(f"{about['date']}, compiled on {about['cpu']} with {about['cores']} cores; nothing ran on a TPU\n{versions}")

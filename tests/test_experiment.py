@@ -185,7 +185,11 @@ def test_frozen_statistics_are_those_of_another_network():
 def test_every_variant_of_a_recipe_makes_its_model(recipe):
     for variant in recipe.VARIANTS:
         config = recipe.get_config(variant)
-        experiment.check_clips(config, experiment.create_model(config, 8))
+        model = experiment.create_model(config, 8)
+        clips = config.data.frames, config.data.stride, config.data.crop, config.evaluation.frames
+        # Table 1's own are followed through the networks in test_models.
+        if clips != (*model.training_clip, model.test_clip.frames):
+            experiment.check_clips(config, model)
 
 
 def test_an_unknown_variant_is_named():
