@@ -136,3 +136,20 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     time.sleep(0.5)
     assert [path.stat().st_size for path in sorted(folder.iterdir())] == breaths
     assert len(breaths) == 2
+
+
+OWN_PLATFORM = """
+import jax
+from i3d_jax.ingest.workers import in_order
+def look(_): return jax.config.jax_platforms
+if __name__ == "__main__":
+    print(list(in_order(look, range(2), processes=2, crashed=None, environment={"JAX_PLATFORMS": "elsewhere"})))
+"""
+
+
+def test_processes_have_their_own_platform_though_their_main_module_imports_jax_first(tmp_path):
+    (tmp_path / "program.py").write_text(OWN_PLATFORM)
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, str(tmp_path / "program.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "['elsewhere', 'elsewhere']\n"

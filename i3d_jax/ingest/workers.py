@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -139,6 +140,9 @@ def in_order(
 def _start(environment: Mapping[str, str]) -> None:
     """Prepares a worker process: an interrupt is its parent's to handle, and it must not outlive its parent."""
     os.environ.update(environment)
+    # The program's main module has been imported before this, and with it JAX, which reads its platforms then.
+    if "jax" in sys.modules and "JAX_PLATFORMS" in environment:
+        sys.modules["jax"].config.update("jax_platforms", environment["JAX_PLATFORMS"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
