@@ -118,7 +118,7 @@ def test_killed_at_twenty_random_points(runs, whole):
     workdir.mkdir()
     seed = int.from_bytes(os.urandom(4), "big")
     moments = random.Random(seed)
-    targets = sorted(moments.sample(range(1, STEPS - 15), KILLS))
+    targets = sorted(moments.sample(range(1, STEPS - 30), KILLS))
     in_a_checkpoint = 0
     for number, target in enumerate(targets):
         process = runs.start(workdir, STEPS)

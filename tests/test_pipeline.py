@@ -1,8 +1,11 @@
 import dataclasses
+import gc
 import itertools
 import shutil
 import subprocess
 import sys
+import threading
+import weakref
 
 import cv2
 import numpy as np
@@ -12,6 +15,7 @@ from small_dataset import HEIGHT, WIDTH, jpegs, pixels, stored_video, write_data
 
 from i3d_jax.clips import Sampling
 from i3d_jax.data import pipeline, records
+from i3d_jax.data.batches import Batches
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.errors import UserError
 
@@ -372,3 +376,33 @@ raise KeyError("the end")
     ran = subprocess.run([sys.executable, "-c", script, dataset.directory], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 1
     assert "KeyError: 'the end'" in ran.stderr
+
+
+def test_batches_that_a_thread_of_theirs_finds_unreachable_end(dataset):
+    """Garbage is collected in any thread, even one that reads a clip, which must not wait for itself."""
+    whole = pipeline.training_batches(dataset, "train", OPTIONS, flip=False, seed=0)
+    unreachable, ended = threading.Event(), threading.Event()
+    one_at_a_time = threading.Lock()
+
+    def clip(row):
+        # The rows behind the first batch are made ahead, and are on their way when nobody wants them any more.
+        if row >= OPTIONS.batch_size:
+            unreachable.wait(60)
+            with one_at_a_time:
+                gc.collect()
+            ended.set()
+        return whole.encoded(row)
+
+    gc.collect()
+    gc.disable()
+    try:
+        batches = Batches(None, clip, {"rgb": (4,)}, crop=16, flow_rounding="nearest", batch_rows=3, rows=None)
+        next(batches)
+        batches.itself, gone = batches, weakref.ref(batches)
+        del batches
+        assert gone() is not None
+        unreachable.set()
+        assert ended.wait(60)
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -94,7 +95,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         # The only reference to tf.data's iterator, once it has started. Its threads call Python: were they still at
         # work when Python ends, the two would wait for each other for ever, so that it is dropped before.
         self._iterators: list[Iterator[dict[str, np.ndarray]]] = []
-        weakref.finalize(self, self._iterators.clear)
+        weakref.finalize(self, _drop, self._iterators)
 
     @property
     def damaged(self) -> tuple[str, ...]:
@@ -163,6 +164,17 @@ class Batches(Iterator[dict[str, np.ndarray]]):
                 self._reader.exclude_images(clip.place, bad)
         if not found:
             raise error
+
+
+def _drop(iterators: list[Iterator[dict[str, np.ndarray]]]) -> None:
+    """Ends iterators of tf.data, which waits for the clips that their threads are reading.
+
+    The garbage collector may come here in one of these very threads, and that would wait for itself for ever.
+    """
+    if threading.current_thread() is threading.main_thread():
+        iterators.clear()
+    else:
+        threading.Thread(target=iterators.clear).start()
 
 
 class _Loader:

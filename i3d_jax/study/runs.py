@@ -90,8 +90,8 @@ def check(study: Study, runs: Sequence[Run], *, asked: Mapping[str, str]) -> Non
         seeing = [run for run in own if run.needs_flow]
         if seeing and dataset.preprocessing.flow is None:
             raise UserError(
-                f"{study.datasets[name]} has no flow, which {seeing[0].name}{_and_more(seeing)} needs: add it with "
-                "`python -m i3d_jax.prepare --flow_only`, or choose cells of RGB"
+                f"{study.datasets[name]} has no flow, which is needed by {seeing[0].name}{_and_more(seeing)}: "
+                "add it with `python -m i3d_jax.prepare --flow_only`, or choose cells of RGB"
             )
         _check_splits(dataset, own)
     from_images = [run for run in runs if run.start == "imagenet"]
@@ -117,7 +117,7 @@ def _check_splits(dataset: Dataset, runs: Sequence[Run]) -> None:
 
 
 def _and_more(runs: Sequence[Run]) -> str:
-    return f" and {len(runs) - 1} more runs" if len(runs) > 1 else ""
+    return f" and {len(runs) - 1} more" if len(runs) > 1 else ""
 
 
 def train_all(
