@@ -77,7 +77,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
     if distributed.is_first():
         configuration.keep(config, workdir)
     distributed.refuse_unshared(workdir / "config.json")
-    with checkpoints:
+    with checkpoints, contextlib.ExitStack() as opened:
         # Resume, then another run's parameters, then scratch.
         state = initial_state(variables, optimizer, average=config.optimizer.average_decay > 0, plateau=plateau)
         state = devices.place(state)
@@ -97,7 +97,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
         )
         _say(rates_text(config.optimizer.learning_rates, config.batch_size, config.optimizer.reference_batch_size))
 
-        write = _writer(workdir, after_step=int(state.step), total_steps=cadence.total_steps)
+        write = opened.enter_context(_log(workdir, after_step=int(state.step), total_steps=cadence.total_steps))
 
         def evaluate(state: TrainState) -> Mapping[str, float]:
             figures = evaluation(state.variables, int(state.step))
@@ -180,21 +180,28 @@ def evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
     print(f"of {directory}; the predictions are in {workdir / 'predictions' / f'{evaluation.split}.npz'}")
 
 
-def _writer(workdir: Path, *, after_step: int, total_steps: int) -> Callable[[int, str, Mapping[str, float]], None]:
-    """Returns what takes a line of the log: on the first process for the file, the screen and TensorBoard."""
-    writers = []
+@contextlib.contextmanager
+def _log(
+    workdir: Path, *, after_step: int, total_steps: int
+) -> Iterator[Callable[[int, str, Mapping[str, float]], None]]:
+    """Gives what takes a line of the log: on the first process for the file, the screen and TensorBoard."""
+    writers, tensorboard = [], []
     if distributed.is_first():
+        tensorboard = _tensorboard(workdir)
         writers = [
             MetricsFile(workdir / "metrics.jsonl", after_step=after_step),
             ProgressLines(total_steps),
-            *_tensorboard(workdir),
+            *tensorboard,
         ]
 
     def write(number: int, split: str, values: Mapping[str, float]) -> None:
         for writer in writers:
             writer.write(number, split, values)
 
-    return write
+    yield write
+    # Not after an exception, which may be that of a disk on which nothing can be written any more.
+    for writer in tensorboard:
+        writer.close()
 
 
 def _tensorboard(workdir: Path) -> list:

@@ -28,3 +28,7 @@ class TensorBoard:
         scalars = [Summary.Value(tag=f"{split}/{name}", simple_value=value) for name, value in values.items()]
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
         self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the thread that writes, and closes the file."""
+        self._writer.close()
