@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from i3d_jax.evaluation.predictions import Predictions
 from i3d_jax.ingest.write_video import write_video
 from i3d_jax.study import miniature, plan
 from i3d_jax.study.runs import Study, accuracy, check, train_all
+from i3d_jax.study.runs import figures as stored_figures
 from i3d_jax.training import transfer
 from i3d_jax.training.state import initial_state
 from i3d_jax.training.step import training_step
@@ -188,7 +190,7 @@ def pretend(where, figures):
     def train(arguments):
         recipe, workdir = arguments[1], Path(arguments[3])
         where.append(workdir.name)
-        workdir.mkdir(parents=True)
+        workdir.mkdir(parents=True, exist_ok=True)
         value = figures[workdir.name]
         if isinstance(value, UserError):
             raise value
@@ -201,6 +203,9 @@ def pretend(where, figures):
             predictions.save(workdir / "predictions" / f"{split}.npz")
         steps = configuration.load(recipe, arguments[4:]).total_steps
         results.record(workdir / "results.json", split, {"top1": top1, "step": steps})
+        last = workdir / "checkpoints" / str(steps)
+        (last / "tree").mkdir(parents=True)
+        (last / "model.json").write_text("{}")
 
     return train
 
@@ -226,6 +231,23 @@ def test_the_mean_over_splits_and_the_sum_of_streams_by_hand(tmp_path, datasets,
     # All are finished: nothing is trained again.
     assert train_all(here, ordered, train=pretend(trained, {}), say=print) == {}
     assert len(trained) == len(ordered)
+
+
+def test_a_run_that_was_killed_between_its_figures_and_its_last_checkpoint_goes_on(tmp_path, datasets, imagenet):
+    """Another starts from that checkpoint."""
+    [run] = [run for run in plan.runs(plan.cells("transfer", [1])) if run.name == "minikinetics-c3d"]
+    here, trained = study(tmp_path, datasets, imagenet), []
+    train = pretend(trained, {run.name: 0.5})
+    assert train_all(here, [run], train=train, say=print) == {}
+    [last] = (here.workdir(run) / "checkpoints").iterdir()
+    # What Orbax calls the folder until all is written.
+    (last / "tree").rename(last / "tree.orbax-checkpoint-tmp-1")
+    assert stored_figures(here, run) is None
+    shutil.rmtree(last)
+    assert train_all(here, [run], train=train, say=print) == {}
+    assert train_all(here, [run], train=train, say=print) == {}
+    assert trained == [run.name] * 2
+    assert stored_figures(here, run)["top1"] == 0.5
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path, datasets, imagenet):
@@ -289,7 +311,7 @@ def whole(folder, datasets, imagenet):
         first_checkpoint = output / "runs" / "minikinetics-conv_lstm" / "checkpoints" / "1"
         deadline = time.monotonic() + 60
         while not is_whole(first_checkpoint) and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(0.002)
         killed.send_signal(signal.SIGKILL)
     again = subprocess.run(command, capture_output=True, check=False, **options)
     assert again.returncode == 0, again.stderr[-3000:]

@@ -44,6 +44,10 @@ class Study:
         """The workdir of a run."""
         return self.output / "runs" / run.name
 
+    def last_checkpoint(self, run: Run, total_steps: int) -> Path:
+        """The checkpoint that a run of so many steps leaves at its end."""
+        return self.workdir(run) / "checkpoints" / str(total_steps)
+
     def recipe(self, run: Run) -> str:
         """The recipe of a run."""
         return f"experiments/{run.dataset}.py:{run.variant}{'-miniature' * self.miniature}"
@@ -58,7 +62,7 @@ class Study:
         elif run.start is not None:
             # With the step in its name: a run is not continued on another that has since been trained longer.
             last = configuration.load(self.recipe(run.start), self.changes(run.start)).total_steps
-            changes.append(f"--config.init_from={self.workdir(run.start) / 'checkpoints' / str(last)}")
+            changes.append(f"--config.init_from={self.last_checkpoint(run.start, last)}")
         # Runs of one network are compiled once.
         return [*changes, f"--config.compilation_cache={self.output / 'compiled'}", *self.overrides]
 
@@ -149,7 +153,7 @@ def train_all(
             with contextlib.redirect_stdout(sys.stderr):
                 train(study.command(run))
             if figures(study, run) is None:
-                raise UserError(f"{study.workdir(run)} holds no result of the last step")
+                raise UserError(f"{study.workdir(run)} holds no checkpoint of the last step with its result")
         except UserError as error:
             failures[run] = str(error)
             say(f"{title} failed: {error}")
@@ -159,11 +163,15 @@ def train_all(
 def figures(study: Study, run: Run) -> Mapping[str, float] | None:
     """The figures of a run at its last step, as its `results.json` holds them; None if it is not finished.
 
+    It is finished with the checkpoint of that step: a run that was killed may have the figures without it.
+
     Raises:
       UserError: its workdir was made by another configuration, or its recipe cannot be read.
     """
     config, split = _configured(study, run)
     configuration.refuse_other(config, study.workdir(run))
+    if not checkpoint.is_whole(study.last_checkpoint(run, config.total_steps)):
+        return None
     found = results.read(study.workdir(run) / "results.json").get(split, {})
     return found if found.get("step") == config.total_steps else None
 
