@@ -229,8 +229,13 @@ def clips_to_train_on(
 
 def clips_to_evaluate(config: ml_collections.ConfigDict, dataset: Dataset, model: Network, split: str) -> Batches:
     """Returns this host's batches of every video of a split: the windows of the evaluation, the centre crop."""
-    options = _batch_options(config, model, config.evaluation.batch_size, config.evaluation.frames)
+    options = _batch_options(config, model, evaluation_batch_size(config), config.evaluation.frames)
     return evaluation_batches(dataset, split, options, windows=config.evaluation.windows)
+
+
+def evaluation_batch_size(config: ml_collections.ConfigDict) -> int:
+    """The videos of a batch, all hosts together: as many as the configuration has, or a few more for equal shares."""
+    return -(-config.evaluation.batch_size // jax.process_count()) * jax.process_count()
 
 
 class Evaluation:
@@ -248,8 +253,7 @@ class Evaluation:
         self._devices = devices
         self._step = devices.compile_evaluation_step(evaluation_step(model))
         self._windows = config.evaluation.windows
-        batch_size = -(-config.evaluation.batch_size // jax.process_count()) * jax.process_count()
-        self._options = _batch_options(config, model, batch_size, config.evaluation.frames)
+        self._options = _batch_options(config, model, evaluation_batch_size(config), config.evaluation.frames)
         # Opened once here, so that a split that is not there is found before hours of training.
         self._batches()
 

@@ -19,6 +19,7 @@ from i3d_jax.data.dataset import Dataset
 from i3d_jax.errors import UserError
 from i3d_jax.evaluation.features import Features, compute, read
 from i3d_jax.models.network import CLASSIFIER, Network
+from i3d_jax.training import distributed
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import TrainState
 from i3d_jax.training.transfer import FeatureBatches, features_step
@@ -33,21 +34,25 @@ def batches(
     state: TrainState,
     devices: Devices,
 ) -> FeatureBatches:
-    """Returns training batches of features of the training split's windows, from the state's position on.
+    """Returns this host's training batches of features of the training split's windows, from the state's position on.
 
     They are read from WORKDIR/features/SPLIT.npz if that holds those that this run asks for, else computed with the
-    state's variables, on the devices, and kept there.
+    state's variables, on the devices of all hosts, and kept there.
 
     Raises:
       UserError: the run is under way, and the features that are kept are others than it asks for; or they cannot be
         computed or read.
     """
     path = workdir / "features" / f"{config.data.train_split}.npz"
-    features = _kept(path, _provenance(config, dataset, description, state.variables), begun=int(state.step) > 0)
-    if features is None:
-        features = _compute(config, dataset, description, model, devices.whole(state.variables), devices)
-        features.save(path)
-        print(f"the features are in {path}", file=sys.stderr, flush=True)
+    variables = devices.whole(state.variables)
+    provenance = _provenance(config, dataset, description, variables)
+    features = _kept(path, provenance, begun=int(state.step) > 0)
+    # All compute or none: a network file system may show the file to some alone.
+    if not all(distributed.gather(features is not None)):
+        features = _compute(config, dataset, model, variables, devices, provenance)
+        if distributed.is_first():
+            features.save(path)
+        distributed.say(f"the features are in {path}")
     # A window is a clip to train on.
     windows = {scope: values.reshape(-1, *values.shape[2:]) for scope, values in features.features.items()}
     return FeatureBatches(
@@ -56,7 +61,9 @@ def batches(
         batch_size=config.batch_size,
         seed=config.seed,
         first_row=int(state.clips),
-        damaged=features.damaged,
+        damaged=features.damaged if distributed.is_first() else (),
+        host=jax.process_index(),
+        hosts=jax.process_count(),
     )
 
 
@@ -71,37 +78,45 @@ def _kept(path: Path, provenance: Mapping[str, Any], *, begun: bool) -> Features
         if features.provenance.get(name, "absent") != provenance.get(name, "absent")
     ]
     if not different:
-        print(f"training on the features of {len(features.video)} videos in {path}", file=sys.stderr, flush=True)
+        distributed.say(f"training on the features of {len(features.video)} videos in {path}")
         return features
     if begun:
         raise UserError(
             f"the run is under way on the features in {path}, which are others than are asked for now: "
             f"{'; '.join(different)}; choose another --workdir or go back"
         )
-    print(f"{path} holds other features, which are computed again: {'; '.join(different)}", file=sys.stderr, flush=True)
+    distributed.say(f"{path} holds other features, which are computed again: {'; '.join(different)}")
     return None
 
 
 def _compute(
     config: ml_collections.ConfigDict,
     dataset: Dataset,
-    description: checkpoint.Description,
     model: Network,
     variables: Mapping[str, Any],
     devices: Devices,
+    provenance: Mapping[str, Any],
 ) -> Features:
     step = devices.compile_evaluation_step(features_step(model))
     clips = experiment.clips_to_evaluate(config, dataset, model, config.data.train_split)
     videos = dataset.videos(config.data.train_split)
-    batches = -(-videos // config.evaluation.batch_size)
-    found = compute(
-        lambda batch: jax.device_get(step(variables, devices.shard_batch(batch))),
-        tqdm(clips, total=batches, desc=f"features of {config.data.train_split}", unit=" batches", file=sys.stderr),
-        videos=videos,
+    progress = tqdm(
+        clips,
+        total=-(-videos // experiment.evaluation_batch_size(config)),
+        desc=f"features of {config.data.train_split}",
+        unit=" batches",
+        file=sys.stderr,
+        disable=not distributed.is_first(),
     )
+
+    def features_of(batch):
+        return jax.tree.map(devices.local_rows, step(variables, devices.shard_batch(batch)))
+
+    found = compute(features_of, progress, videos=videos)
+    damaged = [damage for own in distributed.gather(list(clips.damaged)) for damage in own]
     if not len(found[0]):
-        raise UserError(f"all {videos} records are damaged, among them {clips.damaged[0]}")
-    return Features(*found, clips.damaged, _provenance(config, dataset, description, variables))
+        raise UserError(f"all {videos} records are damaged, among them {damaged[0]}")
+    return Features(*found, tuple(damaged), provenance)
 
 
 def _provenance(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.traverse_util
-import jax
 import ml_collections
 
 from i3d_jax import checkpoint, inflation, models
@@ -35,11 +34,6 @@ def check_start(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f"transfer.protocol {protocol!r} starts from a network that was trained on videos: init_from must name its "
             "checkpoint or workdir"
-        )
-    if protocol == transfer.FIXED and jax.process_count() > 1:
-        raise UserError(
-            f"transfer.protocol 'fixed' trains a classifier in one process, found {jax.process_count()}: start it "
-            "without the others"
         )
 
 

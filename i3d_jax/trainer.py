@@ -87,15 +87,17 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
             newest = checkpoints.directory / str(steps[-1])
             experiment.refuse_other_labels(checkpoint.Description.read(newest).labels, dataset, where=str(newest))
             state = checkpoints.restore(state)
-            _say(f"going on from step {steps[-1]} of {workdir}")
+            distributed.say(f"going on from step {steps[-1]} of {workdir}")
         elif config.init_from is not None:
-            _say(origin)
+            distributed.say(origin)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        _say(
+        distributed.say(
             f"{description.model}: {parameters:,} parameters, {len(dataset.labels)} classes; "
             f"{devices}, {config.batch_size} clips a step"
         )
-        _say(rates_text(config.optimizer.learning_rates, config.batch_size, config.optimizer.reference_batch_size))
+        distributed.say(
+            rates_text(config.optimizer.learning_rates, config.batch_size, config.optimizer.reference_batch_size)
+        )
 
         write = opened.enter_context(_log(workdir, after_step=int(state.step), total_steps=cadence.total_steps))
 
@@ -106,9 +108,9 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
 
         trained, batches = _to_train(config, workdir, dataset, description, model, state, devices)
         step = training_step(trained, optimizer, seed=config.seed, replicas=devices.replicas, **step_options)
-        step = compiled_at_first(devices.compile_training_step(step), _say)
+        step = compiled_at_first(devices.compile_training_step(step), distributed.say)
         termination.in_loop()
-        with Profile(workdir / "profile", profiled, first_step=int(state.step) + 1, say=_say) as profile:
+        with Profile(workdir / "profile", profiled, first_step=int(state.step) + 1, say=distributed.say) as profile:
             state = train_loop(
                 state,
                 batches,
@@ -209,11 +211,6 @@ def _tensorboard(workdir: Path) -> list:
     try:
         from i3d_jax.report.tensorboard import TensorBoard
     except ImportError:
-        _say("TensorBoard is not installed (extra `report`): metrics go to metrics.jsonl alone")
+        distributed.say("TensorBoard is not installed (extra `report`): metrics go to metrics.jsonl alone")
         return []
     return [TensorBoard(workdir / "tensorboard")]
-
-
-def _say(text: str) -> None:
-    if distributed.is_first():
-        print(text, file=sys.stderr, flush=True)

@@ -18,10 +18,12 @@ import chex
 import jax
 import numpy as np
 import pytest
+from test_transfer import random_variables
 from two_processes import SOON, WAYS, five_steps
 
-from i3d_jax import checkpoint, main
+from i3d_jax import checkpoint, main, models
 from i3d_jax.data import synthetic
+from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import UserError
 from i3d_jax.ingest.annotations import read
@@ -210,6 +212,53 @@ def test_a_run_of_two_processes_is_that_of_one_and_goes_on_in_one(start, dataset
     assert_same_run(folder / "two", folder / "one", 2 * STEPS)
     before, after = (stored(folder / "one", step)["variables"]["params"] for step in (2, 2 * STEPS))
     assert max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True)) > 1e-4
+
+
+@pytest.fixture(scope="module")
+def pretrained(dataset, folder):
+    """A narrow 3D-ConvNet of three other actions."""
+    options = {"width_multiplier": 0.0625, "frame_size": 32}
+    described = checkpoint.Description(
+        model="c3d",
+        options=options,
+        num_classes=3,
+        labels=("sitting", "standing", "waving"),
+        preprocessing=open_dataset(dataset).preprocessing.to_json(),
+    )
+    checkpoint.save(folder / "pretrained", described, random_variables(models.create("c3d", 3, **options)))
+    return folder / "pretrained"
+
+
+def test_two_processes_compute_features_once_and_train_on_them_as_one_does(start, dataset, pretrained, folder, capsys):
+    """Sixteen training videos in batches of three, which become four; then again from the features that are kept."""
+    fixed = {
+        "transfer.protocol": "fixed",
+        "init_from": pretrained,
+        "evaluation.windows": 2,
+        "optimizer.learning_rates": (0.01, 0.001),
+    }
+    processes = start("-m", "i3d_jax.main", *arguments(dataset, folder / "fixed two", **fixed))
+    main.main(arguments(dataset, folder / "fixed one", **fixed))
+    for process, first in zip(processes, (True, False), strict=True):
+        code, _, errors = ended(process)
+        assert code == 0, errors
+        assert ("the features are in" in errors) == ("features of train: 100%" in errors) == first
+    ours, theirs = (np.load(folder / name / "features" / "train.npz") for name in ("fixed two", "fixed one"))
+    assert len(ours["video"]) == len(set(ours["video"].tolist())) == 16
+    assert ours["features/Logits"].shape[:2] == (16, 2)
+    for name in ("video", "label", "damaged", "provenance", "features/Logits"):
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    assert_same_run(folder / "fixed two", folder / "fixed one", STEPS)
+
+    processes = start("-m", "i3d_jax.main", *arguments(dataset, folder / "fixed two", **fixed, total_steps=2 * STEPS))
+    main.main(arguments(dataset, folder / "fixed one", **fixed, total_steps=2 * STEPS))
+    for process, first in zip(processes, (True, False), strict=True):
+        code, _, errors = ended(process)
+        assert code == 0, errors
+        assert ("training on the features of 16 videos" in errors) == first
+    assert_same_run(folder / "fixed two", folder / "fixed one", 2 * STEPS)
+    before, after = (stored(folder / "fixed one", step)["variables"]["params"] for step in (STEPS, 2 * STEPS))
+    assert np.abs(before["Logits"]["kernel"] - after["Logits"]["kernel"]).max() > 1e-4
 
 
 def test_a_killed_process_stops_the_other(start):

@@ -13,6 +13,7 @@ import numpy as np
 
 from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
+from i3d_jax.training import distributed
 
 # What the arrays of features are called in the file, before the scope of the classifier that sees them.
 _PREFIX = "features/"
@@ -78,11 +79,12 @@ def compute(
     *,
     videos: int,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Computes the features of every video of a split.
+    """Computes the features of every video of a split; of several hosts each gives its share, and all get the whole.
 
     Args:
       features_of: batch -> float32 [at least B, windows, n, C] by scope; rows beyond the batch's B are padding.
-      batches: with "video" str [B], "label" int [B] and "mask" bool [B] beside the clips; masked rows are left out.
+      batches: this host's, equally many on each, with "video" str [B], "label" int [B] and "mask" bool [B] beside the
+        clips; masked rows are left out.
       videos: how many there are at most; memory is taken for so many.
 
     Returns:
@@ -93,12 +95,12 @@ def compute(
     """
     names, labels, found = [], [], {}
     for batch in batches:
-        mask = np.asarray(batch["mask"], bool)
-        done = len(names)
-        names.extend(np.asarray(batch["video"])[mask])
-        labels.extend(np.asarray(batch["label"])[mask])
-        for scope, values in features_of(batch).items():
-            values = np.asarray(values)[: len(mask)][mask]
+        rows, done = len(batch["mask"]), len(names)
+        mask = distributed.gather_rows(np.asarray(batch["mask"], bool))
+        names.extend(distributed.gather_rows(np.asarray(batch["video"], np.str_))[mask])
+        labels.extend(distributed.gather_rows(np.asarray(batch["label"], np.int32))[mask])
+        for scope, values in sorted(features_of(batch).items()):
+            values = distributed.gather_rows(np.asarray(values, np.float32)[:rows])[mask]
             finite = np.isfinite(values).all(axis=(1, 2, 3))
             if not finite.all():
                 raise UserError(f"the network's features of the video {names[done:][finite.argmin()]} are not finite")

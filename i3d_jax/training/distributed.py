@@ -176,6 +176,12 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def say(text: str) -> None:
+    """Tells of progress, a line on standard error, where this is process 0."""
+    if is_first():
+        print(text, file=sys.stderr, flush=True)
+
+
 def wait() -> None:
     """Waits until every process has come here, for days if need be; all must come by the same way."""
     if jax.process_count() > 1:
@@ -197,6 +203,16 @@ def gather_bytes(value: bytes) -> list[bytes]:
 def gather(value: Any) -> list[Any]:
     """Returns what every process gave, a value that JSON holds, by its number."""
     return [json.loads(one) for one in gather_bytes(json.dumps(value).encode())]
+
+
+def gather_rows(array: np.ndarray) -> np.ndarray:
+    """Returns the rows of every process's array, in the order of the processes; all have one shape and dtype."""
+    if jax.process_count() == 1:
+        return array
+    if array.dtype.kind == "U":
+        return np.concatenate([np.array(own, np.str_) for own in gather(array.tolist())])
+    wait()
+    return np.concatenate(np.asarray(multihost_utils.process_allgather(array)))
 
 
 def by_first(make: Callable[[], Any]) -> Any:
@@ -224,10 +240,10 @@ def refuse_different(values: Mapping[str, Any], *, what: str) -> None:
 
 
 def refuse_unshared(path: Path) -> None:
-    """Raises a `UserError` on a process that does not see a file which process 0 wrote before."""
+    """Raises a `UserError` on a process that does not see a file or folder which process 0 wrote before."""
     wait()
     deadline = time.monotonic() + _SEEN_WITHIN_SECONDS
-    while not path.is_file():
+    while not path.exists():
         if time.monotonic() > deadline:
             raise UserError(
                 f"process {jax.process_index()} does not see {path}, which process 0 has written: "

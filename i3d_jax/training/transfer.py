@@ -127,7 +127,7 @@ class FeatureBatches(Iterator[dict[str, np.ndarray]]):
 
     Row n, counted over the run, is a function of the seed and n, so that a resumed run has the batches of the
     uninterrupted one. A batch holds, beside the features float32 [B, n, C] by classifier, int32 "label" [B] and bool
-    "mask" [B], all True.
+    "mask" [B], all True. Several hosts share each batch: each gets an equal run of its rows.
     """
 
     def __init__(
@@ -139,20 +139,26 @@ class FeatureBatches(Iterator[dict[str, np.ndarray]]):
         seed: int,
         first_row: int,
         damaged: Sequence[str] = (),
+        host: int = 0,
+        hosts: int = 1,
     ):
         """Makes batches.
 
         Args:
           features: float32 [N, n, C] by classifier.
           labels: int [N].
-          batch_size: rows of a batch.
+          batch_size: rows of a batch, all hosts together, which divide it.
           seed: 0 or more.
           first_row: the number of the first row to give; a run that had B * k rows goes on from there.
           damaged: what is wrong with each record that has no features.
+          host: this host's number, from 0.
+          hosts: how many there are.
         """
         self._features = features
         self._labels = labels.astype(np.int32)
         self._batch_size = batch_size
+        share = batch_size // hosts
+        self._own_rows = range(host * share, (host + 1) * share)
         self._seed = seed
         self._row = first_row
         self._order: tuple[int, np.ndarray] | None = None
@@ -166,8 +172,8 @@ class FeatureBatches(Iterator[dict[str, np.ndarray]]):
         return self._order[1][position]
 
     def __next__(self) -> dict[str, np.ndarray]:
-        """Returns the next batch."""
-        places = np.array([self._place(self._row + row) for row in range(self._batch_size)])
+        """Returns this host's rows of the next batch."""
+        places = np.array([self._place(self._row + row) for row in self._own_rows])
         self._row += self._batch_size
         batch = {scope: values[places] for scope, values in self._features.items()}
         return {**batch, "label": self._labels[places], "mask": np.ones(len(places), bool)}
