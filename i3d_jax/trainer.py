@@ -123,7 +123,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
                 collect=devices.collect,
                 write=write,
                 plateau=plateau,
-                interrupted=termination.stops_after,
+                interrupted=lambda _: termination.stops_after(),
             )
         if int(state.step) < cadence.total_steps:
             checkpoints.wait()

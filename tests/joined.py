@@ -28,16 +28,17 @@ def main(arguments: Sequence[str]) -> None:
     distributed.add_flags(parser)
     options, rest = parser.parse_known_args(arguments)
     distributed.join(options)
-    with Termination() as termination:
-        termination.in_loop()
-        for step in range(1, MOST_STEPS):
+    # Runs of one step, one after the other, in the way of a study.
+    for run_number in range(1, MOST_STEPS):
+        with Termination() as termination:
+            termination.in_loop()
             numbers = multihost_utils.process_allgather(np.array(jax.process_index() + 1))
-            if step == 1:
+            if run_number == 1:
                 own = f"process {jax.process_index()} of {jax.process_count()}, pid {os.getpid()}"
                 # In one piece, since both write to one place.
                 os.write(1, f"{own}, sum {numbers.sum()}, arguments {rest}\n".encode())
-            if termination.stops_after(step):
-                raise Stopped(f"stopped by SIGTERM after step {step}")
+            if termination.stops_after():
+                raise Stopped(f"stopped by SIGTERM after step {run_number}")
             time.sleep(0.02)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 
@@ -20,6 +21,9 @@ class Termination:
     Where `jax.distributed` is initialised, JAX has taken SIGTERM over; its processes agree on the step after which all
     of them stop, whichever of them was told to.
     """
+
+    # Counted over all runs of the process: what JAX agrees on is a number that only rises.
+    _steps = itertools.count(1)
 
     def __init__(self):
         self._several = jax.distributed.is_initialized()
@@ -49,11 +53,11 @@ class Termination:
 
     @property
     def told(self) -> bool:
-        """Whether SIGTERM has come since the loop began."""
+        """Whether SIGTERM has come since the loop began; of several processes, whether they have agreed to stop."""
         return self._told
 
-    def stops_after(self, step: int) -> bool:
-        """Says whether a step is the last; to be asked after every step, by every process."""
-        if self._several:
-            return multihost_utils.reached_preemption_sync_point(step)
+    def stops_after(self) -> bool:
+        """Says whether the step that was just taken is the last; to be asked after every step, by every process."""
+        if self._several and multihost_utils.reached_preemption_sync_point(next(self._steps)):
+            self._told = True
         return self._told
