@@ -120,14 +120,18 @@ def find(directory: str | os.PathLike) -> Path:
 def save(directory: str | os.PathLike, description: Description, variables: Mapping[str, Any]) -> None:
     """Writes a model's variables {"params", "batch_stats"} as a checkpoint directory, and waits until it is whole.
 
+    Of several processes all call it, with the same.
+
     Raises:
       UserError: the directory exists and is not empty.
     """
     directory = Path(directory).resolve()
-    if directory.exists() and any(directory.iterdir()):
-        raise UserError(f"{directory} exists and is not empty: a checkpoint is written to a new directory")
-    directory.mkdir(parents=True, exist_ok=True)
-    description.write(directory)
+    if distributed.is_first():
+        if directory.exists() and any(directory.iterdir()):
+            raise UserError(f"{directory} exists and is not empty: a checkpoint is written to a new directory")
+        directory.mkdir(parents=True, exist_ok=True)
+        description.write(directory)
+    distributed.wait()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
         writer.save(directory / "tree", ocp.args.Composite(variables=ocp.args.StandardSave(dict(variables))))
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 from test_transfer import random_variables
-from two_processes import SOON, WAYS, five_steps
+from two_processes import SOON, WAYS, five_steps, free_address
 
 from i3d_jax import checkpoint, main, models
 from i3d_jax.data import synthetic
@@ -35,12 +33,6 @@ from i3d_jax.training.partition import Devices
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 6
-
-
-def free_address() -> str:
-    with contextlib.closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{one.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +110,7 @@ def test_two_processes_of_two_devices_are_one_device_and_four(start, folder, mon
         assert told["devices"] == "4 cpu devices of 2 hosts"
         assert told["gathered"] == [{"process": 0, "words": ""}, {"process": 1, "words": "ü"}]
         assert told["made"] == "by 0"
+        assert told["failed"] == ["1 is full", None]
         differences = "b ([0] in process 0, [1] in process 1); c (0 in process 0, 1 in process 1)"
         assert told["refused"] == f"all processes of a run need the same values, but these differ: {differences}"
 
@@ -318,6 +311,28 @@ def test_all_that_fail_tell_their_own_reason(start):
     processes = start("-c", JOINING + LEAVING)
     for process, words in zip(processes, ("the coordinator is quick", "the other one is slow"), strict=True):
         assert ended(process)[::2] == (2, f"error: {words}\n")
+
+
+FAILING = """
+import numpy as np
+from jax.experimental import multihost_utils
+def main(arguments):
+    join(arguments)
+    distributed.HEARTBEAT_SECONDS = 3
+    with distributed.explained():
+        multihost_utils.process_allgather(np.ones(1))
+        if distributed.is_first():
+            multihost_utils.process_allgather(np.ones(1))
+        distributed.failure_of_any("the disk of process 1 is full")
+run(main, leave=distributed.leave)
+"""
+
+
+def test_who_fails_while_the_other_needs_it_tells_why(start):
+    (code, _, errors), (code_of_failed, _, errors_of_failed) = map(ended, start("-c", JOINING + FAILING))
+    assert (code_of_failed, errors_of_failed) == (2, "error: the disk of process 1 is full\n")
+    assert code == 1
+    assert "another one has stopped or cannot be reached" in errors
 
 
 def test_who_finds_nobody_says_where_it_looked(start):

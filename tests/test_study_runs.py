@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from two_processes import free_address
 
 from experiments import cells, hmdb51, kinetics, minikinetics, ucf101
 from i3d_jax import checkpoint, experiment, models, prepare
@@ -224,12 +225,12 @@ def test_the_mean_over_splits_and_the_sum_of_streams_by_hand(tmp_path, datasets,
         figures |= {f"hmdb51-i3d_rgb-split{split}": rgb, f"hmdb51-i3d_flow-split{split}": flow}
     here, trained = study(tmp_path, datasets, imagenet), []
     ordered = plan.runs(found)
-    assert train_all(here, ordered, train=pretend(trained, figures), say=print) == {}
+    assert train_all(here, ordered, train=pretend(trained, figures)) == {}
     assert trained == [run.name for run in ordered]
     measured = {(one.row, one.column): accuracy(here, one, {}) for one in found}
     assert measured == {("c3d", "ucf101/rgb"): 37.5, ("i3d", "hmdb51/rgb+flow"): 75.0}
     # All are finished: nothing is trained again.
-    assert train_all(here, ordered, train=pretend(trained, {}), say=print) == {}
+    assert train_all(here, ordered, train=pretend(trained, {})) == {}
     assert len(trained) == len(ordered)
 
 
@@ -238,25 +239,25 @@ def test_a_run_that_was_killed_between_its_figures_and_its_last_checkpoint_goes_
     [run] = [run for run in plan.runs(plan.cells("transfer", [1])) if run.name == "minikinetics-c3d"]
     here, trained = study(tmp_path, datasets, imagenet), []
     train = pretend(trained, {run.name: 0.5})
-    assert train_all(here, [run], train=train, say=print) == {}
+    assert train_all(here, [run], train=train) == {}
     [last] = (here.workdir(run) / "checkpoints").iterdir()
     # What Orbax calls the folder until all is written.
     (last / "tree").rename(last / "tree.orbax-checkpoint-tmp-1")
     assert stored_figures(here, run) is None
     shutil.rmtree(last)
-    assert train_all(here, [run], train=train, say=print) == {}
-    assert train_all(here, [run], train=train, say=print) == {}
+    assert train_all(here, [run], train=train) == {}
+    assert train_all(here, [run], train=train) == {}
     assert trained == [run.name] * 2
     assert stored_figures(here, run)["top1"] == 0.5
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path, datasets, imagenet):
+def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path, datasets, imagenet, capsys):
     wanted = [one for one in plan.cells("transfer", [1]) if one.row in ("c3d", "conv_lstm") and one.sums]
     wanted = [one for one in wanted if one.column in ("ucf101/original", "ucf101/full")]
     figures = {run.name: 0.5 for run in plan.runs(wanted)}
     figures["minikinetics-c3d"] = UserError("the loss of step 3 is nan")
-    here, said = study(tmp_path, datasets, imagenet), []
-    failures = train_all(here, plan.runs(wanted), train=pretend([], figures), say=said.append)
+    here = study(tmp_path, datasets, imagenet)
+    failures = train_all(here, plan.runs(wanted), train=pretend([], figures))
     assert {run.name: reason for run, reason in failures.items()} == {
         "minikinetics-c3d": "the loss of step 3 is nan",
         "ucf101-c3d_full-split1": "it starts from minikinetics-c3d, which failed",
@@ -264,7 +265,9 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path, datasets, image
     measured = {(one.row, one.column): accuracy(here, one, failures) for one in wanted}
     assert measured["conv_lstm", "ucf101/full"] == measured["c3d", "ucf101/original"] == 50.0
     assert measured["c3d", "ucf101/full"].endswith("it starts from minikinetics-c3d, which failed")
-    assert any("run 2 of 6: minikinetics-conv_lstm" in line for line in said)
+    said = capsys.readouterr().err
+    assert "run 2 of 6: minikinetics-conv_lstm\n" in said
+    assert "run 5 of 6: minikinetics-c3d failed: the loss of step 3 is nan\n" in said
 
 
 def test_what_is_missing_is_told_before_anything_runs(tmp_path, datasets, imagenet):
@@ -389,3 +392,30 @@ def test_transferred_runs_start_from_the_pretrained_network(whole):
         assert (first == second).all() == same
         # Two steps of Adam move no parameter by more than twice the rate.
         assert np.abs(first - second).max() < 0.005
+
+
+def test_two_processes_fill_cells_as_one_does(whole, folder):
+    """Pretraining and the three protocols; started again they find all finished."""
+    output, (command, options), _ = whole
+    command = [str(folder / "two") if part == str(output) else part for part in command]
+    command += ["--table", "transfer", "--rows", "c3d", "--columns", "hmdb51"]
+    for again in (False, True):
+        cluster = ["--coordinator", free_address(), "--num_processes", "2", "--process_id"]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        processes = [subprocess.Popen([*command, *cluster, str(number)], **streams, **options) for number in range(2)]
+        (printed, said), (printed_by_second, said_by_second) = (process.communicate() for process in processes)
+        assert [process.returncode for process in processes] == [0, 0], said + said_by_second
+        assert said.count(" is finished\n") == 4 * again
+        assert ("2 cpu devices of 2 hosts" in said) != again
+        assert "(b) 3D-ConvNet" in printed
+        assert "3D-ConvNet" not in printed_by_second
+        assert "run " not in said_by_second
+    ours, theirs = ({row["runs"]: row["value"] for row in rows_of(one)} for one in (folder / "two", output))
+    assert len(ours) == 4
+    assert ours.items() <= theirs.items()
+    for run in (folder / "two" / "runs").iterdir():
+        [name] = (path.name for path in (run / "predictions").iterdir())
+        found, expected = (np.load(one / "runs" / run.name / "predictions" / name) for one in (folder / "two", output))
+        assert found["video"].tolist() == expected["video"].tolist()
+        # Two steps of Adam at a rate that does not forgive the last bits.
+        np.testing.assert_allclose(found["logits"], expected["logits"], rtol=0, atol=0.01)

@@ -6,8 +6,10 @@ python two_processes.py OUTPUT --coordinator HOST:PORT --num_processes 2 --proce
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
+import socket
 import time
 from pathlib import Path
 
@@ -37,6 +39,12 @@ def five_steps(used: Devices, seed: int = 3) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(used.whole(used.collect(state)))]
 
 
+def free_address() -> str:
+    with contextlib.closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{one.getsockname()[1]}"
+
+
 # Seconds after which `steps_without_end` takes the other process for dead.
 SOON = 10
 
@@ -54,6 +62,7 @@ def agree_and_step(output: Path) -> None:
         "gathered": distributed.gather({"process": process, "words": "ü" * process}),
         "made": distributed.by_first(lambda: f"by {process}"),
     }
+    told["failed"] = [distributed.failure_of_any(reason) for reason in ("1 is full" if process else None, None)]
     distributed.refuse_different({"a": 1, "b": [1, 2]}, what="values")
     try:
         distributed.refuse_different({"a": 1, "b": [process], "c": process}, what="values")

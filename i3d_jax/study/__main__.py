@@ -1,7 +1,7 @@
 """Fills the paper's tables: trains what their cells need and puts the results beside the published ones.
 
 Pretraining, transfer, fusion of the streams and the splits: each run once, one after the other, each in its own
-workdir. Started again it goes on where it stopped.
+workdir. Started again it goes on where it stopped. Several processes, usually one on each host, make each run together.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING
 from i3d_jax.errors import UserError, run
 from i3d_jax.files import written_whole
 from i3d_jax.study import published, table
-from i3d_jax.study.plan import Run, chosen, runs, with_sources
+from i3d_jax.study.plan import Cell, Run, chosen, runs, with_sources
+from i3d_jax.training import distributed
 
 if TYPE_CHECKING:
     from i3d_jax.study.runs import Study
@@ -52,30 +52,45 @@ def main(arguments: Sequence[str]) -> int:
     tables = TABLES[options.table] if options.table else MINIATURE_TABLES
     shown = chosen(tables, options.splits, rows=options.rows, columns=options.columns)
     needed = with_sources(shown, options.splits)
-    ordered = runs(needed)
-    # Imported late: --help and mistakes in what is chosen need none of it.
-    from i3d_jax import main as training
-    from i3d_jax.study.runs import Study, accuracy, check, train_all
+    if options.dry_run:
+        _list(_study(options, overrides), runs(needed))
+        return 0
+    distributed.join(options)
+    with distributed.explained():
+        given = {f"--{name}": value for name, value in vars(options).items() if name not in distributed.FLAGS}
+        distributed.refuse_different({**given, "--config.KEY=VALUE": overrides}, what="study")
+        return _fill(_study(options, overrides), needed, options.splits)
 
-    study = Study(
+
+def _study(options: argparse.Namespace, overrides: Sequence[str]) -> Study:
+    from i3d_jax.study.runs import Study
+
+    return Study(
         output=Path(options.output),
         datasets={name: Path(getattr(options, name)) for name in DATASETS if getattr(options, name) is not None},
         imagenet=None if options.imagenet is None else Path(options.imagenet),
         overrides=overrides,
         miniature=options.miniature,
     )
-    if options.dry_run:
-        _list(study, ordered)
-        return 0
-    if options.miniature:
+
+
+def _fill(study: Study, needed: Sequence[Cell], splits: Sequence[int]) -> int:
+    """Trains what the cells need and writes the tables; returns the exit code."""
+    # Imported late, as what `_study` imports: --help and mistakes in what is chosen need none of it.
+    from i3d_jax import main as training
+    from i3d_jax.study.runs import accuracy, check, train_all
+
+    if study.miniature:
         study = _with_drawn(study)
+    ordered = runs(needed)
     check(study, ordered, asked=FLAGS)
-    failures = train_all(study, ordered, train=training.main, say=_say)
-    measured = {cell: accuracy(study, cell, failures) for cell in needed if cell.sums}
-    note = DRAWN_NOTE if options.miniature else ""
-    _write(study.output, table.fill(needed, measured), options.splits, note)
+    failures = train_all(study, ordered, train=training.main)
+    if distributed.is_first():
+        measured = {cell: accuracy(study, cell, failures) for cell in needed if cell.sums}
+        note = DRAWN_NOTE if study.miniature else ""
+        _write(study.output, table.fill(needed, measured), splits, note)
     for failed, reason in failures.items():
-        _say(f"failed: {failed.name}: {reason}")
+        distributed.say(f"failed: {failed.name}: {reason}")
     return 2 if failures else 0
 
 
@@ -97,8 +112,13 @@ def _with_drawn(study: Study) -> Study:
 
     size, datasets, imagenet = Size(), study.datasets, study.imagenet
     if not set(DRAWN) <= set(datasets):
-        drawn = make(study.output / "datasets", size, prepare=prepare.main, write_video=write_video)
-        datasets = {**drawn, **datasets}
+        folder = study.output / "datasets"
+
+        def draw() -> None:
+            make(folder, size, prepare=prepare.main, write_video=write_video)
+
+        distributed.by_first(draw)
+        datasets = {**{name: folder / name for name in DRAWN}, **datasets}
     if imagenet is None:
         imagenet = image_network(study.output / "imagenet", size)
     return dataclasses.replace(study, datasets=datasets, imagenet=imagenet)
@@ -118,10 +138,6 @@ def _write(output: Path, filled: Sequence[table.Filled], splits: Sequence[int], 
     if note:
         print(f"\n{note}")
     print(f"\nAlso in {output / 'table.md'} and {output / 'table.csv'}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -165,9 +181,10 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(FLAGS["imagenet"], metavar="CHECKPOINT", help=imagenet_help)
     splits_help = "of UCF-101 and HMDB-51; a cell is the mean over them (default: 1, as published)"
     data.add_argument("--splits", metavar="N", type=int, nargs="+", choices=(1, 2, 3), default=[1], help=splits_help)
+    distributed.add_flags(parser)
     parser.add_argument_group("--config.KEY=VALUE", "changes a key of the recipe in every run (experiments/base.py)")
     return parser
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, leave=distributed.leave)

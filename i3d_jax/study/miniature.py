@@ -17,6 +17,7 @@ from i3d_jax import checkpoint, models
 from i3d_jax.errors import UserError
 from i3d_jax.files import written_whole
 from i3d_jax.study.drawn_actions import ACTIONS, FRAME_RATE, draw
+from i3d_jax.training import distributed
 from i3d_jax.training.state import initial_variables
 
 SEED = 0
@@ -183,7 +184,7 @@ def image_network(directory: Path, size: Size) -> Path:
     Returns:
       The checkpoint directory; one that is there is left alone.
     """
-    if not directory.exists():
+    if not distributed.by_first(directory.exists):
         options = {"width_multiplier": size.width_multiplier, "last_block": size.last_block}
         model = models.create("inception_v1", num_classes=len(_STAND_IN_LABELS), **options)
         shapes = {

@@ -20,6 +20,7 @@ from i3d_jax.evaluation.accuracy import top_k
 from i3d_jax.evaluation.fusion import fuse
 from i3d_jax.evaluation.predictions import Predictions
 from i3d_jax.study.plan import Cell, Run
+from i3d_jax.training import distributed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,13 @@ class Study:
         """The workdir of a run."""
         return self.output / "runs" / run.name
 
-    def last_checkpoint(self, run: Run, total_steps: int) -> Path:
-        """The checkpoint that a run of so many steps leaves at its end."""
-        return self.workdir(run) / "checkpoints" / str(total_steps)
+    def last_checkpoint(self, run: Run) -> Path:
+        """The checkpoint that a run leaves at its end, by its step, so that one trained longer is not taken for it."""
+        return self.workdir(run) / "checkpoints" / str(self.configuration(run).total_steps)
+
+    def configuration(self, run: Run) -> ml_collections.ConfigDict:
+        """The configuration of a run; a `UserError` says why it cannot be read."""
+        return configuration.load(self.recipe(run), self.changes(run))
 
     def recipe(self, run: Run) -> str:
         """The recipe of a run."""
@@ -60,9 +65,7 @@ class Study:
         if run.start == "imagenet":
             changes.append(f"--config.init_from={self.imagenet}")
         elif run.start is not None:
-            # With the step in its name: a run is not continued on another that has since been trained longer.
-            last = configuration.load(self.recipe(run.start), self.changes(run.start)).total_steps
-            changes.append(f"--config.init_from={self.last_checkpoint(run.start, last)}")
+            changes.append(f"--config.init_from={self.last_checkpoint(run.start)}")
         # Runs of one network are compiled once.
         return [*changes, f"--config.compilation_cache={self.output / 'compiled'}", *self.overrides]
 
@@ -107,7 +110,7 @@ def check(study: Study, runs: Sequence[Run], *, asked: Mapping[str, str]) -> Non
     if from_images and checkpoint.load(study.imagenet)[2]["model"] != "inception_v1":
         raise UserError(f"{asked['imagenet']}: {study.imagenet} is no image network (inception_v1)")
     for run in runs:
-        configuration.load(study.recipe(run), study.changes(run))
+        study.configuration(run)
 
 
 def _check_splits(dataset: Dataset, runs: Sequence[Run]) -> None:
@@ -124,40 +127,55 @@ def _and_more(runs: Sequence[Run]) -> str:
     return f" and {len(runs) - 1} more" if len(runs) > 1 else ""
 
 
-def train_all(
-    study: Study, runs: Sequence[Run], *, train: Callable[[list[str]], None], say: Callable[[str], None]
-) -> dict[Run, str]:
-    """Trains the runs that are not finished, one after the other.
+def train_all(study: Study, runs: Sequence[Run], *, train: Callable[[list[str]], None]) -> dict[Run, str]:
+    """Trains the runs that are not finished, one after the other; which it is stands on standard error.
 
     Args:
       study: where and how.
       runs: each behind the one that it starts from.
       train: `i3d_jax.main.main`; what it prints goes to standard error.
-      say: tells which run it is.
 
     Returns:
-      Why each run that failed has failed; the others are finished.
+      Why each run that failed has failed; the others are finished. With several processes, the same on all.
+
+    Raises:
+      UserError: a run failed in one of several processes, and the others cannot go on without it.
     """
     failures: dict[Run, str] = {}
     for number, run in enumerate(runs, 1):
         title = f"run {number} of {len(runs)}: {run.name}"
         if run.start in failures:
             failures[run] = f"it starts from {run.start.name}, which failed"
-            say(f"{title} is left out: {failures[run]}")
+            distributed.say(f"{title} is left out: {failures[run]}")
             continue
         try:
-            if figures(study, run) is not None:
-                say(f"{title} is finished")
-                continue
-            say(title)
-            with contextlib.redirect_stdout(sys.stderr):
-                train(study.command(run))
-            if figures(study, run) is None:
-                raise UserError(f"{study.workdir(run)} holds no checkpoint of the last step with its result")
+            reason = None
+            _train(study, run, title, train)
         except UserError as error:
-            failures[run] = str(error)
-            say(f"{title} failed: {error}")
+            reason = str(error)
+        if (reason := distributed.failure_of_any(reason)) is not None:
+            failures[run] = reason
+            distributed.say(f"{title} failed: {reason}")
     return failures
+
+
+def _train(study: Study, run: Run, title: str, train: Callable[[list[str]], None]) -> None:
+    if _is_finished(study, run):
+        distributed.say(f"{title} is finished")
+        return
+    distributed.say(title)
+    with contextlib.redirect_stdout(sys.stderr):
+        train(study.command(run))
+    if not _is_finished(study, run):
+        raise UserError(f"{study.workdir(run)} holds no checkpoint of the last step with its result")
+    # The next run may start from it.
+    distributed.refuse_unshared(study.last_checkpoint(run) / "tree")
+
+
+def _is_finished(study: Study, run: Run) -> bool:
+    # All look, so that what is wrong is an error on all, and process 0 decides: a network file system may not show the
+    # others yet what it has just written.
+    return distributed.gather(figures(study, run) is not None)[0]
 
 
 def figures(study: Study, run: Run) -> Mapping[str, float] | None:
@@ -170,14 +188,14 @@ def figures(study: Study, run: Run) -> Mapping[str, float] | None:
     """
     config, split = _configured(study, run)
     configuration.refuse_other(config, study.workdir(run))
-    if not checkpoint.is_whole(study.last_checkpoint(run, config.total_steps)):
+    if not checkpoint.is_whole(study.last_checkpoint(run)):
         return None
     found = results.read(study.workdir(run) / "results.json").get(split, {})
     return found if found.get("step") == config.total_steps else None
 
 
 def _configured(study: Study, run: Run) -> tuple[ml_collections.ConfigDict, str]:
-    config = configuration.load(study.recipe(run), study.changes(run))
+    config = study.configuration(run)
     return config, experiment.evaluation_split(config, open_dataset(study.datasets[run.dataset]))
 
 

@@ -44,13 +44,18 @@ _SEEN_WITHIN_SECONDS = 60
 
 _LOST = re.compile("gloo|nccl|coordination|barrier|heartbeat|socket closed|connection (closed|reset)", re.IGNORECASE)
 
+# What `add_flags` adds.
+FLAGS = ("distributed", "coordinator", "num_processes", "process_id", "join_timeout")
+
 _waits = itertools.count()
+_outcomes = itertools.count()
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that `join` reads."""
     group = parser.add_argument_group(
-        "several processes", "one on each host, started with the same command and a --workdir that all of them share"
+        "several processes",
+        "one on each host, started with the same command and an output folder that all of them share",
     )
     group.add_argument(
         "--distributed",
@@ -218,6 +223,28 @@ def gather_rows(array: np.ndarray) -> np.ndarray:
 def by_first(make: Callable[[], Any]) -> Any:
     """Lets process 0 alone make something, while the others wait, and returns on all what it gave: JSON's values."""
     return gather(make() if is_first() else None)[0]
+
+
+def failure_of_any(reason: str | None) -> str | None:
+    """Returns on every process why one of them failed, None where none did.
+
+    Args:
+      reason: why this process failed, None if it did not. Who failed waits for `HEARTBEAT_SECONDS`: others that have
+        not come by then are amid what needs this process.
+
+    Raises:
+      UserError: it failed, and the others do not come.
+    """
+    if jax.process_count() == 1:
+        return reason
+    seconds = _LONGEST_WAIT_SECONDS if reason is None else HEARTBEAT_SECONDS
+    try:
+        jax_distributed.global_state.client.wait_at_barrier(f"i3d_jax outcome {next(_outcomes)}", seconds * 1000)
+    except RuntimeError:
+        if reason is None:
+            raise
+        raise UserError(reason) from None
+    return next((one for one in gather(reason) if one is not None), None)
 
 
 def refuse_different(values: Mapping[str, Any], *, what: str) -> None:
