@@ -5,6 +5,7 @@ set -euo pipefail
 usage() {
   cat <<END
 usage: launch/local.sh [--processes N] [--port PORT] ARGUMENTS-OF-i3d_jax.main
+       launch/local.sh [--processes N] [--port PORT] study ARGUMENTS-OF-i3d_jax.study
 
 Trains on all devices of this machine. One process drives them all; with --processes N there are N,
 each with one GPU (the first with GPU 0, and so on), which meet at PORT (default 12321).
@@ -31,15 +32,20 @@ if ! (($#)); then
   exit 2
 fi
 python=${PYTHON:-python}
+module=i3d_jax.main
+if [ "$1" = study ]; then
+  module=i3d_jax.study
+  shift
+fi
 if [ "$processes" = 1 ]; then
-  exec "$python" -m i3d_jax.main "$@"
+  exec "$python" -m "$module" "$@"
 fi
 
 children=()
 # What bash starts in the background ignores Ctrl-C: it becomes SIGTERM.
 trap 'kill -TERM "${children[@]}" 2>/dev/null || true' TERM INT
 for ((number = 0; number < processes; number++)); do
-  CUDA_VISIBLE_DEVICES=$number "$python" -m i3d_jax.main "$@" \
+  CUDA_VISIBLE_DEVICES=$number "$python" -m "$module" "$@" \
     --coordinator "localhost:$port" --num_processes "$processes" --process_id "$number" &
   children+=($!)
 done

@@ -15,6 +15,7 @@ set -euo pipefail
 usage() {
   cat <<END
 usage: sbatch [SBATCH-OPTIONS] launch/slurm.sh ARGUMENTS-OF-i3d_jax.main
+       sbatch [SBATCH-OPTIONS] launch/slurm.sh study ARGUMENTS-OF-i3d_jax.study
 
 Trains on several nodes, one process for each GPU, which is how JAX divides a node under SLURM: keep
 --ntasks-per-node and --gpus-per-node equal. Dataset and workdir must be on a file system that all nodes share.
@@ -32,11 +33,16 @@ if ! (($#)) || [ "$1" = --help ] || [ "$1" = -h ]; then
   usage
   exit
 fi
+module=i3d_jax.main
+if [ "$1" = study ]; then
+  module=i3d_jax.study
+  shift
+fi
 # SLURM tells this shell too when it cancels the job, or preempts it and puts it back itself; before the time limit not.
 told=
 trap 'told=yes' TERM
 code=0
-srun "${PYTHON:-python}" -m i3d_jax.main --distributed "$@" || code=$?
+srun "${PYTHON:-python}" -m "$module" --distributed "$@" || code=$?
 # 143: stopped by SIGTERM, and saved.
 if ((code == 143)) && [ -z "$told" ]; then
   scontrol requeue "$SLURM_JOB_ID"

@@ -4,13 +4,14 @@ set -euo pipefail
 
 usage() {
   cat <<END
-usage: launch/tpu_pod.sh COMMAND --name NAME --zone ZONE --project PROJECT [OPTIONS] [-- ARGUMENTS-OF-i3d_jax.main]
+usage: launch/tpu_pod.sh COMMAND --name NAME --zone ZONE --project PROJECT [OPTIONS] [-- [study] ARGUMENTS]
 
 commands, in the order of a training:
   create    asks for the TPU (a queued resource) and waits until it is there
   install   on all workers: mounts the share, copies this checkout, makes a virtual environment
   fetch     copies BUCKET/datasets to SHARE/datasets (worker 0)
-  run       starts i3d_jax.main on all workers, with the arguments after --; it goes on when you log out
+  run       starts i3d_jax.main, or with "study" i3d_jax.study, on all workers, with the arguments after --; it goes on
+            when you log out
   log       follows the log of worker 0
   stop      tells the training to save and stop
   keep      copies SHARE/runs to BUCKET/runs (worker 0)
@@ -130,9 +131,14 @@ python3 -m uv pip install -q --python .venv/bin/python -e 'i3d_jax[all,tpu]'"
 
 run() {
   ((${#arguments[@]})) || mistake "run needs the arguments of i3d_jax.main, after --"
+  local module=i3d_jax.main own=("${arguments[@]}")
+  if [ "${own[0]}" = study ]; then
+    module=i3d_jax.study
+    own=("${own[@]:1}")
+  fi
   # One line: what `nohup` starts goes on when the connection ends, and its number is kept for `stop`.
-  on_workers all "cd i3d_jax && { PYTHONUNBUFFERED=1 nohup ../.venv/bin/python -m i3d_jax.main --distributed$(
-    printf ' %q' "${arguments[@]}"
+  on_workers all "cd i3d_jax && { PYTHONUNBUFFERED=1 nohup ../.venv/bin/python -m $module --distributed$(
+    printf ' %q' "${own[@]}"
   ) >> /mnt/share/logs/$name-\$(hostname).log 2>&1 < /dev/null & echo \$! > ../i3d_jax.pid; }"
 }
 

@@ -97,11 +97,30 @@ def test_local_starts_processes_that_meet_and_stop_together(environment):
     assert stopped(errors) > 1
 
 
-def test_local_with_one_process_is_that_process(environment, tmp_path):
+STUDY = ["study", "--table", "accuracy"]
+STARTED = [(CONFIG, f"-m i3d_jax.main {' '.join(CONFIG)}"), (STUDY, "-m i3d_jax.study --table accuracy")]
+
+
+@pytest.mark.parametrize(("arguments", "started"), STARTED)
+def test_local_with_one_process_is_that_process(environment, tmp_path, arguments, started):
     (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\nexit 7\n')
     (tmp_path / "python").chmod(0o755)
-    done = call("local.sh", *CONFIG, env={**environment, "PYTHON": str(tmp_path / "python")})
-    assert (done.returncode, done.stdout) == (7, f"-m i3d_jax.main {' '.join(CONFIG)}\n")
+    done = call("local.sh", *arguments, env={**environment, "PYTHON": str(tmp_path / "python")})
+    assert (done.returncode, done.stdout) == (7, f"{started}\n")
+
+
+def test_a_study_is_started_as_a_run_is(environment, tmp_path):
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    environment["PYTHON"] = str(tmp_path / "python")
+    port = environment["JAX_COORDINATOR_PORT"]
+    local = call("local.sh", "--processes", "2", "--port", port, *STUDY, env=environment).stdout.splitlines()
+    cluster = f"--coordinator localhost:{port} --num_processes 2 --process_id"
+    assert sorted(local) == [f"-m i3d_jax.study --table accuracy {cluster} {number}" for number in (0, 1)]
+    slurm = call("slurm.sh", *STUDY, env={**environment, "SLURM_JOB_ID": "41"}).stdout.splitlines()
+    assert slurm == ["-m i3d_jax.study --distributed --table accuracy"] * 2
+    pod = call("tpu_pod.sh", "run", *PLACE, "--dry_run", "--", *STUDY, env=environment).stdout
+    assert "-m i3d_jax.study --distributed --table accuracy >>" in pod
 
 
 def test_slurm_requeues_when_one_of_its_processes_is_told_to_stop(environment):
