@@ -133,7 +133,9 @@ def save(directory: str | os.PathLike, description: Description, variables: Mapp
         description.write(directory)
     distributed.wait()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
-        writer.save(directory / "tree", ocp.args.Composite(variables=ocp.args.StandardSave(dict(variables))))
+        # As NumPy's: of several processes Orbax writes no array that is on one's own devices.
+        variables = jax.tree.map(np.asarray, dict(variables))
+        writer.save(directory / "tree", ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
 
 
 def load(directory: str | os.PathLike) -> tuple[Network, dict[str, Any], dict[str, Any]]:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 from test_transfer import random_variables
-from two_processes import SOON, WAYS, five_steps, free_address
+from two_processes import IMAGE_NETWORK, SOON, WAYS, five_steps, free_address
 
 from i3d_jax import checkpoint, main, models
 from i3d_jax.data import synthetic
@@ -28,6 +28,7 @@ from i3d_jax.ingest.annotations import read
 from i3d_jax.ingest.dataset import prepare_dataset
 from i3d_jax.ingest.local import make_shards
 from i3d_jax.ingest.write_video import write_video
+from i3d_jax.study import miniature
 from i3d_jax.training import distributed, partition
 from i3d_jax.training.partition import Devices
 
@@ -97,9 +98,14 @@ def test_two_processes_of_two_devices_are_one_device_and_four(start, folder, mon
     monkeypatch.setattr(partition, "_SMALLEST_SPLIT", 100)
     expected = {name: five_steps(Devices(**way)) for name, way in WAYS.items()}
     one = five_steps(Devices(devices=jax.devices()[:1]))
+    half_written = folder / "image_network of one"
+    half_written.mkdir()
+    (half_written / "model.json").write_text("{}")
+    network = checkpoint.load(miniature.image_network(half_written, IMAGE_NETWORK))[1]
     for process in processes:
         code, _, errors = ended(process)
         assert code == 0, errors
+    chex.assert_trees_all_equal(checkpoint.load(folder / "image_network")[1], network)
     for process in range(2):
         for name, four in expected.items():
             found = list(np.load(folder / f"{name}{process}.npz").values())

@@ -18,6 +18,7 @@ import numpy as np
 from tiny import Tiny, batch, variables
 
 from i3d_jax.errors import UserError, run
+from i3d_jax.study import miniature
 from i3d_jax.training import distributed, partition
 from i3d_jax.training.optimizer import make_optimizer
 from i3d_jax.training.partition import Devices
@@ -48,6 +49,8 @@ def free_address() -> str:
 # Seconds after which `steps_without_end` takes the other process for dead.
 SOON = 10
 
+IMAGE_NETWORK = miniature.Size(width_multiplier=0.0625)
+
 WAYS = {"pjit": {}, "split": {"shard_state": True}, "pmap": {"mode": "pmap"}}
 
 
@@ -68,6 +71,7 @@ def agree_and_step(output: Path) -> None:
         distributed.refuse_different({"a": 1, "b": [process], "c": process}, what="values")
     except UserError as error:
         told["refused"] = str(error)
+    miniature.image_network(output / "image_network", IMAGE_NETWORK)
     (output / f"{process}.json").write_text(json.dumps(told))
 
 

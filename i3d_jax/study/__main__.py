@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     distributed.join(options)
     with distributed.explained():
         given = {f"--{name}": value for name, value in vars(options).items() if name not in distributed.FLAGS}
-        distributed.refuse_different({**given, "--config.KEY=VALUE": overrides}, what="study")
+        distributed.refuse_different({**given, "--config.KEY=VALUE": overrides}, what="arguments")
         return _fill(_study(options, overrides), needed, options.splits)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -182,9 +183,12 @@ def image_network(directory: Path, size: Size) -> Path:
     """Writes an image network of random weights, which stands in for ImageNet's; it knows nothing of images.
 
     Returns:
-      The checkpoint directory; one that is there is left alone.
+      The checkpoint directory; one that is whole is left alone.
     """
-    if not distributed.by_first(directory.exists):
+    if not distributed.by_first(lambda: checkpoint.is_whole(directory)):
+        if distributed.is_first():
+            # What a crash left half-written.
+            shutil.rmtree(directory, ignore_errors=True)
         options = {"width_multiplier": size.width_multiplier, "last_block": size.last_block}
         model = models.create("inception_v1", num_classes=len(_STAND_IN_LABELS), **options)
         shapes = {
