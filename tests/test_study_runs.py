@@ -419,3 +419,10 @@ def test_two_processes_fill_cells_as_one_does(whole, folder):
         assert found["video"].tolist() == expected["video"].tolist()
         # Two steps of Adam at a rate that does not forgive the last bits.
         np.testing.assert_allclose(found["logits"], expected["logits"], rtol=0, atol=0.01)
+
+
+def test_a_folder_in_the_place_of_the_drawn_image_network_is_left_alone(tmp_path):
+    (tmp_path / "n01440764.JPEG").write_bytes(b"a picture of ImageNet")
+    with pytest.raises(UserError, match="exists and is not empty"):
+        miniature.image_network(tmp_path, SIZE)
+    assert [path.name for path in tmp_path.iterdir()] == ["n01440764.JPEG"]

@@ -131,10 +131,11 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
         time.sleep(0.05)
     parent.kill()
     parent.wait()
-    time.sleep(1)
-    breaths = [path.stat().st_size for path in sorted(folder.iterdir())]
-    time.sleep(0.5)
-    assert [path.stat().st_size for path in sorted(folder.iterdir())] == breaths
+    before, breaths = None, [path.stat().st_size for path in sorted(folder.iterdir())]
+    while breaths != before and time.monotonic() < deadline:
+        time.sleep(1)
+        before, breaths = breaths, [path.stat().st_size for path in sorted(folder.iterdir())]
+    assert breaths == before
     assert len(breaths) == 2
 
 

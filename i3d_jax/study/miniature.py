@@ -186,9 +186,8 @@ def image_network(directory: Path, size: Size) -> Path:
       The checkpoint directory; one that is whole is left alone.
     """
     if not distributed.by_first(lambda: checkpoint.is_whole(directory)):
-        if distributed.is_first():
-            # What a crash left half-written.
-            shutil.rmtree(directory, ignore_errors=True)
+        if distributed.is_first() and directory.is_dir():
+            _remove_half_written(directory)
         options = {"width_multiplier": size.width_multiplier, "last_block": size.last_block}
         model = models.create("inception_v1", num_classes=len(_STAND_IN_LABELS), **options)
         shapes = {
@@ -204,3 +203,9 @@ def image_network(directory: Path, size: Size) -> Path:
         )
         checkpoint.save(directory, description, initial_variables(model, jax.random.key(SEED), shapes))
     return directory
+
+
+def _remove_half_written(directory: Path) -> None:
+    """Removes what a crash left of a checkpoint; a folder that holds anything else stays as it is."""
+    if all(entry.name.startswith(("model.json", "tree")) for entry in directory.iterdir()):
+        shutil.rmtree(directory)
