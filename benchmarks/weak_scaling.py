@@ -25,6 +25,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width_multiplier", type=float, default=0.125, help="of I3D (default: %(default)s)")
     parser.add_argument("--devices", type=int, default=8, help="the most, a power of two (default: %(default)s)")
+    parser.add_argument(
+        "--accumulation_steps",
+        type=int,
+        default=1,
+        help="microbatches of a step, two clips a device each (default: %(default)s)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     # Read when JAX is first imported.
@@ -71,11 +77,17 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for mode, shard_state in (("pjit", False), ("pjit", True), ("pmap", False)):
         for number in (2**power for power in range(options.devices.bit_length())):
             devices = Devices(mode=mode, shard_state=shard_state, devices=jax.devices()[:number])
-            clips = 2 * number
+            clips = 2 * number * options.accumulation_steps
             batch = {"rgb": np.zeros((clips, 16, 32, 32, 3), np.uint8)}
             batch |= {"label": np.zeros(clips, np.int32), "mask": np.ones(clips, bool)}
             state = devices.spread(devices.place(initial_state(variables, optimizer)))
-            step = training_step(model, optimizer, seed=0, replicas=devices.replicas)
+            step = training_step(
+                model,
+                optimizer,
+                seed=0,
+                replicas=devices.replicas,
+                accumulation_steps=options.accumulation_steps,
+            )
             lowered = devices.compile_training_step(step).lower(state, devices.shard_batch(batch))
             # The program is not run.
             program = lowered.compile({"xla_backend_optimization_level": 0})
@@ -88,8 +100,10 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "all-gather": sizes.get("all-gather", (0, 0))[1],
                 "ring": sum(roofline.ring_bytes(kind, size, number) for kind, (_, size) in sizes.items()),
                 # A channel has two running statistics, and is summed over twice forward and, besides the gradient of
-                # its offset, once backward.
-                "expected": gradients + (1.5 * statistics if mode == "pjit" else 0),
+                # its offset, once backward; under pjit, in every microbatch.
+                "expected": (gradients + 1.5 * statistics) * options.accumulation_steps
+                if mode == "pjit"
+                else gradients,
             }
 
 

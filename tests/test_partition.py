@@ -29,8 +29,8 @@ def sgd():
     return make_optimizer(**RELEASE)[0]
 
 
-def compiled(used, model):
-    return used.compile_training_step(training_step(model, sgd(), seed=7, replicas=used.replicas))
+def compiled(used, model, **options):
+    return used.compile_training_step(training_step(model, sgd(), seed=7, replicas=used.replicas, **options))
 
 
 def replicas_by_hand(model, batches, replicas, *, synchronised_after=()):
@@ -178,11 +178,11 @@ def test_a_split_state_goes_on_on_other_devices(tmp_path, monkeypatch, written_b
     chex.assert_trees_all_close(found, expected, rtol=0, atol=1e-5)
 
 
-def sent(mode, devices):
+def sent(mode, devices, **options):
     """What a training step of Tiny on two clips a device sends: the bytes of its collectives by kind."""
     used = Devices(mode=mode, devices=jax.devices()[:devices])
     state = used.spread(used.place(initial_state(variables(Tiny()), sgd())))
-    program = compiled(used, Tiny()).lower(state, used.shard_batch(batch(0, 2 * devices))).compile()
+    program = compiled(used, Tiny(), **options).lower(state, used.shard_batch(batch(0, 2 * devices))).compile()
     return {kind: size for kind, (_, size) in hlo.collectives(hlo.parse(program.as_text())).items()}
 
 
@@ -203,6 +203,15 @@ def test_what_is_sent_grows_as_a_ring_of_sums_and_no_faster(mode):
     assert scalars in (3, 4)
     assert roofline.ring_bytes("all-reduce", two["all-reduce"], 2) == two["all-reduce"]
     assert roofline.ring_bytes("all-reduce", four["all-reduce"], 4) == 1.5 * four["all-reduce"]
+
+
+def test_accumulation_sums_gradients_over_devices_in_every_microbatch_under_pjit_and_once_under_pmap():
+    """The statistics of a microbatch need the other devices in any case; those of a replica do not."""
+    for mode, times in (("pjit", 2), ("pmap", 1)):
+        whole, in_parts = sent(mode, 2), sent(mode, 2, accumulation_steps=2)
+        assert set(in_parts) == {"all-reduce"}
+        # But for counts, which XLA may send together.
+        assert abs(in_parts["all-reduce"] - times * whole["all-reduce"]) <= 2 * 4
 
 
 def test_wrong_ways_to_compute():
