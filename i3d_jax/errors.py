@@ -16,8 +16,9 @@ class Failure(RuntimeError):
     """Something that is nobody's mistake and that one sentence says better than a traceback."""
 
 
-# As the shell tells of a process that SIGTERM ended.
+# As the shell tells of a process that SIGTERM ended, or SIGINT.
 STOPPED_CODE = 143
+INTERRUPTED_CODE = 130
 
 
 class Stopped(BaseException):
@@ -48,7 +49,7 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
         code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
+        code = INTERRUPTED_CODE
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         code = STOPPED_CODE

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from i3d_jax.errors import UserError
+from i3d_jax.files import make_folder
 
 
 @contextlib.contextmanager
@@ -20,10 +21,10 @@ def held(directory: Path) -> Iterator[None]:
     the file system passes locks on, as NFS does.
 
     Raises:
-      UserError: another process holds it; its number and machine are named.
+      UserError: another process holds it, whose number and machine are named; or the folder cannot be made.
     """
     made = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     path = directory / "lock"
     descriptor = _lock(path)
     try:
@@ -47,7 +48,7 @@ def _lock(path: Path) -> int:
             holder = os.read(descriptor, 1000).decode(errors="replace").strip()
             os.close(descriptor)
             raise UserError(
-                f"{path.parent} is in use by {holder or 'another process'}: a workdir is for one run at a time"
+                f"{path.parent} is in use by {holder or 'another process'}: it is for one run at a time"
             ) from None
         # The holder before may have removed the file between our two calls.
         with contextlib.suppress(FileNotFoundError):

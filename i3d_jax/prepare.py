@@ -56,9 +56,11 @@ def main(arguments: Sequence[str]) -> int:
     from i3d_jax.ingest.dataset import prepare_dataset
     from i3d_jax.ingest.runner import shard_maker
 
-    flow = _choose_flow(options.flow_backend) if options.flow == "tvl1" or options.flow_only else None
+    flow = _choose_flow(options.flow_backend or "auto") if options.flow == "tvl1" or options.flow_only else None
     if flow is not None:
         preprocessing = dataclasses.replace(preprocessing, flow=flow.description())
+    if flow is None and options.flow is None and options.flow_backend:
+        print("no flow is computed: --flow_backend goes with --flow tvl1 or --flow_only", file=sys.stderr)
     make_shards = shard_maker(options.runner, flags=beam_flags, processes=options.processes, flow=flow)
     directory = Path(options.output)
     made = {
@@ -71,11 +73,18 @@ def main(arguments: Sequence[str]) -> int:
         target = flow_only.read_target(directory, clips, preprocessing.flow)
         flow_only.refuse_other_options(directory, target, {**asked, "name": options.name, "shards": options.shards})
         if target.complete:
+            flow_only.refuse_changed(directory, clips, options.videos, target)
             print(f"{directory} has this flow already: nothing to do")
             return 0
         made = target.made
     summary = prepare_dataset(
-        clips, options.videos, directory, **made, make_shards=make_shards, adds_flow=options.flow_only
+        clips,
+        options.videos,
+        directory,
+        **made,
+        make_shards=make_shards,
+        adds_flow=options.flow_only,
+        retry_skipped=options.retry_skipped,
     )
     _show(summary)
     return 0
@@ -135,6 +144,8 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str
         parser.error("--output is required, except with --check")
     if options.spec and not options.check:
         parser.error("--spec goes with --check")
+    if options.flow_only and options.flow == "none":
+        parser.error("--flow_only adds flow, found --flow none")
     return options, arguments[dashes + 1 :]
 
 
@@ -164,6 +175,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--jpeg_quality", metavar="QUALITY", type=int, help=jpeg_quality_help)
     shards_help = "shards of each split (default: one for every 64 videos, with flow for every 16)"
     add("--shards", metavar="N", type=_positive, help=shards_help)
+    retry_help = (
+        "make again the shards in which videos were skipped that are there: after files were put right without a change"
+        " of their size; those that have appeared or changed size are found without it"
+    )
+    add("--retry_skipped", action="store_true", help=retry_help)
     add("--name", help="of the dataset (default: the last part of --output)")
     _add_flow_and_runner(parser)
     return parser
@@ -171,15 +187,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_flow_and_runner(parser: argparse.ArgumentParser) -> None:
     flow = parser.add_argument_group("optical flow, stored beside the frames")
-    flow_help = (
-        "TV-L1, which on a CPU takes some seconds of a core for each frame of the default size (default: %(default)s)"
-    )
-    flow.add_argument("--flow", choices=("none", "tvl1"), default="none", help=flow_help)
+    flow_help = "TV-L1, which on a CPU takes some seconds of a core for each frame of the default size (default: none)"
+    flow.add_argument("--flow", choices=("none", "tvl1"), help=flow_help)
     backend_help = (
         "who computes it: OpenCV on the CPU, JAX on the machine's accelerators, or auto: JAX if this machine has one"
-        " (default: %(default)s)"
+        " (default: auto)"
     )
-    flow.add_argument("--flow_backend", choices=("auto", "opencv", "jax"), default="auto", help=backend_help)
+    flow.add_argument("--flow_backend", choices=("auto", "opencv", "jax"), help=backend_help)
     only_help = "add --flow tvl1 to the dataset that stands at --output; its other options are kept"
     flow.add_argument("--flow_only", action="store_true", help=only_help)
     runner = parser.add_argument_group("where the work is done")

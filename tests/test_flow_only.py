@@ -147,3 +147,27 @@ def test_other_options_are_refused(videos, directory):
         videos, directory, "--flow_only keeps the --short_side 48 of .*, found --short_side 64", "--short_side", "64"
     )
     refused(videos, directory, "--flow_only keeps the --shards 2 of .*, found --shards 3", "--shards", "3")
+
+
+def test_videos_and_annotations_that_changed_after_the_flow_was_made(videos, with_flow, tmp_path):
+    own, directory = shutil.copytree(videos, tmp_path / "videos"), shutil.copytree(with_flow, tmp_path / "dataset")
+    rows = (own / "labels.csv").read_text()
+    (own / "labels.csv").write_text(rows.replace("1.mkv,right", "1.mkv,left"))
+    refused(own, directory, "other annotations or videos than there are now")
+
+
+def test_the_number_of_shards_is_kept_and_with_it_what_was_made(tmp_path):
+    """Where the user names none: of 21 videos with flow there would be two shards, without there is one."""
+    videos = write_videos(tmp_path / "videos", 22)
+    directory = run(videos, tmp_path / "dataset")
+    assert (directory / "train-00000-of-00001.tfrecord").exists()
+    run(videos, directory, *ADD)
+    flow = {path: path.stat().st_mtime_ns for path in directory.glob("*.tfrecord")}
+    shutil.copy(videos / "0.mkv", videos / "new.mkv")
+    rows = (videos / "labels.csv").read_text()
+    (videos / "labels.csv").write_text(rows + "\nnew.mkv,left,test")
+    run(videos, directory, "--flow", "tvl1", *OPENCV)
+    after = {path: path.stat().st_mtime_ns for path in directory.glob("*.tfrecord")}
+    assert after.keys() == flow.keys()
+    # Only that of the test split, in which there is a video more.
+    assert [path.name for path in flow if after[path] != flow[path]] == ["test-00000-of-00001.tfrecord"]

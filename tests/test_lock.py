@@ -28,7 +28,7 @@ def test_the_second_is_told_who_holds_it_until_the_holder_is_killed(tmp_path):
             pass
         assert str(caught.value) == (
             f"{tmp_path / 'run'} is in use by process {holder.pid} on {socket.gethostname()}: "
-            "a workdir is for one run at a time"
+            "it is for one run at a time"
         )
         holder.send_signal(signal.SIGKILL)
         holder.wait()

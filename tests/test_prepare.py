@@ -16,6 +16,7 @@ from i3d_jax import prepare
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import UserError
+from i3d_jax.ingest import output
 from i3d_jax.ingest import shard as shard_module
 from i3d_jax.ingest.annotations import Clip
 from i3d_jax.ingest.dataset import prepare_dataset
@@ -217,6 +218,39 @@ def test_what_earlier_plans_and_killed_runs_left_is_removed(videos, clips, expec
     (directory / "notes.txt").write_text("the user's own")
     make(clips, videos, directory)
     assert files(directory) == {**files(expected), "notes.txt": b"the user's own"}
+
+
+def test_a_file_put_right_without_a_change_of_its_size_is_retried_when_asked_for(videos, expected, tmp_path):
+    folder = copy(videos, tmp_path / "videos")
+    good = (videos / "5.mp4").read_bytes()
+    (folder / "5.mp4").write_bytes(bytes(len(good)))
+    prepare.main(arguments(folder, tmp_path / "dataset"))
+    (folder / "5.mp4").write_bytes(good)
+    prepare.main(arguments(folder, tmp_path / "dataset"))
+    assert "5.mp4," in (tmp_path / "dataset" / "skipped.csv").read_text()
+    before = written_at(tmp_path / "dataset")
+    prepare.main(arguments(folder, tmp_path / "dataset", "--retry_skipped"))
+    assert files(tmp_path / "dataset") == files(expected)
+    # 3.mp4 was skipped too: both are of the training split.
+    after = written_at(tmp_path / "dataset")
+    assert {name for name in after if "test-" in name and after[name] != before[name]} == set()
+
+
+def test_a_second_run_on_one_folder_is_refused(videos, clips, expected, tmp_path):
+    make(clips, videos, tmp_path / "dataset")
+    with output.held(tmp_path / "dataset"), pytest.raises(UserError, match="another prepare is at work in"):
+        make(clips, videos, tmp_path / "dataset")
+    make(clips, videos, tmp_path / "dataset")
+    assert files(tmp_path / "dataset") == files(expected)
+    with output.held(tmp_path / "empty"):
+        assert (tmp_path / "empty").is_dir()
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_folder_that_cannot_be_made(videos, clips, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"the folder .*/file/dataset cannot be made: Not a directory"):
+        make(clips, videos, tmp_path / "file" / "dataset")
 
 
 def test_another_preprocessing_is_refused_by_name(videos, clips, expected, tmp_path):

@@ -170,3 +170,8 @@ def test_windows_that_cannot_be_made(videos, dataset, plain):
         read(flow, "one.mkv")
     with pytest.raises(UserError, match=r"there is no video .*none\.mkv"):
         read(flow, "none.mkv")
+
+
+def test_a_backend_without_flow_is_told(videos, tmp_path, capsys):
+    run(videos, tmp_path / "dataset", "--processes", "1")
+    assert "no flow is computed: --flow_backend goes with --flow tvl1" in capsys.readouterr().err

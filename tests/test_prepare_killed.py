@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from flow_videos import arguments, files, run, write_videos
+from flow_videos import arguments, files, write_videos
 
 ROOT = Path(__file__).parents[1]
 FLOW = ("--flow", "tvl1", "--flow_backend", "opencv", "--shards", "6")
@@ -24,34 +24,44 @@ def shards_in(directory):
 
 def test_killed_ten_times(tmp_path):
     videos = write_videos(tmp_path / "videos", 12)
-    whole = files(run(videos, tmp_path / "whole", *FLOW))
-    directory = tmp_path / "killed"
-    command = [sys.executable, "-m", "i3d_jax.prepare", *arguments(videos, directory, "--processes", "2", *FLOW)]
-    moments = random.Random(0)
-    partly = 0
-    for kill in range(KILLS):
-        # Every third is killed at its first new shard, which is half-way on a machine of any speed, since at least half
-        # of the shards are still to be made; the others at any time.
-        if shards_in(directory) > SHARDS // 2:
-            shutil.rmtree(directory)
-        before = shards_in(directory)
-        process = subprocess.Popen(
+
+    def started(directory):
+        command = [sys.executable, "-m", "i3d_jax.prepare", *arguments(videos, directory, "--processes", "2", *FLOW)]
+        return subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
+
+    began = time.monotonic()
+    assert started(tmp_path / "whole").wait() == 0
+    seconds = time.monotonic() - began
+    whole = files(tmp_path / "whole")
+    directory = tmp_path / "killed"
+    moments = random.Random(0)
+    at_work = 0
+    for kill in range(KILLS):
+        before = files(directory)
+        if (directory / "dataset.json").exists():
+            shutil.rmtree(directory)
+            before = {}
+        shards = shards_in(directory)
+        process = started(directory)
         if kill % 3 == 1:
+            # At its first new shard, which is amid the work on a machine of any speed.
             deadline = time.monotonic() + 60
-            while shards_in(directory) == before and time.monotonic() < deadline:
+            while shards_in(directory) == shards and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.002)
         else:
-            time.sleep(moments.uniform(0, 2))
+            # At any time, from the start-up to the end.
+            time.sleep(moments.uniform(0, seconds))
         # The process is waited for only afterwards, so its group is there even if it has ended by itself.
         os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() in (-signal.SIGKILL, 0)
-        if 0 < shards_in(directory) < SHARDS:
-            partly += 1
-            assert not (directory / "dataset.json").exists()
-        for name, content in files(directory).items():
+        ended = process.wait()
+        assert ended in (-signal.SIGKILL, 0)
+        after = files(directory)
+        at_work += ended != 0 and after != before
+        assert (directory / "dataset.json").exists() <= (shards_in(directory) == SHARDS)
+        for name, content in after.items():
             assert name == "unfinished.json" or ".tmp-" in name or content == whole[name]
-    assert partly >= KILLS // 3
-    run(videos, directory, *FLOW)
+    assert at_work >= KILLS // 2
+    assert started(directory).wait() == 0
     assert files(directory) == whole

@@ -120,7 +120,8 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_do_not_outlive_a_killed_parent(tmp_path):
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_workers_do_not_outlive_a_parent_that_is_killed_or_interrupted(tmp_path, ending):
     script, folder = tmp_path / "parent.py", tmp_path / "breaths"
     script.write_text(PARENT)
     folder.mkdir()
@@ -129,8 +130,8 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     deadline = time.monotonic() + 60
     while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    parent.kill()
-    parent.wait()
+    parent.send_signal(ending)
+    assert parent.wait(timeout=60) == -ending
     before, breaths = None, [path.stat().st_size for path in sorted(folder.iterdir())]
     while breaths != before and time.monotonic() < deadline:
         time.sleep(1)

@@ -7,7 +7,9 @@ shuffled or kept in memory, and records, their order and their bytes are those o
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -17,10 +19,10 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners import create_runner
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
-from i3d_jax.errors import UserError
+from i3d_jax.errors import INTERRUPTED_CODE, UserError
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.shard import Job, crashed, make_shard, size_in_bytes
-from i3d_jax.ingest.workers import Workers
+from i3d_jax.ingest.workers import Workers, leave_after
 
 COUNTERS = "prepare"  # Their namespace.
 # They begin by looking for a program on the internet.
@@ -31,10 +33,13 @@ RUNNERS = ("direct", *(name for name in StandardOptions.KNOWN_RUNNER_NAMES if na
 class _MakeShard(apache_beam.DoFn):
     """Writes a shard into the dataset folder; its videos are read in another process, which may crash."""
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, launcher: int | None):
         self._job = job
+        self._launcher = launcher
 
     def setup(self) -> None:
+        if self._launcher is not None:
+            leave_after(self._launcher)
         # Kept from shard to shard: it starts once, and what JAX has compiled in it stays.
         self._workers = Workers(1)
 
@@ -82,18 +87,36 @@ def make_shards(
       RuntimeError: the pipeline has failed; the shards that it has finished stand.
     """
     pipeline = _pipeline(runner, flags, processes)
+    # On this machine Beam's workers would outlive it.
+    launcher = os.getpid() if runner.lower() == "direct" else None
     (
         pipeline
         | "missing shards" >> apache_beam.Create(shards)
         | "to all workers" >> apache_beam.Reshuffle()
-        | "make shard" >> apache_beam.ParDo(_MakeShard(job))
+        | "make shard" >> apache_beam.ParDo(_MakeShard(job, launcher))
     )
-    result = pipeline.run()
-    state = result.wait_until_finish()
+    with _interruptible() if launcher else contextlib.nullcontext():
+        result = pipeline.run()
+        state = result.wait_until_finish()
     if state != PipelineState.DONE:
         raise RuntimeError(f"Beam's pipeline ended as {state}")
     counted = "; ".join(f"{name} {count}" for name, count in _counters(result))
     print(f"Beam counted: {counted}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ends the process at an interrupt, and with it its workers, for which Beam would wait until they are done."""
+
+    def leave(number: int, frame) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(INTERRUPTED_CODE)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def refuse_unusable(runner: str, flags: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from i3d_jax.files import written_whole
 from i3d_jax.ingest import flow_only, output
 from i3d_jax.ingest.annotations import Clip, combined_splits
 from i3d_jax.ingest.plan import Shard, plan
-from i3d_jax.ingest.process import Skipped
+from i3d_jax.ingest.process import MISSING, Skipped
 from i3d_jax.ingest.shard import Job
 
 
@@ -43,6 +43,7 @@ def prepare_dataset(
     shards: int | Mapping[str, int] | None = None,
     labels: Sequence[str] | None = None,
     adds_flow: bool = False,
+    retry_skipped: bool = False,
 ) -> Summary:
     """Reads clips and writes them as a dataset folder.
 
@@ -57,12 +58,15 @@ def prepare_dataset(
       preprocessing: how frames are made.
       make_shards: writes the shards that are missing, each by `shard.make_shard`: `local.make_shards` or
         `beam.make_shards`, with what else they take.
-      shards: of each split, or by split; None for as many as `plan` chooses.
+      shards: of each split, or by split; None for as many as `plan` chooses, who keeps those of an earlier run.
       labels: every action of the clips, in the order in which they are numbered; None for the alphabetical one.
       adds_flow: whether the folder holds, instead, what the same preprocessing without flow gives (`flow_only`).
+      retry_skipped: whether shards are made again in which a video was skipped that was there: a file put right that
+        has the size of the damaged one tells nothing of it.
 
     Raises:
-      UserError: the folder holds something else, two clips have one name, or no clip at all could be read.
+      UserError: the folder holds something else, cannot be made, or another run is at work in it; two clips have one
+        name; or no clip at all could be read.
     """
     videos, directory = Path(videos), Path(directory)
     if not clips:
@@ -71,45 +75,55 @@ def prepare_dataset(
     if repeated:
         raise UserError(f"different clips were expected, found {repeated[0]!r} listed twice")
     labels = tuple(labels or sorted({clip.label for clip in clips}))
-    planned = plan(clips, videos, labels=labels, preprocessing=preprocessing, shards=shards)
+    before = output.shard_counts(directory)
+    planned = plan(clips, videos, labels=labels, preprocessing=preprocessing, shards=shards, before=before)
     if adds_flow:
         without = dataclasses.replace(preprocessing, flow=None)
         planned_without = plan(clips, videos, labels=labels, preprocessing=without, shards=shards)
         flow_only.refuse_other_clips(directory, planned, planned_without)
     else:
         output.refuse_foreign(directory, preprocessing)
-    output.remove_temporaries(directory)
-    missing = [shard for shard in planned if shard.finished(directory) is None]
-    if missing:
-        counts = {shard.split: shard.shards for shard in planned}
-        mark = output.Mark(name=name, labels=labels, preprocessing=preprocessing, shards=counts, adds_flow=adds_flow)
-        output.begin(directory, mark)
-        # Absolute, since a worker of Beam's may stand in another folder.
-        folders = {"videos": videos.absolute(), "directory": directory.absolute()}
-        make_shards(missing, Job(**folders, labels=labels, preprocessing=preprocessing))
-    indexes = [_made(shard, directory) for shard in planned]
-    reasons = {clip_name: reason for index in indexes for clip_name, reason in index.skipped}
-    skipped = [clip for clip in clips if clip.name in reasons]
-    _write_skipped(directory / output.SKIPPED, skipped, reasons)
-    if len(skipped) == len(clips):
-        first = skipped[0].name
-        raise UserError(
-            f"at least one readable video was expected in {videos}, found none among {len(clips)}:"
-            f" {first}, for one, is skipped because {reasons[first]!r} (all are listed in {directory / output.SKIPPED})"
+    with output.held(directory):
+        output.remove_temporaries(directory)
+        missing = [shard for shard in planned if _is_to_be_made(shard, directory, retry_skipped)]
+        if missing:
+            counts = {shard.split: shard.shards for shard in planned}
+            mark = output.Mark(
+                name=name, labels=labels, preprocessing=preprocessing, shards=counts, adds_flow=adds_flow
+            )
+            output.begin(directory, mark)
+            # Absolute, since a worker of Beam's may stand in another folder.
+            folders = {"videos": videos.absolute(), "directory": directory.absolute()}
+            make_shards(missing, Job(**folders, labels=labels, preprocessing=preprocessing))
+        indexes = [_made(shard, directory) for shard in planned]
+        reasons = {clip_name: reason for index in indexes for clip_name, reason in index.skipped}
+        skipped = [clip for clip in clips if clip.name in reasons]
+        _write_skipped(directory / output.SKIPPED, skipped, reasons)
+        if len(skipped) == len(clips):
+            first = skipped[0].name
+            raise UserError(
+                f"at least one readable video was expected in {videos}, found none among {len(clips)}:"
+                f" {first}, for one, is skipped because {reasons[first]!r}"
+                f" (all are listed in {directory / output.SKIPPED})"
+            )
+        splits = _count(planned, indexes)
+        combined = combined_splits(clips)
+        write_description(
+            directory, name=name, labels=labels, splits=splits, preprocessing=preprocessing, combined=combined
         )
-    splits = _count(planned, indexes)
-    combined = combined_splits(clips)
-    write_description(
-        directory, name=name, labels=labels, splits=splits, preprocessing=preprocessing, combined=combined
-    )
-    output.remove_stale(directory, planned)
-    output.end(directory)
+        output.remove_stale(directory, planned)
+        output.end(directory)
     return Summary(
         directory=directory,
         splits=splits,
         combined=combined,
         skipped=tuple(Skipped(clip.name, reasons[clip.name]) for clip in skipped),
     )
+
+
+def _is_to_be_made(shard: Shard, directory: Path, retry_skipped: bool) -> bool:
+    index = shard.finished(directory)
+    return index is None or (retry_skipped and any(reason != MISSING for _, reason in index.skipped))
 
 
 def _made(shard: Shard, directory: Path) -> ShardIndex:

@@ -105,6 +105,17 @@ def check_header(path: str | os.PathLike, *, start: float | None = None) -> None
             raise UnreadableVideo(f"it ends before the piece starts at {start:g} s")
 
 
+def seconds_of(path: str | os.PathLike, start: float | None, end: float | None) -> float:
+    """Returns how long a piece of a video is by its ends and what the file states; infinity where neither says it.
+
+    Raises:
+      UnreadableVideo: the file cannot be opened as a video.
+    """
+    with _opened(path) as container:
+        stated = float(_stated_duration(container, _video_stream(container))) or math.inf
+    return min(stated, math.inf if end is None else end) - (start or 0)
+
+
 def _exact(number: float) -> Fraction:
     """Returns the decimal number as it was written: the float 0.28 itself is a little more, enough to break a tie."""
     return Fraction(str(number))

@@ -16,7 +16,7 @@ from i3d_jax.data.records import ShardIndex
 from i3d_jax.errors import UserError
 from i3d_jax.ingest import output
 from i3d_jax.ingest.annotations import Clip
-from i3d_jax.ingest.plan import Shard
+from i3d_jax.ingest.plan import Shard, plan
 
 # `prepare` that makes again what has changed.
 REMEDY = "prepare without --flow_only, which makes again what has changed"
@@ -114,3 +114,10 @@ def refuse_other_clips(directory: Path, planned: Sequence[Shard], planned_withou
                 f"{directory} was made from other annotations or videos than there are now, its shard"
                 f" {shard.path(directory).name} for one: {REMEDY}"
             )
+
+
+def refuse_changed(directory: Path, clips: Sequence[Clip], videos: str, target: Target) -> None:
+    """Refuses a complete folder whose shards are not what the annotations and videos give (`refuse_other_clips`)."""
+    how = {name: target.made[name] for name in ("labels", "preprocessing", "shards")}
+    planned = plan(clips, Path(videos), **how)
+    refuse_other_clips(directory, planned, planned)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION
 from i3d_jax.data.preprocessing import Preprocessing, comparable
 from i3d_jax.errors import UserError
-from i3d_jax.files import written_whole
+from i3d_jax.files import make_folder, written_whole
 from i3d_jax.ingest.plan import Shard
 
 # Stands in the folder from a run's first write until its `dataset.json` does: the mark of a killed run.
@@ -82,9 +85,46 @@ class Mark:
             return None
 
 
+def shard_counts(directory: Path) -> dict[str, int]:
+    """Returns the shards of each split of the dataset that a folder holds, whole or unfinished; {} if it holds none."""
+    if mark := Mark.read(directory):
+        return dict(mark.shards)
+    try:
+        splits = json.loads((directory / DESCRIPTION).read_bytes())["splits"]
+        return {split: int(fields["shards"]) for split, fields in splits.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder, which is made, and removed again if nothing is put into it.
+
+    The lock is the kernel's, on the folder itself, so that no file tells of it and it ends with the process. Where the
+    file system has none for folders, as some network file systems, nobody is kept out.
+
+    Raises:
+      UserError: another run is at work in it, or it cannot be made.
+    """
+    made = not directory.exists()
+    make_folder(directory)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another prepare is at work in {directory}: wait for it, or stop it") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        if made and not any(directory.iterdir()):
+            directory.rmdir()
+        os.close(descriptor)
+
+
 def begin(directory: Path, mark: Mark) -> None:
-    """Marks the folder, made where there is none, as unfinished: until `end` nobody can take it for a dataset."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Marks the folder as unfinished: until `end` nobody can take it for a dataset."""
     fields = {
         "format_version": FORMAT_VERSION,
         **dataclasses.asdict(mark),

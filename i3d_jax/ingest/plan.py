@@ -18,6 +18,8 @@ from i3d_jax.ingest.annotations import Clip
 CLIPS_PER_SHARD = 64  # Some 500 MB of ten-second videos at the default preprocessing.
 # Some 230 MB. Their flow takes hours of a core, and a run that is killed loses the shards that it was making.
 CLIPS_PER_SHARD_WITH_FLOW = 16
+# A dataset keeps its number of shards, and with it those that are made, until they hold so many times as many clips.
+MOST_GROWTH = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ def plan(
     labels: Sequence[str],
     preprocessing: Preprocessing,
     shards: int | Mapping[str, int] | None = None,
+    before: Mapping[str, int] | None = None,
 ) -> list[Shard]:
     """Places clips into shards by a hash of their names, so that a clip's shard does not depend on the other clips.
 
@@ -74,7 +77,8 @@ def plan(
         or changed since is picked up.
       labels: the actions, in the dataset's order.
       preprocessing: how frames are made.
-      shards: of each split, or by split; None for one for every 64 clips, with flow for every 16.
+      shards: of each split, or by split; None for one for every 64 clips, with flow for every 16, or as many as before.
+      before: the shards of each split that an earlier run has made or begun.
 
     Returns:
       The shards of every split, the splits in the order in which they first appear.
@@ -85,7 +89,9 @@ def plan(
         members = [clip for clip in clips if clip.split == split]
         if shards is None:
             most = CLIPS_PER_SHARD if preprocessing.flow is None else CLIPS_PER_SHARD_WITH_FLOW
-            count = math.ceil(len(members) / most)
+            count = (before or {}).get(split, 0)
+            if len(members) > MOST_GROWTH * most * count:
+                count = math.ceil(len(members) / most)
         else:
             count = shards if isinstance(shards, int) else shards[split]
         contents: list[list[Clip]] = [[] for _ in range(count)]

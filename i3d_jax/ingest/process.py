@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,11 +14,15 @@ import numpy as np
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.data.records import StoredVideo
 from i3d_jax.ingest.annotations import Clip
-from i3d_jax.ingest.decode import UnreadableVideo, UnusableTimestamps, decode
+from i3d_jax.ingest.decode import UnreadableVideo, UnusableTimestamps, decode, seconds_of
 from i3d_jax.ingest.flow import FieldEncoder
 
 # Of a video's frames and flow fields: a record cannot hold 2 GiB, and several videos are in memory at a time.
 MOST_BYTES = 2**30
+# With flow, the frames of longer pieces are counted before the flow is computed.
+LONG_SECONDS = 300
+# The reason of a video that is not there.
+MISSING = "missing"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +44,7 @@ def process(clip: Clip, videos: Path, labels: Sequence[str], preprocessing: Prep
     """
     path = videos / clip.path
     if not os.path.isfile(path):
-        return Skipped(clip.name, "missing")
+        return Skipped(clip.name, MISSING)
     try:
         streams = streams_of(path, preprocessing, start=clip.start, end=clip.end)
     except UnreadableVideo as error:
@@ -81,10 +86,17 @@ def streams_of(
       UnreadableVideo: with the reason.
     """
     try:
-        return _encode(decode(path, preprocessing, start=start, end=end), preprocessing)
+        return _streams_of(path, preprocessing, {"start": start, "end": end})
     except UnusableTimestamps:
-        frames = decode(path, preprocessing, start=start, end=end, by_timestamps=False)
-        return _encode(frames, preprocessing)
+        return _streams_of(path, preprocessing, {"start": start, "end": end, "by_timestamps": False})
+
+
+def _streams_of(path: str | os.PathLike, preprocessing: Preprocessing, piece: Mapping[str, Any]) -> dict[str, list]:
+    if preprocessing.flow is not None and seconds_of(path, piece["start"], piece["end"]) > LONG_SECONDS:
+        # Hours of flow would be lost on a video that turns out too long, and fields take as much as frames.
+        frames_alone = dataclasses.replace(preprocessing, flow=None)
+        _encode(decode(path, preprocessing, **piece), frames_alone, most_bytes=MOST_BYTES // 2)
+    return _encode(decode(path, preprocessing, **piece), preprocessing, most_bytes=MOST_BYTES)
 
 
 def decode_images(images: Sequence[bytes]) -> np.ndarray:
@@ -92,7 +104,7 @@ def decode_images(images: Sequence[bytes]) -> np.ndarray:
     return np.stack([cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB) for image in images])
 
 
-def _encode(frames: Iterable[np.ndarray], preprocessing: Preprocessing) -> dict[str, list[bytes]]:
+def _encode(frames: Iterable[np.ndarray], preprocessing: Preprocessing, *, most_bytes: int) -> dict[str, list[bytes]]:
     """Encodes frames, uint8 RGB [H, W, 3], while they stream by; a frame that repeats is encoded once."""
     jpegs: list[bytes] = []
     fields: list[bytes] = []
@@ -107,9 +119,9 @@ def _encode(frames: Iterable[np.ndarray], preprocessing: Preprocessing) -> dict[
         ready = [] if encoder is None else encoder.add(frame)
         fields += ready
         total += len(jpeg) + sum(map(len, ready))
-        if total > MOST_BYTES:
+        if total > most_bytes:
             raise UnreadableVideo(
-                f"its first {len(jpegs)} frames take more than {MOST_BYTES >> 20} MiB: cut it with start and end"
+                f"its first {len(jpegs)} frames take more than {most_bytes >> 20} MiB: cut it with start and end"
             )
     if encoder is None:
         return {"rgb": jpegs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.connection
@@ -9,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -38,6 +40,8 @@ class Workers:
 
     def __init__(self, processes: int, environment: Mapping[str, str] = ONE_THREAD):
         self._environment = environment
+        # Open in this process alone: where it closes, the processes end.
+        self._watched, self._held = multiprocessing.get_context("spawn").Pipe(duplex=False)
         # One pool for each process: when it breaks, there is no doubt about which item broke it.
         self._idle = [self._new_pool() for _ in range(processes)]
 
@@ -48,9 +52,10 @@ class Workers:
         self.close()
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Ends the processes, whatever they are at."""
         for pool in self._idle:
             pool.shutdown(wait=False, cancel_futures=True)
+        self._held.close()
 
     def in_order(
         self,
@@ -116,7 +121,8 @@ class Workers:
     def _new_pool(self) -> ProcessPoolExecutor:
         # Spawned, since a fork of a process with threads (TensorFlow's, a progress bar's) can hang.
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(dict(self._environment),))
+        given = (dict(self._environment), self._watched)
+        return ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=given)
 
 
 def in_order(
@@ -137,16 +143,33 @@ def in_order(
         yield from workers.in_order(function, items, crashed=crashed, weigh=weigh)
 
 
-def _start(environment: Mapping[str, str]) -> None:
-    """Prepares a worker process: an interrupt is its parent's to handle, and it must not outlive its parent."""
+def _start(environment: Mapping[str, str], watched: multiprocessing.connection.Connection) -> None:
+    """Prepares a worker process: an interrupt is its parent's to handle, and it must not outlive its parent's need."""
     os.environ.update(environment)
     # The program's main module has been imported before this, and with it JAX, which reads its platforms then.
     if "jax" in sys.modules and "JAX_PLATFORMS" in environment:
         sys.modules["jax"].config.update("jax_platforms", environment["JAX_PLATFORMS"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_leave_after_parent, args=(watched,), daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+def _leave_after_parent(watched: multiprocessing.connection.Connection) -> None:
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel, watched])
     os._exit(1)
+
+
+def leave_after(process: int) -> None:
+    """Ends this process, which may be no child of that one, soon after the process of that number has ended."""
+
+    def watch() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if hasattr(os, "pidfd_open"):
+                # Ready even if nobody has asked yet how the process ended.
+                multiprocessing.connection.wait([os.pidfd_open(process)])
+            else:
+                while True:
+                    os.kill(process, 0)
+                    time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
