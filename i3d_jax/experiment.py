@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +235,8 @@ def clips_to_evaluate(config: ml_collections.ConfigDict, dataset: Dataset, model
 
 def evaluation_batch_size(config: ml_collections.ConfigDict) -> int:
     """The videos of a batch, all hosts together: as many as the configuration has, or a few more for equal shares."""
+    if config.evaluation.batch_size < 1:
+        raise UserError(f"evaluation.batch_size must be 1 or more, found {config.evaluation.batch_size}")
     return -(-config.evaluation.batch_size // jax.process_count()) * jax.process_count()
 
 
@@ -264,7 +266,9 @@ class Evaluation:
         """The figures that the workdir holds for the split, {} if none."""
         return results.read(self._workdir / "results.json").get(self.split, {})
 
-    def __call__(self, variables: Mapping[str, Any], step: int | None) -> Mapping[str, Any]:
+    def __call__(
+        self, variables: Mapping[str, Any], step: int | None, between: Callable[[], None] = lambda: None
+    ) -> Mapping[str, Any]:
         """Scores every video with variables on the devices, and returns top1, top5, mean_class_accuracy, …
 
         `results.json` gets besides, as `streams`, the same of each stream alone, where the network's logits are made
@@ -273,11 +277,13 @@ class Evaluation:
         Args:
           variables: {"params", "batch_stats"}.
           step: the training step that they come from, None if not known.
+          between: called by every process before each batch.
         """
         batches = self._batches()
         variables = self._devices.whole(variables)
 
         def score_batch(batch):
+            between()
             return jax.tree.map(self._devices.local_rows, self._step(variables, self._devices.shard_batch(batch)))
 
         own = predict(score_batch, batches, len(self._dataset.labels))

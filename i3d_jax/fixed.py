@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,12 @@ def batches(
     model: Network,
     state: TrainState,
     devices: Devices,
+    between: Callable[[], None] = lambda: None,
 ) -> FeatureBatches:
     """Returns this host's training batches of features of the training split's windows, from the state's position on.
 
     They are read from WORKDIR/features/SPLIT.npz if that holds those that this run asks for, else computed with the
-    state's variables, on the devices of all hosts, and kept there.
+    state's variables, on the devices of all hosts, and kept there. `between` is called after every batch of them.
 
     Raises:
       UserError: the run is under way, and the features that are kept are others than it asks for; or they cannot be
@@ -49,7 +50,7 @@ def batches(
     features = _kept(path, provenance, begun=int(state.step) > 0)
     # All compute or none: a network file system may show the file to some alone.
     if not all(distributed.gather(features is not None)):
-        features = _compute(config, dataset, model, variables, devices, provenance)
+        features = _compute(config, dataset, model, variables, devices, provenance, between)
         if distributed.is_first():
             features.save(path)
         distributed.say(f"the features are in {path}")
@@ -75,7 +76,8 @@ def _kept(path: Path, provenance: Mapping[str, Any], *, begun: bool) -> Features
     different = [
         f"{name} was {features.provenance.get(name, 'absent')!r} and is {provenance.get(name, 'absent')!r}"
         for name in {**features.provenance, **provenance}
-        if features.provenance.get(name, "absent") != provenance.get(name, "absent")
+        # It changes when things are computed, and nothing of what.
+        if name != "model.rematerialise" and features.provenance.get(name, "absent") != provenance.get(name, "absent")
     ]
     if not different:
         distributed.say(f"training on the features of {len(features.video)} videos in {path}")
@@ -96,6 +98,7 @@ def _compute(
     variables: Mapping[str, Any],
     devices: Devices,
     provenance: Mapping[str, Any],
+    between: Callable[[], None],
 ) -> Features:
     step = devices.compile_evaluation_step(features_step(model))
     clips = experiment.clips_to_evaluate(config, dataset, model, config.data.train_split)
@@ -110,6 +113,7 @@ def _compute(
     )
 
     def features_of(batch):
+        between()
         return jax.tree.map(devices.local_rows, step(variables, devices.shard_batch(batch)))
 
     found = compute(features_of, progress, videos=videos)

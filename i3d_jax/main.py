@@ -31,8 +31,9 @@ def main(arguments: Sequence[str]) -> None:
     distributed.join(options)
     with distributed.explained():
         config = configuration.load(options.config, overrides)
-        distributed.refuse_different({"--mode": options.mode, **configuration.flat(config)}, what="configuration")
         workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
+        given = {"--mode": options.mode, "--workdir": str(workdir)}
+        distributed.refuse_different({**given, **configuration.flat(config)}, what="configuration")
         if options.mode == "train":
             trainer.train(config, workdir)
         else:

@@ -17,7 +17,7 @@ from i3d_jax import checkpoint, experiment, fixed, lock, start
 from i3d_jax import config as configuration
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.preprocessing import refuse_mismatch
-from i3d_jax.errors import Stopped
+from i3d_jax.errors import Stopped, UserError
 from i3d_jax.models.network import Network
 from i3d_jax.report.summary import figures_text, stream_rows, summary
 from i3d_jax.training import distributed, transfer
@@ -70,13 +70,21 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
     experiment.clips_to_train_on(config, dataset, model, first_clip=0)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last)
     variables = experiment.draw_variables(config, model)
-    if config.init_from is not None:
+    newest = max(checkpoints.steps(), default=None)
+    if newest is not None and newest > cadence.total_steps:
+        raise UserError(
+            f"total_steps is {cadence.total_steps}, and {workdir} was trained for {newest} steps already: expected as "
+            "many or more, or another --workdir"
+        )
+    # A run that goes on needs it no more.
+    if config.init_from is not None and newest is None:
         variables, origin = start.initial_from(config, description, variables)
     optimizer = transfer.restrict(optimizer, transfer.trained(variables["params"], config.transfer.protocol))
 
     if distributed.is_first():
         configuration.keep(config, workdir)
-    distributed.refuse_unshared(workdir / "config.json")
+    # The lock tells this run from those whose files may lie on each host's own disk.
+    distributed.refuse_unshared(workdir / "lock", distributed.by_first((workdir / "lock").read_text))
     with checkpoints, contextlib.ExitStack() as opened:
         # Resume, then another run's parameters, then scratch.
         state = initial_state(variables, optimizer, average=config.optimizer.average_decay > 0, plateau=plateau)
@@ -84,8 +92,8 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
         steps = checkpoints.steps()
         distributed.refuse_different({"steps": steps}, what=f"checkpoints in {workdir}")
         if steps:
-            newest = checkpoints.directory / str(steps[-1])
-            experiment.refuse_other_labels(checkpoint.Description.read(newest).labels, dataset, where=str(newest))
+            stored = checkpoints.directory / str(steps[-1])
+            experiment.refuse_other_labels(checkpoint.Description.read(stored).labels, dataset, where=str(stored))
             state = checkpoints.restore(state)
             distributed.say(f"going on from step {steps[-1]} of {workdir}")
         elif config.init_from is not None:
@@ -106,7 +114,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
             write(int(state.step), evaluation.split, figures)
             return figures
 
-        trained, batches = _to_train(config, workdir, dataset, description, model, state, devices)
+        trained, batches = _to_train(config, workdir, dataset, description, model, state, devices, termination)
         step = training_step(trained, optimizer, seed=config.seed, replicas=devices.replicas, **step_options)
         step = compiled_at_first(devices.compile_training_step(step), distributed.say)
         termination.in_loop()
@@ -147,10 +155,12 @@ def _to_train(
     model: Network,
     state: TrainState,
     devices: Devices,
+    termination: Termination,
 ) -> tuple[nn.Module | transfer.Classifiers, Iterator[Mapping[str, Any]]]:
     """Returns what is trained and its batches: the network on clips, or its classifiers on features."""
     if config.transfer.protocol == transfer.FIXED:
-        return transfer.Classifiers(model), fixed.batches(config, workdir, dataset, description, model, state, devices)
+        batches = fixed.batches(config, workdir, dataset, description, model, state, devices, termination.between)
+        return transfer.Classifiers(model), batches
     return model, experiment.clips_to_train_on(config, dataset, model, first_clip=int(state.clips))
 
 
@@ -158,10 +168,17 @@ def evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Scores the newest checkpoint of a workdir on the split that the configuration names, and prints the figures.
 
     Raises:
-      UserError: there is no checkpoint, or it is of other classes or pixels than the dataset's.
+      UserError: there is no checkpoint, it is of other classes or pixels than the dataset's, or a run is at work in the
+        workdir.
+      Stopped: SIGTERM ended it.
     """
     keep_compiled(config.compilation_cache)
     directory = checkpoint.find(workdir)
+    with lock.held(workdir) if distributed.is_first() else contextlib.nullcontext(), Termination() as termination:
+        _evaluate(config, workdir, directory, termination)
+
+
+def _evaluate(config: ml_collections.ConfigDict, workdir: Path, directory: Path, termination: Termination) -> None:
     model, variables, metadata = checkpoint.load(directory)
     dataset = experiment.open_data(config, workdir, flow="flow" in model.streams)
     experiment.refuse_other_labels(metadata["labels"], dataset, where=str(directory))
@@ -173,7 +190,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
     )
     devices = experiment.devices_of(**config.parallel)
     evaluation = experiment.Evaluation(config, workdir, dataset, model, devices)
-    figures = evaluation(devices.place(variables), metadata["provenance"].get("step"))
+    figures = evaluation(devices.place(variables), metadata["provenance"].get("step"), termination.between)
     if not distributed.is_first():
         return
     print(figures_text(evaluation.split, figures))

@@ -9,7 +9,7 @@ usage: launch/local.sh [--processes N] [--port PORT] ARGUMENTS-OF-i3d_jax.main
 
 Trains on all devices of this machine. One process drives them all; with --processes N there are N,
 each with one GPU (the first with GPU 0, and so on), which meet at PORT (default 12321).
-On SIGTERM and Ctrl-C all of them save and stop. PYTHON names the interpreter (default: python).
+On SIGTERM all of them save and stop, with several also on Ctrl-C. PYTHON names the interpreter (default: python).
 
   launch/local.sh --config experiments/quickstart.py --workdir runs/quickstart
   launch/local.sh --processes 8 --config experiments/kinetics.py --config.data.directory=datasets/kinetics400 \\
@@ -29,6 +29,10 @@ while (($#)); do
 done
 if ! (($#)); then
   usage >&2
+  exit 2
+fi
+if ! [[ $processes =~ ^[1-9][0-9]*$ ]]; then
+  echo "error: --processes must be a number of 1 or more, found '$processes'" >&2
   exit 2
 fi
 python=${PYTHON:-python}

@@ -147,6 +147,13 @@ log() {
 }
 
 case $command in
+  all | resume)
+    # Before a TPU is paid for.
+    [ -n "$share" ] || mistake "$command needs --share HOST:/PATH"
+    ((${#arguments[@]})) || mistake "$command needs the arguments of i3d_jax.main, after --"
+    ;;
+esac
+case $command in
   create | install | run | log) "$command" ;;
   stop) on_workers all "kill -TERM \$(cat i3d_jax.pid)" ;;
   fetch | keep)

@@ -260,6 +260,72 @@ def test_two_processes_compute_features_once_and_train_on_them_as_one_does(start
     assert np.abs(before["Logits"]["kernel"] - after["Logits"]["kernel"]).max() > 1e-4
 
 
+# Each process in a folder of its own, and not as patient as for a slow network's file system.
+ELSEWHERE = """
+import os, sys
+from pathlib import Path
+from i3d_jax import main
+from i3d_jax.errors import run
+from i3d_jax.training import distributed
+recipe = sys.argv.index("--config") + 1
+sys.argv[recipe] = str(Path(sys.argv[recipe]).absolute())
+os.chdir(Path({root!r}, "ab"[int(sys.argv[sys.argv.index("--process_id") + 1])]))
+distributed._SEEN_WITHIN_SECONDS = 2
+run(main.main, leave=distributed.leave)
+"""
+
+
+def reads(process, words):
+    """Reads a process's standard error until the words have come."""
+    seen = ""
+    while words not in seen:
+        read = process.stderr.read(1)
+        assert read, seen
+        seen += read
+
+
+def test_sigterm_to_one_of_two_saves_on_both(start, dataset, tmp_path):
+    more = {"total_steps": 9999, "optimizer.boundaries": (9000,), "evaluation.every": 0, "checkpoints.every": 9000}
+    processes = start("-m", "i3d_jax.main", *arguments(dataset, tmp_path / "run", **more))
+    reads(processes[0], "step    5/9999")
+    processes[1].send_signal(signal.SIGTERM)
+    (code, _, errors), (code_of_second, _, errors_of_second) = map(ended, processes)
+    [step] = checkpoint.steps_in(tmp_path / "run" / "checkpoints")
+    assert 5 < step < 9000
+    for found, said in ((code, errors), (code_of_second, errors_of_second)):
+        assert found == 143, said
+        assert f"stopped by SIGTERM after step {step}, which is saved" in said
+
+
+def test_sigterm_while_features_are_computed_stops_both(start, dataset, pretrained, tmp_path):
+    fixed = {
+        "transfer.protocol": "fixed",
+        "init_from": pretrained,
+        "evaluation.windows": 40,
+        "evaluation.batch_size": 2,
+    }
+    processes = start("-m", "i3d_jax.main", *arguments(dataset, tmp_path / "run", **fixed))
+    reads(processes[0], "features of train:  12%")
+    processes[1].send_signal(signal.SIGTERM)
+    for code, _, errors in map(ended, processes):
+        assert code == 143, errors
+        assert "stopped by SIGTERM; start again to go on" in errors
+        assert "100%" not in errors
+    assert not (tmp_path / "run" / "features").exists()
+
+
+def test_folders_that_are_not_shared_are_found_out(start, dataset, tmp_path):
+    """Though each process finds in its own what an earlier run has left there."""
+    for name in ("a", "b"):
+        (tmp_path / name / "run").mkdir(parents=True)
+        (tmp_path / name / "run" / "lock").write_text("process 1 on earlier\n")
+    given = arguments(dataset, "run")
+    processes = start("-c", ELSEWHERE.format(root=str(tmp_path)), *given)
+    for code, _, errors in map(ended, processes):
+        assert code == 2, errors
+        assert "process 1 does not see run/lock as process 0 has written it: expected a folder that all" in errors
+
+
 def test_a_killed_process_stops_the_other(start):
     """Neither the one that waits for the other's part of a sum, nor the one that a coordinator has left, hangs."""
     for killed in (0, 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 
 import chex
@@ -18,7 +19,7 @@ from small_dataset import LABELS, pixels, write_dataset
 from test_transfer import random_variables
 
 from experiments import base
-from i3d_jax import checkpoint, experiment, fixed, main, models, prepare
+from i3d_jax import checkpoint, experiment, fixed, lock, main, models, prepare
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.errors import UserError
 from i3d_jax.evaluation.features import compute, read
@@ -258,6 +259,20 @@ def test_ucf101s_second_split_as_a_user_runs_it(ucf101, pretrained, tmp_path, ca
         np.testing.assert_allclose(after, expected, rtol=0, atol=1e-3 * np.abs(after - now).max())
 
 
+def test_a_run_that_goes_on_needs_the_other_network_no_more_and_is_not_shortened(ucf101, pretrained, tmp_path, capsys):
+    init_from = shutil.copytree(pretrained[0], tmp_path / "pretrained")
+    workdir = tmp_path / "run"
+    main.main(arguments(ucf101, workdir, init_from=init_from, total_steps=2))
+    shutil.rmtree(init_from)
+    main.main(arguments(ucf101, workdir, init_from=init_from, total_steps=4))
+    assert "going on from step 2" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"total_steps is 3, and .* was trained for 4 steps already"):
+        main.main(arguments(ucf101, workdir, init_from=init_from, total_steps=3))
+    with lock.held(workdir), pytest.raises(UserError, match="is in use by process"):
+        main.main([*arguments(ucf101, workdir, init_from=init_from, total_steps=4), "--mode", "evaluate"])
+    assert json.loads((workdir / "config.json").read_text())["total_steps"] == 4
+
+
 def classifier(directory):
     """The weights of a checkpoint's classifier, its bias in the last row: float64 [256 + 1, 2]."""
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
@@ -273,6 +288,7 @@ def classifier(directory):
         ({"init_from": None}, "'fixed' starts from a network that was trained on videos: init_from must name"),
         ({"init_from": None, "transfer.protocol": "full"}, "'full' starts from a network"),
         ({"data.train_split": "train04"}, r"no split 'train04'; it has test01, test02, train01, train02, "),
+        ({"evaluation.batch_size": 0}, r"evaluation\.batch_size must be 1 or more, found 0"),
         ({"evaluation.split": "test04"}, r"no split 'test04'; it has test01, "),
     ],
 )

@@ -85,10 +85,16 @@ def test_a_finished_run_does_nothing():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"total_steps": 0}, {"log_every": 0}, {"checkpoint_every": 0}, {"evaluate_every": -1}]
+    ("wrong", "key"),
+    [
+        ({"total_steps": 0}, "total_steps"),
+        ({"log_every": 0}, "log_every"),
+        ({"checkpoint_every": 0}, r"checkpoints\.every"),
+        ({"evaluate_every": -1}, r"evaluation\.every"),
+    ],
 )
-def test_wrong_cadence(wrong):
-    with pytest.raises(UserError, match=f"{next(iter(wrong))} must be at least"):
+def test_wrong_cadence(wrong, key):
+    with pytest.raises(UserError, match=f"^{key} must be at least"):
         run(**wrong)
 
 

@@ -7,12 +7,14 @@ workdir. Started again it goes on where it stopped. Several processes, usually o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from i3d_jax import lock
 from i3d_jax.errors import UserError, run
 from i3d_jax.files import written_whole
 from i3d_jax.study import published, table
@@ -59,7 +61,10 @@ def main(arguments: Sequence[str]) -> int:
     with distributed.explained():
         given = {f"--{name}": value for name, value in vars(options).items() if name not in distributed.FLAGS}
         distributed.refuse_different({**given, "--config.KEY=VALUE": overrides}, what="arguments")
-        return _fill(_study(options, overrides), needed, options.splits)
+        output = Path(options.output)
+        # Of several processes the first holds the folder, for all of them.
+        with lock.held(output) if distributed.is_first() else contextlib.nullcontext():
+            return _fill(_study(options, overrides), needed)
 
 
 def _study(options: argparse.Namespace, overrides: Sequence[str]) -> Study:
@@ -74,7 +79,7 @@ def _study(options: argparse.Namespace, overrides: Sequence[str]) -> Study:
     )
 
 
-def _fill(study: Study, needed: Sequence[Cell], splits: Sequence[int]) -> int:
+def _fill(study: Study, needed: Sequence[Cell]) -> int:
     """Trains what the cells need and writes the tables; returns the exit code."""
     # Imported late, as what `_study` imports: --help and mistakes in what is chosen need none of it.
     from i3d_jax import main as training
@@ -83,12 +88,14 @@ def _fill(study: Study, needed: Sequence[Cell], splits: Sequence[int]) -> int:
     if study.miniature:
         study = _with_drawn(study)
     ordered = runs(needed)
+    # Before hours of training.
+    earlier = table.from_csv(study.output / "table.csv")
     check(study, ordered, asked=FLAGS)
     failures = train_all(study, ordered, train=training.main)
     if distributed.is_first():
         measured = {cell: accuracy(study, cell, failures) for cell in needed if cell.sums}
         note = DRAWN_NOTE if study.miniature else ""
-        _write(study.output, table.fill(needed, measured), splits, note)
+        _write(study.output, table.fill(needed, measured), earlier, note)
     for failed, reason in failures.items():
         distributed.say(f"failed: {failed.name}: {reason}")
     return 2 if failures else 0
@@ -124,13 +131,14 @@ def _with_drawn(study: Study) -> Study:
     return dataclasses.replace(study, datasets=datasets, imagenet=imagenet)
 
 
-def _write(output: Path, filled: Sequence[table.Filled], splits: Sequence[int], note: str) -> None:
-    """Prints the tables and writes `table.md` and `table.csv`, with a note on the first two if there is one."""
-    markdown = table.as_markdown(filled, heading="Measured beside published")
-    texts = {
-        "table.md": markdown + (f"\n{note}\n" if note else ""),
-        "table.csv": table.as_csv(filled, splits),
-    }
+def _write(output: Path, filled: Sequence[table.Filled], earlier: Sequence[table.Filled], note: str) -> None:
+    """Prints the tables and writes `table.md` and `table.csv`, which keep the other cells that were filled earlier.
+
+    If there is a note it stands on the first two.
+    """
+    every = table.merge(earlier, filled)
+    markdown = table.as_markdown(every, heading="Measured beside published")
+    texts = {"table.md": markdown + (f"\n{note}\n" if note else ""), "table.csv": table.as_csv(every)}
     for name, text in texts.items():
         with written_whole(output / name) as file:
             file.write(text.encode())

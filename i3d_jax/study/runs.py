@@ -83,8 +83,8 @@ def check(study: Study, runs: Sequence[Run], *, asked: Mapping[str, str]) -> Non
       asked: the flags that name the datasets and the image network, for messages.
 
     Raises:
-      UserError: a dataset or the image network is not named, is not there, lacks a split or lacks flow; or a recipe has
-        no such key as is changed.
+      UserError: a dataset or the image network is not named, is not there, lacks a split or lacks flow; a recipe has no
+        such key as is changed; or a workdir was made by another configuration.
     """
     for name in dict.fromkeys(run.dataset for run in runs):
         own = [run for run in runs if run.dataset == name]
@@ -110,7 +110,7 @@ def check(study: Study, runs: Sequence[Run], *, asked: Mapping[str, str]) -> Non
     if from_images and checkpoint.load(study.imagenet)[2]["model"] != "inception_v1":
         raise UserError(f"{asked['imagenet']}: {study.imagenet} is no image network (inception_v1)")
     for run in runs:
-        study.configuration(run)
+        configuration.refuse_other(study.configuration(run), study.workdir(run))
 
 
 def _check_splits(dataset: Dataset, runs: Sequence[Run]) -> None:

@@ -6,9 +6,11 @@ import csv
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from i3d_jax.errors import UserError
 from i3d_jax.study import published
-from i3d_jax.study.plan import Cell, runs
+from i3d_jax.study.plan import Cell, cells, runs
 
 CSV_COLUMNS = ("table", "row", "column", "value", "published", "difference", "runs", "splits", "reason")
 
@@ -38,8 +40,7 @@ def fill(needed: Sequence[Cell], measured: Mapping[Cell, float | str]) -> list[F
     found: dict[tuple[str, str, str], Filled] = {}
     for cell in needed:
         if cell.from_cells:
-            sources = [found[cell.table, cell.row, column] for column in cell.from_cells]
-            filled = _reduction(cell, sources)
+            filled = _worked_out(Filled(cell), found)
         else:
             outcome = measured[cell]
             filled = Filled(cell, reason=outcome) if isinstance(outcome, str) else Filled(cell, outcome)
@@ -125,7 +126,7 @@ def _markdown_text(filled: Filled | None, reasons: dict[str, int]) -> str:
     return f"{filled.value:.1f} ({beside})"
 
 
-def as_csv(filled: Sequence[Filled], splits: Sequence[int]) -> str:
+def as_csv(filled: Sequence[Filled]) -> str:
     """Writes a line for every cell; `value`, `published` and `difference` in percent, empty where there is none."""
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
@@ -140,7 +141,7 @@ def as_csv(filled: Sequence[Filled], splits: Sequence[int]) -> str:
             others = [other.cell for other in filled if (other.cell.table, other.cell.row) == place]
             sources = [other for other in others if other.column in cell.from_cells]
         own = runs(sources)
-        numbered = [str(split) for split in splits if any(run.split == split for run in own)]
+        numbered = dict.fromkeys(str(run.split) for run in own if run.split is not None)
         values = [one.value, cell.published, one.value - cell.published if both else None]
         rows.writerow(
             [cell.table, cell.row, cell.column]
@@ -148,3 +149,46 @@ def as_csv(filled: Sequence[Filled], splits: Sequence[int]) -> str:
             + [" ".join(run.name for run in own), " ".join(numbered), one.reason or ""]
         )
     return text.getvalue()
+
+
+def from_csv(path: Path) -> list[Filled]:
+    """Reads the cells that `as_csv` wrote into a file; none where there is no file.
+
+    Raises:
+      UserError: it is something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [_from_row(row) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, StopIteration) as error:
+        raise UserError(
+            f"{path} cannot be read as the table of a study: move it away, or choose another --output"
+        ) from error
+
+
+def _from_row(row: Mapping[str, str]) -> Filled:
+    splits = [int(split) for split in row["splits"].split()] or [1]
+    place = row["row"], row["column"]
+    cell = next(cell for cell in cells(row["table"], splits) if (cell.row, cell.column) == place)
+    return Filled(cell, float(row["value"]) if row["value"] else None, row["reason"] or None)
+
+
+def merge(earlier: Sequence[Filled], filled: Sequence[Filled]) -> list[Filled]:
+    """Puts cells in the place of those that were filled earlier, and works out again what rests on them."""
+    found = {(one.cell.table, one.cell.row, one.cell.column): one for one in (*earlier, *filled)}
+    ordered = sorted(
+        found.values(),
+        key=lambda one: (
+            list(published.TITLES).index(one.cell.table),
+            list(published.ARCHITECTURES).index(one.cell.row),
+            list(published.columns(one.cell.table)).index(one.cell.column),
+        ),
+    )
+    return [_worked_out(one, found) if one.cell.from_cells else one for one in ordered]
+
+
+def _worked_out(filled: Filled, found: Mapping[tuple[str, str, str], Filled]) -> Filled:
+    cell = filled.cell
+    return _reduction(cell, [found[cell.table, cell.row, column] for column in cell.from_cells])

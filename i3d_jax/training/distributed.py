@@ -266,17 +266,30 @@ def refuse_different(values: Mapping[str, Any], *, what: str) -> None:
         raise UserError(f"all processes of a run need the same {what}, but these differ: {'; '.join(different)}")
 
 
-def refuse_unshared(path: Path) -> None:
-    """Raises a `UserError` on a process that does not see a file or folder which process 0 wrote before."""
+def refuse_unshared(path: Path, text: str | None = None) -> None:
+    """Raises a `UserError` on all processes unless all see a file or folder which process 0 wrote before.
+
+    Args:
+      path: where.
+      text: what the file holds; None for any.
+    """
     wait()
     deadline = time.monotonic() + _SEEN_WITHIN_SECONDS
-    while not path.exists():
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"process {jax.process_index()} does not see {path}, which process 0 has written: "
-                "expected a --workdir that all hosts share"
-            )
+    while not (seen := _shows(path, text)) and time.monotonic() < deadline:
         time.sleep(1)
+    blind = [process for process, sees in enumerate(gather(seen)) if not sees]
+    if blind:
+        raise UserError(
+            f"process {blind[0]} does not see {path} as process 0 has written it: expected a folder that all hosts "
+            "share"
+        )
+
+
+def _shows(path: Path, text: str | None) -> bool:
+    try:
+        return path.exists() if text is None else path.read_text() == text
+    except OSError:
+        return False
 
 
 def lost_another(error: BaseException) -> bool:

@@ -36,11 +36,16 @@ class Cadence:
     checkpoint_every: int
 
     def __post_init__(self):
-        for name in ("total_steps", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, found {getattr(self, name)}")
+        keys = {
+            "total_steps": self.total_steps,
+            "log_every": self.log_every,
+            "checkpoints.every": self.checkpoint_every,
+        }
+        for key, steps in keys.items():
+            if steps < 1:
+                raise UserError(f"{key} must be at least 1, found {steps}")
         if self.evaluate_every < 0:
-            raise UserError(f"evaluate_every must be at least 0, found {self.evaluate_every}")
+            raise UserError(f"evaluation.every must be at least 0, found {self.evaluate_every}")
 
     def evaluates(self, step: int) -> bool:
         """Says whether there is an evaluation after `step`."""

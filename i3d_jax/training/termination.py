@@ -19,7 +19,7 @@ class Termination:
     after every step whether it was the last.
 
     Where `jax.distributed` is initialised, JAX has taken SIGTERM over; its processes agree on the step after which all
-    of them stop, whichever of them was told to.
+    of them stop, whichever of them was told to. Before the loop, or without one, they do so `between` batches.
     """
 
     # Counted over all runs of the process: what JAX agrees on is a number that only rises.
@@ -55,6 +55,14 @@ class Termination:
     def told(self) -> bool:
         """Whether SIGTERM has come since the loop began; of several processes, whether they have agreed to stop."""
         return self._told
+
+    def between(self) -> None:
+        """Raises `Stopped` if several processes have agreed to stop; to be called by all, after every batch of work.
+
+        One process alone is stopped at once.
+        """
+        if self._several and not self._in_loop and self.stops_after():
+            raise Stopped("stopped by SIGTERM; start again to go on")
 
     def stops_after(self) -> bool:
         """Says whether the step that was just taken is the last; to be asked after every step, by every process."""
