@@ -61,6 +61,8 @@ def main(arguments: Sequence[str]) -> None:
     videos = sorted(path for path in options.videos.glob("*") if path.suffix in SUFFIXES)
     if not videos:
         raise UserError(f"a folder of videos ({', '.join(SUFFIXES)}) was expected at {options.videos}, found none")
+    if options.json and not options.json.parent.is_dir():
+        raise UserError(f"--json: a folder was expected at {options.json.parent}, found none")
     # Imported late: --help needs no JAX, and OpenCV's processes must not take a GPU.
     import jax
 
@@ -88,6 +90,10 @@ def main(arguments: Sequence[str]) -> None:
             if frames is not None:
                 rows.append({"video": video.name, **compare(*frames, ours, pool, options.repeats)})
                 _print_row(rows[-1])
+    if not rows:
+        raise UserError(
+            f"videos of at least {options.pairs + options.apart} frames were expected in {options.videos}, found none"
+        )
     _print_totals(rows)
     if options.json:
         with files.written_whole(options.json) as file:
@@ -214,12 +220,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--videos", metavar="DIR", type=Path, required=True, help="a folder of video files")
-    add("--pairs", metavar="N", type=int, default=8, help="of each video (default: %(default)s)")
-    add("--apart", metavar="N", type=int, default=1, help="frames from one to the other of a pair (default: 1)")
-    add("--short_side", metavar="PIXELS", type=int, default=256, help="of the frames (default: %(default)s)")
-    add("--repeats", metavar="N", type=int, default=3, help="timings of each (default: %(default)s)")
+    add("--pairs", metavar="N", type=_positive, default=8, help="of each video (default: %(default)s)")
+    add("--apart", metavar="N", type=_positive, default=1, help="frames from one to the other of a pair (default: 1)")
+    add("--short_side", metavar="PIXELS", type=_positive, default=256, help="of the frames (default: %(default)s)")
+    add("--repeats", metavar="N", type=_positive, default=3, help="timings of each (default: %(default)s)")
     add("--json", metavar="FILE", type=Path, help="write the same, with every single figure, for programs")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of 1 or more was expected, found {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,7 @@ def test_any_axes_may_stand_before_the_frames_and_bytes_are_as_good_as_floats():
     shaped = frames.reshape(2, 3, 2, 32, 44).astype(np.float32)
     again = flow.tvl1(shaped[:, :, 0], shaped[:, :, 1], scales=1)
     np.testing.assert_array_equal(again, field.reshape(2, 3, 32, 44, 2))
+    assert flow.tvl1(frames[:0, 0], frames[:0, 1]).shape == (0, 32, 44, 2)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

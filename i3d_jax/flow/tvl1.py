@@ -116,6 +116,8 @@ def tvl1(
         raise UserError(f"TV-L1: scale_step must be above 0 and below 1, found {scale_step}")
     if median not in (1, 3, 5):
         raise UserError(f"TV-L1: median must be 1, 3 or 5, found {median}")
+    if previous.size == 0:
+        return jnp.zeros((*previous.shape, 2), jnp.float32)
     return _tvl1(previous, following, numbers, counts)
 
 
