@@ -283,6 +283,18 @@ class Checkpoints:
             ),
         )
 
+    def lacks_figures(self, step: int) -> bool:
+        """Says whether a checkpoint was saved without the figures of an evaluation."""
+        return self._metrics(step) is None
+
+    def note(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds the figures of an evaluation to a checkpoint that was saved without them."""
+        if jax.process_index() == 0:
+            description = Description.read(self.directory / str(step))
+            provenance = {**description.provenance, "metrics": metrics}
+            dataclasses.replace(description, provenance=provenance).write(self.directory / str(step))
+        distributed.wait()
+
     def wait(self) -> None:
         """Waits until the last checkpoint is whole, then removes those that need not be kept."""
         self._writer.wait_until_finished()

@@ -23,6 +23,7 @@ from i3d_jax.report.summary import figures_text, stream_rows, summary
 from i3d_jax.training import distributed, transfer
 from i3d_jax.training.compilation import compiled_at_first, keep_compiled
 from i3d_jax.training.logs import MetricsFile, ProgressLines
+from i3d_jax.training.loop import EvaluationStopped
 from i3d_jax.training.loop import train as train_loop
 from i3d_jax.training.optimizer import rates_text
 from i3d_jax.training.partition import Devices
@@ -89,12 +90,14 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
         # Resume, then another run's parameters, then scratch.
         state = initial_state(variables, optimizer, average=config.optimizer.average_decay > 0, plateau=plateau)
         state = devices.place(state)
-        steps = checkpoints.steps()
+        steps, evaluation_due = checkpoints.steps(), False
         distributed.refuse_different({"steps": steps}, what=f"checkpoints in {workdir}")
         if steps:
             stored = checkpoints.directory / str(steps[-1])
             experiment.refuse_other_labels(checkpoint.Description.read(stored).labels, dataset, where=str(stored))
             state = checkpoints.restore(state)
+            due = plateau is None and cadence.evaluates(steps[-1])
+            evaluation_due = due and distributed.by_first(lambda: checkpoints.lacks_figures(steps[-1]))
             distributed.say(f"going on from step {steps[-1]} of {workdir}")
         elif config.init_from is not None:
             distributed.say(origin)
@@ -109,8 +112,13 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
 
         write = opened.enter_context(_log(workdir, after_step=int(state.step), total_steps=cadence.total_steps))
 
+        def stop_evaluation() -> None:
+            # What the schedule "plateau" makes of the figures is part of the state: there the evaluation is finished.
+            if plateau is None and termination.stops_after():
+                raise EvaluationStopped
+
         def evaluate(state: TrainState) -> Mapping[str, float]:
-            figures = evaluation(state.variables, int(state.step))
+            figures = evaluation(state.variables, int(state.step), stop_evaluation)
             write(int(state.step), evaluation.split, figures)
             return figures
 
@@ -132,13 +140,19 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
                 write=write,
                 plateau=plateau,
                 interrupted=lambda _: termination.stops_after(),
+                evaluation_due=evaluation_due,
             )
-        if int(state.step) < cadence.total_steps:
-            checkpoints.wait()
-            raise Stopped(f"stopped by SIGTERM after step {int(state.step)}, which is saved; start again to go on")
-        if distributed.by_first(lambda: evaluation.stored().get("step")) != int(state.step):
-            evaluate(state)
         checkpoints.wait()
+        finished = int(state.step) == cadence.total_steps
+        evaluated = distributed.by_first(lambda: evaluation.stored().get("step")) == int(state.step)
+        stopped = Stopped(f"stopped by SIGTERM after step {int(state.step)}, which is saved; start again to go on")
+        if not finished or (termination.told and not evaluated):
+            raise stopped
+        if not evaluated:
+            try:
+                evaluate(state)
+            except EvaluationStopped:
+                raise stopped from None
     for damage in batches.damaged:
         print(f"skipped in training: {damage}", file=sys.stderr, flush=True)
     if not distributed.is_first():

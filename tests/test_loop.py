@@ -11,7 +11,7 @@ import pytest
 
 from i3d_jax.errors import UserError
 from i3d_jax.training.logs import MetricsFile, duration
-from i3d_jax.training.loop import Cadence, NonFinite, train
+from i3d_jax.training.loop import Cadence, EvaluationStopped, NonFinite, train
 from i3d_jax.training.state import TrainState
 
 
@@ -19,8 +19,12 @@ class Kept(list):
     def save(self, state, metrics):
         self.append((int(state.step), metrics))
 
+    def note(self, step, metrics):
+        assert self[-1] == (step, None)
+        self[-1] = (step, metrics)
 
-def run(*, first=0, losses=None, kept=None, **cadence):
+
+def run(*, first=0, losses=None, kept=None, stopped=(), due=False, **cadence):
     """Trains with losses 1, 2, 3, … (or `losses`) of one clip each; returns what was written and kept."""
     written, kept = [], Kept() if kept is None else kept
     state = TrainState(jnp.int32(first), jnp.int32(first), {}, {}, {})
@@ -30,15 +34,21 @@ def run(*, first=0, losses=None, kept=None, **cadence):
         sums = {"loss": (np.float32(loss), 1.0), "top1": (1.0, 2.0), "gradient_norm": (np.float32(1), 1.0)}
         return state.replace(step=state.step + 1, clips=state.clips + batch), sums
 
+    def evaluate(state):
+        if int(state.step) in stopped:
+            raise EvaluationStopped
+        return {"top1": float(state.step)}
+
     final = train(
         state,
         itertools.repeat(1),
         step=step,
         cadence=Cadence(**{"total_steps": 10, "log_every": 4, "evaluate_every": 0, "checkpoint_every": 5, **cadence}),
         learning_rate=lambda step: 0.5 if step < 5 else 0.25,
-        evaluate=lambda state: {"top1": float(state.step)},
+        evaluate=evaluate,
         keeper=kept,
         write=lambda *line: written.append(line),
+        evaluation_due=due,
     )
     return final, written, kept
 
@@ -53,6 +63,22 @@ def test_lines_hold_the_mean_since_the_one_before():
         (10, 9.5, 0.25),
     ]
     assert all(values["top1"] == 0.5 for _, _, values in written)
+
+
+@pytest.mark.parametrize("step", [8, 10])
+def test_an_evaluation_that_is_stopped_is_made_up_for(step):
+    whole, written, kept = run(evaluate_every=4)
+    final, before, parts = run(evaluate_every=4, stopped=[step])
+    assert int(final.step) == step
+    assert parts == [*kept[: len(parts) - 1], (step, None)]
+    # Stopped again, it still lacks its figures.
+    final, _, parts = run(first=step, kept=parts, evaluate_every=4, stopped=[step], due=True)
+    assert (int(final.step), parts[-1]) == (step, (step, None))
+    final, after, parts = run(first=step, kept=parts, evaluate_every=4, due=True)
+    assert int(final.step) == int(whole.step)
+    assert parts == kept
+    assert [line[:2] for line in before + after] == [line[:2] for line in written]
+    assert [line[2]["loss"] for line in before + after] == [line[2]["loss"] for line in written]
 
 
 def test_evaluations_are_followed_by_checkpoints():

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from i3d_jax import checkpoint, lock, main, predict, trainer
+from i3d_jax import checkpoint, experiment, lock, main, predict, trainer
 from i3d_jax import config as configuration
 from i3d_jax.data import synthetic
 from i3d_jax.data.preprocessing import Preprocessing
@@ -208,6 +208,30 @@ def test_stopped_by_sigterm_and_then_finished_and_then_given_more_steps(dataset,
     # Half-way it was at its end, so it was evaluated.
     assert [line for line in lines(workdir) if line["split"] == "train" or line["step"] == STEPS] == lines(finished)
     assert (workdir / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+
+
+def test_sigterm_in_an_evaluation_saves_at_once_and_the_evaluation_is_made_up_for(dataset, tmp_path, monkeypatch):
+    more = ["--config.total_steps=4", "--config.evaluation.every=2", "--config.evaluation.batch_size=4"]
+    main.main(arguments(dataset, tmp_path / "whole", *more))
+    score = experiment.Evaluation.__call__
+
+    def told(self, variables, step, between):
+        if step in steps:
+            steps.remove(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(self, variables, step, between)
+
+    monkeypatch.setattr(experiment.Evaluation, "__call__", told)
+    for step in (2, 4):
+        steps = [step]
+        with pytest.raises(Stopped, match=f"stopped by SIGTERM after step {step}, which is saved"):
+            main.main(arguments(dataset, tmp_path / "stopped", *more))
+        assert checkpoint.steps_in(tmp_path / "stopped" / "checkpoints")[-1] == step
+    assert lines(tmp_path / "stopped")[-1]["split"] == "train"
+    main.main(arguments(dataset, tmp_path / "stopped", *more))
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+    for name in ("results.json", "checkpoints/2/model.json", "checkpoints/4/model.json"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_sigterm_in_the_last_evaluation_ends_what_would_come_after_the_run(tmp_path, monkeypatch):

@@ -70,6 +70,13 @@ class Keeper(Protocol):
     def save(self, state: TrainState, metrics: Mapping[str, float] | None) -> None:
         """Keeps a state, with the figures of its evaluation if there was one."""
 
+    def note(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds the figures of its evaluation to a state that was kept without them."""
+
+
+class EvaluationStopped(Exception):
+    """What `evaluate` raises where it is told to end before its time."""
+
 
 class NonFinite(UserError):
     """The loss or the gradient was not a finite number."""
@@ -89,6 +96,7 @@ def train(
     write: Callable[[int, str, Mapping[str, float]], None],
     plateau: optax.GradientTransformationExtraArgs | None = None,
     interrupted: Callable[[int], bool] = lambda number: False,
+    evaluation_due: bool = False,
 ) -> TrainState:
     """Trains from `state` to the last step, or to the one after which it is interrupted.
 
@@ -98,7 +106,8 @@ def train(
       step: (state, batch) -> (state, metrics as sums and counts), asynchronous.
       cadence: how long and how often.
       learning_rate: step (0 is the first) to rate, without `plateau`, for the log only.
-      evaluate: state -> figures; "top1" is what the best checkpoint is chosen by, "loss" what `plateau` sees.
+      evaluate: state -> figures; "top1" is what the best checkpoint is chosen by, "loss" what `plateau` sees. Without
+        `plateau` it may raise `EvaluationStopped`: then the state is kept without figures, and is the last.
       keeper: keeps states, of finite loss and gradient only.
       spread, collect: from a state as it is evaluated, kept and returned to one as steps take it, and back
         (`partition.Devices`).
@@ -107,6 +116,7 @@ def train(
       interrupted: called with the number of every step taken; when it says so, that step is the last. It is logged,
         kept and, if its turn has come, evaluated, so that a run which goes on from it is the uninterrupted one (with
         `collect`, but for what that changes).
+      evaluation_due: whether `state` was kept without the figures of an evaluation whose turn had come: it is first.
 
     Returns:
       The state after the last step taken.
@@ -123,6 +133,11 @@ def train(
             number, metrics = unsettled.pop(0)
             stretch.add(number, jax.device_get(metrics))
 
+    if evaluation_due:
+        try:
+            keeper.note(int(state.step), evaluate(state))
+        except EvaluationStopped:
+            return state
     state = spread(state)
     for number in range(int(state.step) + 1, cadence.total_steps + 1):
         with stretch.waiting():
@@ -141,7 +156,10 @@ def train(
         if saves:
             state = collect(state)
         if cadence.evaluates(number):
-            figures = evaluate(state)
+            try:
+                figures = evaluate(state)
+            except EvaluationStopped:
+                last = True
             if plateau is not None and cadence.evaluates_in_turn(number):
                 state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
             stretch.restart_clock()

@@ -44,7 +44,7 @@ class Termination:
             raise Stopped("stopped by SIGTERM; start again to go on")
         if not self._told:
             # Not by print, which may be at work where the signal arrived.
-            os.write(2, b"SIGTERM: the run is saved after this step, or after the evaluation that has begun\n")
+            os.write(2, b"SIGTERM: the run is being saved\n")
         self._told = True
 
     def in_loop(self) -> None:
