@@ -30,6 +30,8 @@ def held(directory: Path) -> Iterator[None]:
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        # For readers on other machines: the file stays open.
+        os.fsync(descriptor)
         yield
     finally:
         if made and [entry.name for entry in directory.iterdir()] == [path.name]:

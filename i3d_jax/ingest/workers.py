@@ -56,6 +56,7 @@ class Workers:
         for pool in self._idle:
             pool.shutdown(wait=False, cancel_futures=True)
         self._held.close()
+        self._watched.close()
 
     def in_order(
         self,
