@@ -59,6 +59,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
     # First: what it says works for the microbatches works for the devices too.
     check_options(batch_size=config.batch_size, devices=devices.count, **step_options)
     devices.check_batch_size(config.batch_size, key="batch_size")
+    experiment.evaluation_batch_size(config)
     cadence = experiment.cadence(config)
     profiled = experiment.profiled_steps(config)
     optimizer, schedule, plateau = experiment.create_optimizer(config)
