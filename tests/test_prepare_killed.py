@@ -48,7 +48,11 @@ def test_killed_ten_times(tmp_path):
         if kill % 3 == 1:
             # At its first new shard, which is amid the work on a machine of any speed.
             deadline = time.monotonic() + 60
-            while shards_in(directory) == shards and process.poll() is None and time.monotonic() < deadline:
+            while (
+                shards_in(directory) == shards
+                and not (directory / "dataset.json").exists()
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.002)
         else:
             # At any time, from the start-up to the end.
