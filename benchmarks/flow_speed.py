@@ -220,18 +220,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--videos", metavar="DIR", type=Path, required=True, help="a folder of video files")
-    add("--pairs", metavar="N", type=_positive, default=8, help="of each video (default: %(default)s)")
-    add("--apart", metavar="N", type=_positive, default=1, help="frames from one to the other of a pair (default: 1)")
-    add("--short_side", metavar="PIXELS", type=_positive, default=256, help="of the frames (default: %(default)s)")
-    add("--repeats", metavar="N", type=_positive, default=3, help="timings of each (default: %(default)s)")
+    add("--pairs", metavar="N", type=machine.positive, default=8, help="of each video (default: %(default)s)")
+    add(
+        "--apart",
+        metavar="N",
+        type=machine.positive,
+        default=1,
+        help="frames from one to the other of a pair (default: 1)",
+    )
+    add(
+        "--short_side",
+        metavar="PIXELS",
+        type=machine.positive,
+        default=256,
+        help="of the frames (default: %(default)s)",
+    )
+    add("--repeats", metavar="N", type=machine.positive, default=3, help="timings of each (default: %(default)s)")
     add("--json", metavar="FILE", type=Path, help="write the same, with every single figure, for programs")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of 1 or more was expected, found {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -274,17 +274,11 @@ def _parser() -> argparse.ArgumentParser:
     streams_help = "rgb, flow or both with a comma between them (default: rgb); TV-L1 takes minutes the first time"
     add("--streams", metavar="NAMES", type=lambda text: text.split(","), default=["rgb"], help=streams_help)
     add("--work", metavar="DIR", type=Path, help="keeps the prepared videos for another run (default: nowhere)")
-    add("--clips", metavar="N", type=_positive, default=48, help="of a timing (default: %(default)s)")
-    add("--batch", metavar="N", type=_positive, default=8, help="clips of a batch (default: %(default)s)")
-    add("--repeats", metavar="N", type=_positive, default=7, help="timings of each (default: %(default)s)")
+    add("--clips", metavar="N", type=machine.positive, default=48, help="of a timing (default: %(default)s)")
+    add("--batch", metavar="N", type=machine.positive, default=8, help="clips of a batch (default: %(default)s)")
+    add("--repeats", metavar="N", type=machine.positive, default=7, help="timings of each (default: %(default)s)")
     add("--json", metavar="FILE", type=Path, help="write the same, with every single figure, for programs")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of 1 or more was expected, found {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

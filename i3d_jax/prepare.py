@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.flow_only:
         target = flow_only.read_target(directory, clips, preprocessing.flow)
         flow_only.refuse_other_options(directory, target, {**asked, "name": options.name, "shards": options.shards})
-        if target.complete:
+        if target.complete and not options.retry_skipped:
             flow_only.refuse_changed(directory, clips, options.videos, target)
             print(f"{directory} has this flow already: nothing to do")
             return 0

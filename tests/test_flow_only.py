@@ -87,6 +87,16 @@ def test_a_folder_with_the_flow_is_left_alone(videos, with_flow, capsys):
     assert {path: path.stat().st_mtime_ns for path in with_flow.rglob("*")} == written
 
 
+def test_a_folder_with_the_flow_retries_what_was_skipped_when_asked_for(videos, with_flow, tmp_path):
+    directory = shutil.copytree(with_flow, tmp_path / "dataset")
+    before = {path: path.stat().st_mtime_ns for path in directory.glob("*.tfrecord")}
+    run(videos, directory, *ADD, "--retry_skipped")
+    assert files(directory) == files(with_flow)
+    again = {path.name.partition("-")[0] for path in before if path.stat().st_mtime_ns != before[path]}
+    # Both videos that are skipped are of the training split.
+    assert again == {"train"}
+
+
 def refused(videos, directory, message, *more):
     before = files(directory) if directory.is_dir() else None
     with pytest.raises(UserError, match=message):
