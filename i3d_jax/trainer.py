@@ -87,7 +87,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
         configuration.keep(config, workdir)
     # The lock tells this run from those whose files may lie on each host's own disk.
     distributed.refuse_unshared(workdir / "lock", distributed.by_first((workdir / "lock").read_text))
-    with checkpoints, contextlib.ExitStack() as opened:
+    with checkpoints:
         # Resume, then another run's parameters, then scratch.
         state = initial_state(variables, optimizer, average=config.optimizer.average_decay > 0, plateau=plateau)
         state = devices.place(state)
@@ -111,7 +111,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
             rates_text(config.optimizer.learning_rates, config.batch_size, config.optimizer.reference_batch_size)
         )
 
-        write = opened.enter_context(_log(workdir, after_step=int(state.step), total_steps=cadence.total_steps))
+        write = _log(workdir, after_step=int(state.step), total_steps=cadence.total_steps)
 
         def stop_evaluation() -> None:
             # What the schedule "plateau" makes of the figures is part of the state: there the evaluation is finished.
@@ -214,28 +214,21 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: Path, directory: Path,
     print(f"of {directory}; the predictions are in {workdir / 'predictions' / f'{evaluation.split}.npz'}")
 
 
-@contextlib.contextmanager
-def _log(
-    workdir: Path, *, after_step: int, total_steps: int
-) -> Iterator[Callable[[int, str, Mapping[str, float]], None]]:
-    """Gives what takes a line of the log: on the first process for the file, the screen and TensorBoard."""
-    writers, tensorboard = [], []
+def _log(workdir: Path, *, after_step: int, total_steps: int) -> Callable[[int, str, Mapping[str, float]], None]:
+    """Returns what takes a line of the log: on the first process for the file, the screen and TensorBoard."""
+    writers = []
     if distributed.is_first():
-        tensorboard = _tensorboard(workdir)
         writers = [
             MetricsFile(workdir / "metrics.jsonl", after_step=after_step),
             ProgressLines(total_steps),
-            *tensorboard,
+            *_tensorboard(workdir),
         ]
 
     def write(number: int, split: str, values: Mapping[str, float]) -> None:
         for writer in writers:
             writer.write(number, split, values)
 
-    yield write
-    # Not after an exception, which may be that of a disk on which nothing can be written any more.
-    for writer in tensorboard:
-        writer.close()
+    return write
 
 
 def _tensorboard(workdir: Path) -> list:
