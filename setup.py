@@ -8,14 +8,16 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 EXTRAS = {
-    # Reading and writing TFRecord datasets. On x86-64 Linux the CPU build: half the size, the accelerator stays JAX's.
+    # Reading and writing TFRecord datasets, with progress bars. On x86-64 Linux TensorFlow's CPU build: half the size,
+    # and the accelerator stays JAX's.
     "data": [
         "tensorflow-cpu>=2.21; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "tensorflow>=2.21; platform_system != 'Linux' or platform_machine != 'x86_64'",
         "google-crc32c>=1.9",
+        "tqdm>=4.66",
     ],
-    # Decoding and resizing videos: prepare, predict and the quickstart.
-    "prepare": ["av>=18.1", "opencv-contrib-python-headless>=5.0", "tqdm>=4.66"],
+    # Decoding and resizing videos, together with `data`: prepare, predict and the quickstart.
+    "prepare": ["av>=18.1", "opencv-contrib-python-headless>=5.0"],
     # Preparing datasets on a cluster; Beam's workers need google-crc32c without saying so.
     "beam": ["apache-beam>=2.77", "google-crc32c>=1.9"],
     "cuda": ["jax[cuda13]>=0.10.2"],

@@ -18,7 +18,12 @@ QUIET_LOAD = 0.1
 
 
 def about(packages: Sequence[str], *, gpu: str | None) -> dict[str, Any]:
-    """Returns the date, the command, the machine and the versions of Python and `packages`, ready for JSON."""
+    """Returns the date, the command, the machine and the versions of Python and `packages`, ready for JSON.
+
+    "tensorflow" is its CPU build, which has a name of its own, where that is installed.
+    """
+    builds = importlib.metadata.packages_distributions()
+    packages = [builds.get(package, [package])[0] for package in packages]
     return {
         "date": date.today().isoformat(),
         "command": shlex.join(["python", *sys.argv]),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import machine
+from machine import positive
 
 from i3d_jax import files
 from i3d_jax.errors import UserError, run
@@ -173,11 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", metavar="NAMES", type=_names, default=MODELS, help=names)
     add("--dtypes", metavar="NAMES", type=_names, default=DTYPES, help=names)
     add("--layers", action="store_true", help="instead of networks, each convolution and max-pool of I3D alone")
-    add("--frames", metavar="N", type=_positive, default=16, help="of a clip, at most (default: %(default)s)")
-    add("--size", metavar="PIXELS", type=_positive, default=224, help="of a side, at most (default: %(default)s)")
+    add("--frames", metavar="N", type=positive, default=16, help="of a clip, at most (default: %(default)s)")
+    add("--size", metavar="PIXELS", type=positive, default=224, help="of a side, at most (default: %(default)s)")
     batch_help = "clips (default: %(default)s); at least 2 where batch normalisation sees nothing but clips"
-    add("--batch", metavar="N", type=_positive, default=1, help=batch_help)
-    add("--repeats", metavar="N", type=_positive, default=10, help="timings of each (default: %(default)s)")
+    add("--batch", metavar="N", type=positive, default=1, help=batch_help)
+    add("--repeats", metavar="N", type=positive, default=10, help="timings of each (default: %(default)s)")
     layout_help = "PyTorch's arrays (default: channels_first, as its ports, on a CPU; channels_last on a GPU)"
     add("--layout", choices=("channels_first", "channels_last"), help=layout_help)
     add("--json", metavar="FILE", type=Path, help="write the same, with every single time, for programs")
@@ -186,12 +187,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> list[str]:
     return text.split(",")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of 1 or more was expected, found {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

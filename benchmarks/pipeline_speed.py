@@ -34,7 +34,7 @@ examples:
   python benchmarks/pipeline_speed.py --videos VIDEOS --json pipeline.json
   python benchmarks/pipeline_speed.py --videos VIDEOS --work WORK --streams rgb,flow
 """
-PACKAGES = ("tensorflow-cpu", "torch", "av")
+PACKAGES = ("tensorflow", "torch", "av")
 FRAMES, SHORT_SIDE, CROP = 64, 256, 224
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 # Of TV-L1 a core makes about one field a second: this many videos and seconds of each are enough for clips.

@@ -65,8 +65,3 @@ def ring_bytes(kind: str, size: float, devices: int) -> float:
         # Each part goes round once to be summed and once more to be told.
         return 2 * share
     return size if kind == "collective-permute" else share
-
-
-def training_hours(bound: float, steps: int) -> float:
-    """Hours of `steps` steps at the bound, without evaluations, reading and stops."""
-    return bound * steps / 3600

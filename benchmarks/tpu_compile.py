@@ -21,6 +21,7 @@ from typing import Any
 import hlo
 import machine
 import roofline
+from machine import positive
 
 from i3d_jax import files
 from i3d_jax.errors import UserError, run
@@ -251,14 +252,19 @@ def _parser() -> argparse.ArgumentParser:
     names = "names with commas between them (default: all five)"
     add("--architectures", metavar="NAMES", type=_words, default=tuple(CLIPS), help=names)
     add("--topologies", metavar="NAMES", type=_words, default=("v5e:2x4",), help="(default: v5e:2x4, eight chips)")
-    add("--clips", metavar="N", type=_positive, help="for each chip (default: 6 of I3D, as the release)")
-    add("--frames", metavar="N", type=_positive, help="of a clip (default: the paper's Table 1)")
-    add("--size", metavar="PIXELS", type=_positive, help="of a side (default: the paper's Table 1)")
+    add("--clips", metavar="N", type=positive, help="for each chip (default: 6 of I3D, as the release)")
+    add("--frames", metavar="N", type=positive, help="of a clip (default: the paper's Table 1)")
+    add("--size", metavar="PIXELS", type=positive, help="of a side (default: the paper's Table 1)")
     option_help = "an option of the model, such as stream=flow; may be given again"
     add("--option", metavar="NAME=VALUE", type=_option, action="append", default=[], help=option_help)
-    add("--breakdown", metavar="ROWS", type=_positive, help="print what moves the most bytes, by operation and layer")
+    add(
+        "--breakdown",
+        metavar="ROWS",
+        type=positive,
+        help="print what moves the most bytes, by operation and layer",
+    )
     depth_help = "parts of a layer's name that the breakdown tells apart (default: %(default)s)"
-    add("--depth", metavar="N", type=_positive, default=1, help=depth_help)
+    add("--depth", metavar="N", type=positive, default=1, help=depth_help)
     add("--json", metavar="FILE", type=Path, help="write all of it, for programs")
     add("--hlo", metavar="DIRECTORY", type=Path, help="write the compiled programs there, as text")
     return parser
@@ -266,12 +272,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _words(text: str) -> list[str]:
     return text.split(",")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of 1 or more was expected, found {text!r}")
-    return int(text)
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -12,34 +12,30 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hlo
+import machine
 import roofline
 
+from i3d_jax import files
+from i3d_jax.errors import UserError, run
 
-def main() -> None:
+
+def main(arguments: Sequence[str]) -> None:
     """Compiles I3D's step for 1, 2, 4, … devices in every mode and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width_multiplier", type=float, default=0.125, help="of I3D (default: %(default)s)")
-    parser.add_argument("--devices", type=int, default=8, help="the most, a power of two (default: %(default)s)")
-    parser.add_argument(
-        "--accumulation_steps",
-        type=int,
-        default=1,
-        help="microbatches of a step, two clips a device each (default: %(default)s)",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
-    options = parser.parse_args()
+    options = _parser().parse_args(arguments)
+    if options.devices.bit_count() != 1:
+        raise UserError(f"--devices must be a power of two, found {options.devices}")
+    if options.json and not options.json.parent.is_dir():
+        raise UserError(f"--json: a folder was expected at {options.json.parent}, found none")
     # Read when JAX is first imported.
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from machine import about, print_about
-
-    header = about(["jax", "flax"], gpu=None)
-    print_about(header)
+    header = machine.about(["jax", "flax"], gpu=None)
+    machine.print_about(header)
     print(
         "\n| mode | devices | clips | summed, MB | gathered, MB | a device sends, MB | gradients and statistics, MB |",
         flush=True,
@@ -54,7 +50,8 @@ def main() -> None:
             flush=True,
         )
     if options.json:
-        Path(options.json).write_text(json.dumps({**header, "rows": rows}, indent=2) + "\n")
+        with files.written_whole(options.json) as file:
+            file.write(json.dumps({**header, "rows": rows}, indent=1).encode())
 
 
 def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -107,5 +104,17 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             }
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--width_multiplier", metavar="FACTOR", type=float, default=0.125, help="of I3D (default: %(default)s)")
+    devices_help = "the most, a power of two (default: %(default)s)"
+    add("--devices", metavar="N", type=machine.positive, default=8, help=devices_help)
+    steps_help = "microbatches of a step, two clips a device each (default: %(default)s)"
+    add("--accumulation_steps", metavar="N", type=machine.positive, default=1, help=steps_help)
+    add("--json", metavar="FILE", type=Path, help="write the same, for programs")
+    return parser
+
+
 if __name__ == "__main__":
-    main()
+    run(main)

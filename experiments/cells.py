@@ -15,12 +15,10 @@ Kinetics.
 
 from __future__ import annotations
 
-import difflib
-
 from ml_collections import ConfigDict
 
 from experiments import base
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, did_you_mean
 
 # By the beginning of a variant: the architecture and its stream, None where there is no such option.
 NETWORKS = {
@@ -94,10 +92,10 @@ def _parts(recipe: str, variant: str, known: tuple[str, ...]) -> tuple[str, str,
     """Takes a variant apart: the network, the protocol ("" for none) and whether it is a miniature."""
     name = variant.removesuffix(MINIATURE)
     if name not in known:
-        close = [one for one in known if one.startswith(name)] or difflib.get_close_matches(name, known, n=1, cutoff=0)
+        hint = did_you_mean(name, [one for one in known if one.startswith(name)] or known, cutoff=0)
         raise UserError(
-            f"experiments/{recipe} has no variant {variant!r} (did you mean {close[0]!r}?); it has {', '.join(known)}, "
-            f"each also with {MINIATURE} behind it"
+            f"experiments/{recipe} has no variant {variant!r}{hint}; it has {', '.join(known)}, each also with "
+            f"{MINIATURE} behind it"
         )
     protocol = next((one for one in PROTOCOLS if name.endswith(f"_{one}")), "")
     return name.removesuffix(f"_{protocol}"), protocol, variant.endswith(MINIATURE)

@@ -27,13 +27,22 @@ import orbax.checkpoint as ocp
 
 from i3d_jax import models
 from i3d_jax.errors import UserError
-from i3d_jax.files import written_whole
+from i3d_jax.files import make_folder, read_object, written_whole
 from i3d_jax.models.network import Network
 from i3d_jax.training import distributed
 from i3d_jax.training.state import TrainState
 
 FORMAT_VERSION = 1
-_REQUIRED = ("format_version", "model", "options", "num_classes", "labels", "preprocessing", "provenance")
+# What model.json must hold.
+_KINDS = {
+    "format_version": int,
+    "model": str,
+    "options": dict,
+    "num_classes": int,
+    "labels": list,
+    "preprocessing": dict,
+    "provenance": dict,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +55,8 @@ class Description:
       num_classes: class scores it gives.
       labels: the classes' names in the order of the scores.
       preprocessing: how pixels are prepared: the fields of `data.preprocessing.Preprocessing`, and `crop` (pixels),
-        `frames` (of a window) and `windows` (of a video) of the evaluation.
+        `frames` (of a window), `stride`, `flow_per_frame` (`clips.Sampling`) and `windows` (of a video) of the
+        evaluation.
       provenance: where the weights come from, free JSON values.
     """
 
@@ -71,13 +81,13 @@ class Description:
     def read(cls, directory: Path) -> Description:
         """Reads `model.json`; a `UserError` names what is wrong with it."""
         path = directory / "model.json"
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise UserError(f"{path} cannot be read as JSON: {error}") from None
-        missing = [key for key in _REQUIRED if key not in fields]
+        fields = read_object(path)
+        missing = [key for key in _KINDS if key not in fields]
         if missing:
             raise UserError(f"{path} lacks {', '.join(missing)}")
+        for key, kind in _KINDS.items():
+            if not isinstance(fields[key], kind):
+                raise UserError(f"{path}: {key!r} was expected to be a {kind.__name__}, found {fields[key]!r}")
         if fields["format_version"] != FORMAT_VERSION:
             raise UserError(f"{path} is of format version {fields['format_version']}, expected {FORMAT_VERSION}")
         if len(fields["labels"]) != fields["num_classes"]:
@@ -120,22 +130,51 @@ def find(directory: str | os.PathLike) -> Path:
 def save(directory: str | os.PathLike, description: Description, variables: Mapping[str, Any]) -> None:
     """Writes a model's variables {"params", "batch_stats"} as a checkpoint directory, and waits until it is whole.
 
-    Of several processes all call it, with the same.
+    Of several processes all call it, with the same. What an exception (a full disk, Ctrl-C) or a crash leaves
+    half-written is removed, at once or by the next call.
 
     Raises:
-      UserError: the directory exists and is not empty.
+      UserError: the directory exists and holds something else, or a whole checkpoint; or it cannot be made.
     """
     directory = Path(directory).resolve()
     if distributed.is_first():
-        if directory.exists() and any(directory.iterdir()):
-            raise UserError(f"{directory} exists and is not empty: a checkpoint is written to a new directory")
-        directory.mkdir(parents=True, exist_ok=True)
-        description.write(directory)
-    distributed.wait()
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
-        # As NumPy's: of several processes Orbax writes no array that is on one's own devices.
-        variables = jax.tree.map(np.asarray, dict(variables))
-        writer.save(directory / "tree", ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
+        refuse_taken(directory)
+        make_folder(directory)
+        _empty(directory)
+    try:
+        if distributed.is_first():
+            description.write(directory)
+        distributed.wait()
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+            # As NumPy's: of several processes Orbax writes no array that is on one's own devices.
+            variables = jax.tree.map(np.asarray, dict(variables))
+            writer.save(directory / "tree", ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
+    except BaseException:
+        if distributed.is_first():
+            _empty(directory)
+        raise
+
+
+def refuse_taken(directory: Path) -> None:
+    """Raises a `UserError` unless `save` may write there: a new folder, an empty one, or a checkpoint cut short."""
+    if not directory.exists():
+        return
+    if not (directory.is_dir() and all(map(_is_own, directory.iterdir())) and not is_whole(directory)):
+        raise UserError(f"{directory} exists and is no empty folder: a checkpoint is written to a new one")
+
+
+def _is_own(entry: Path) -> bool:
+    """Says whether something in a checkpoint's folder is what `save` writes, or was about to."""
+    name, _, _ = entry.name.partition(".tmp-" if entry.name.startswith("model") else ".orbax-checkpoint-tmp")
+    return name == ("model.json" if entry.is_file() else "tree")
+
+
+def _empty(directory: Path) -> None:
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def load(directory: str | os.PathLike) -> tuple[Network, dict[str, Any], dict[str, Any]]:
@@ -156,6 +195,18 @@ def load(directory: str | os.PathLike) -> tuple[Network, dict[str, Any], dict[st
     stored = _restore(directory, "variables")
     variables = fit(stored, models.template(model), source=str(directory), target=f"the model {description.model!r}")
     return model, variables, json.loads((directory / "model.json").read_text(encoding="utf-8"))
+
+
+def refuse_other_labels(labels: Sequence[str], others: Sequence[str], *, where: str, other: str) -> None:
+    """Raises a `UserError` unless two lists of labels, and what to call the places they are from, are the same."""
+    if list(labels) == list(others):
+        return
+    if len(labels) != len(others):
+        raise UserError(f"{where} knows {len(labels)} classes, {other} has {len(others)}")
+    index = next(i for i, (one, another) in enumerate(zip(labels, others, strict=True)) if one != another)
+    raise UserError(
+        f"{where} and {other} have other classes: number {index} is {labels[index]!r} against {others[index]!r}"
+    )
 
 
 def _restore(directory: Path, item: str):
@@ -233,7 +284,7 @@ class Checkpoints:
         # Orbax raises the failure of a write; it and asyncio would print a traceback for every array besides.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self.directory)
         if jax.process_index() == 0:
             for entry in self.directory.iterdir():
                 if entry.name.isdigit() and not is_whole(entry):

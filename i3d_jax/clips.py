@@ -25,6 +25,8 @@ from i3d_jax.errors import UserError
 # The streams, and the channels of a frame (R, G, B) and of a flow field (u, v).
 CHANNELS = {"rgb": 3, "flow": 2}
 STREAMS = tuple(CHANNELS)
+# What the checkpoints of the time before there were other windows do not say.
+CONSECUTIVE_FRAMES = {"stride": 1, "flow_per_frame": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

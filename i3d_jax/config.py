@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import sys
@@ -14,8 +13,8 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from i3d_jax.errors import UserError
-from i3d_jax.files import written_whole
+from i3d_jax.errors import UserError, did_you_mean
+from i3d_jax.files import make_folder, read_object, written_whole
 
 # Keys that say how long, how often, where and in how much memory, not what is computed: a run may go on with others.
 _FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.", "compilation_cache")
@@ -37,8 +36,7 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path("experiments")
         there = sorted(str(entry) for entry in folder.glob("*.py") if entry.stem not in ("__init__", "base", "cells"))
-        close = difflib.get_close_matches(str(folder / path.name), there, n=1, cutoff=0.8)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        hint = did_you_mean(str(folder / path.name), there, cutoff=0.8)
         raise UserError(f"there is no recipe {path}{hint}; there are: {', '.join(there) or f'none in {folder}'}")
     # Recipes import their base as `experiments.base`, from wherever the command is run.
     sys.path.insert(0, str(path.resolve().parent.parent))
@@ -51,9 +49,8 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
             if key not in known:
                 # The last word counts most: someone who forgets the section has still spelt the key.
                 last = key.split(".")[-1]
-                close = [name for name in known if name.split(".")[-1] == last]
-                close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
+                same = [name for name in known if name.split(".")[-1] == last]
+                hint = did_you_mean(key, same or known, cutoff=0 if same else 0.5)
                 raise UserError(f"{recipe} has no key {key!r}{hint}")
         return _parsed(recipe, overrides)
     finally:
@@ -107,10 +104,7 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.is_file():
         return
-    try:
-        before = _flat(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
+    before = _flat(read_object(path))
     now = flat(config)
     free = _FREE_KEYS
     if config.optimizer.schedule == "plateau":
@@ -128,12 +122,12 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
 def keep(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Writes `config.json` into the workdir, which is made if missing."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    make_folder(workdir)
     with written_whole(workdir / "config.json") as file:
         file.write(config.to_json(indent=2).encode() + b"\n")
 
 
 def recipe_name(recipe: str) -> str:
-    """A name for the runs of a recipe: "experiments/kinetics.py:small" gives "kinetics-small"."""
+    """A name for the runs of a recipe: "experiments/custom.py:small" gives "custom-small"."""
     path, _, variant = recipe.partition(":")
     return re.sub(r"[^\w.-]+", "-", "-".join(part for part in (Path(path).stem, variant) if part))

@@ -92,8 +92,8 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(f"{options.output} exists: the weights are written to a new file")
         if not options.output.parent.is_dir():
             raise UserError(f"the folder {options.output.parent} of --output does not exist")
-    elif options.output.exists() and not (options.output.is_dir() and not any(options.output.iterdir())):
-        raise UserError(f"{options.output} exists and is no empty folder: a checkpoint is written to a new one")
+    else:
+        checkpoint.refuse_taken(options.output)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+import os
+import select
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -16,9 +19,28 @@ class Failure(RuntimeError):
     """Something that is nobody's mistake and that one sentence says better than a traceback."""
 
 
-# As the shell tells of a process that SIGTERM ended, or SIGINT.
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Returns " (did you mean 'X'?)" for the known word that looks most like `word`, or nothing where none does.
+
+    Args:
+      word: what was found.
+      known: what it may have been meant to be.
+      cutoff: how alike two words must be, 0 (any) to 1 (equal).
+    """
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+# As the shell tells of a process that SIGTERM ended, or SIGINT, or SIGPIPE: a write to who reads no more, as `head`.
 STOPPED_CODE = 143
 INTERRUPTED_CODE = 130
+UNREAD_CODE = 141
+
+# The extra of setup.py that brings a package.
+_EXTRAS = {
+    **dict.fromkeys(("tensorflow", "google_crc32c", "tqdm"), "data"),
+    **dict.fromkeys(("av", "cv2"), "prepare"),
+}
 
 
 class Stopped(BaseException):
@@ -31,9 +53,10 @@ class Stopped(BaseException):
 def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], None] = sys.exit) -> None:
     """Runs a command's `main(arguments)` and leaves the process with the exit code that the outcome calls for.
 
-    0 (or what `main` returns) on success; 2 for a `UserError` and for a full disk, with one sentence on standard error;
-    130 when interrupted; 143 when SIGTERM ended it (`Stopped`), with one sentence; 1 for a failure of our own: with the
-    traceback, or for a `Failure` with one sentence.
+    0 (or what `main` returns) on success; 2 for a `UserError`, a full disk and an extra that is not installed, with one
+    sentence on standard error; 130 when interrupted; 141 when nobody reads the output to its end; 143 when SIGTERM
+    ended it (`Stopped`), with one sentence; 1 for a failure of our own: with the traceback, or for a `Failure` with one
+    sentence.
 
     Args:
       main: the command.
@@ -58,11 +81,32 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
             # A library may tell of every array that it could not write.
             print(f"error: the disk is full: {' '.join(str(error).split())[:300]}", file=sys.stderr)
             code = 2
+        elif isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+            print(
+                f"error: {error.name} was expected and is not installed: pip install "
+                f'"i3d_jax[{",".join(dict.fromkeys(("data", _EXTRAS[error.name])))}]"',
+                file=sys.stderr,
+            )
+            code = 2
+        elif isinstance(error, BrokenPipeError) and _nobody_reads():
+            code = UNREAD_CODE
         else:
             traceback.print_exc()
             code = 1
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = UNREAD_CODE
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     leave(code)
+
+
+def _nobody_reads() -> bool:
+    """Says whether standard output is a pipe whose reader has gone."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def is_full_disk(error: BaseException) -> bool:

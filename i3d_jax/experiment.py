@@ -204,19 +204,6 @@ def _clip(config: ml_collections.ConfigDict, model: Network, frames: int) -> dic
     return {stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in shapes.items()}
 
 
-def refuse_other_labels(labels, dataset: Dataset, *, where: str) -> None:
-    """Raises a `UserError` unless a checkpoint's labels are the dataset's, in its order."""
-    if list(labels) == list(dataset.labels):
-        return
-    if len(labels) != len(dataset.labels):
-        raise UserError(f"{where} knows {len(labels)} classes, {dataset.directory} has {len(dataset.labels)}")
-    index = next(i for i, (one, other) in enumerate(zip(labels, dataset.labels, strict=True)) if one != other)
-    raise UserError(
-        f"{where} and {dataset.directory} have other classes: number {index} is {labels[index]!r} against "
-        f"{dataset.labels[index]!r}"
-    )
-
-
 def clips_to_train_on(
     config: ml_collections.ConfigDict, dataset: Dataset, model: Network, *, first_clip: int
 ) -> Batches:
@@ -240,6 +227,11 @@ def evaluation_batch_size(config: ml_collections.ConfigDict) -> int:
     return -(-config.evaluation.batch_size // jax.process_count()) * jax.process_count()
 
 
+def recorded_under(config: ml_collections.ConfigDict, step: int | None) -> dict[str, Any]:
+    """Returns what `results.json` says of its figures: of which training step they are, and by which windows."""
+    return {"step": step, "frames": config.evaluation.frames, "windows": config.evaluation.windows}
+
+
 class Evaluation:
     """Scores a split and leaves `predictions/SPLIT.npz` and `results.json` in the workdir.
 
@@ -254,13 +246,17 @@ class Evaluation:
         self._dataset = dataset
         self._devices = devices
         self._step = devices.compile_evaluation_step(evaluation_step(model))
-        self._windows = config.evaluation.windows
+        self._config = config
         self._options = _batch_options(config, model, evaluation_batch_size(config), config.evaluation.frames)
         # Opened once here, so that a split that is not there is found before hours of training.
         self._batches()
 
     def _batches(self) -> Batches:
-        return evaluation_batches(self._dataset, self.split, self._options, windows=self._windows)
+        return evaluation_batches(self._dataset, self.split, self._options, windows=self._config.evaluation.windows)
+
+    def is_stored(self, step: int) -> bool:
+        """Says whether the workdir holds the figures of a training step, by the windows of this configuration."""
+        return recorded_under(self._config, step).items() <= self.stored().items()
 
     def stored(self) -> Mapping[str, Any]:
         """The figures that the workdir holds for the split, {} if none."""
@@ -288,12 +284,16 @@ class Evaluation:
 
         own = predict(score_batch, batches, len(self._dataset.labels))
         predictions = own.of_all_hosts(self._options.global_row)
-        damaged = sum(distributed.gather(len(batches.damaged)))
-        figures = {**score(predictions.logits, predictions.label), "damaged": damaged}
+        damaged = [damage for own in distributed.gather(list(batches.damaged)) for damage in own]
+        if not len(predictions.video):
+            raise UserError(
+                f"no video of {self.split!r} could be scored, all {len(damaged)} are damaged, among them {damaged[0]}"
+            )
+        figures = {**score(predictions.logits, predictions.label), "damaged": len(damaged)}
         if not distributed.is_first():
             return figures
         predictions.save(self._workdir / "predictions" / f"{self.split}.npz")
-        recorded = {**figures, "step": step}
+        recorded = {**figures, **recorded_under(self._config, step)}
         if predictions.stream_logits:
             recorded["streams"] = {
                 stream: score(predictions.stream_logits[stream], predictions.label) for stream in self._options.streams

@@ -38,7 +38,7 @@ def batches(
     """Returns this host's training batches of features of the training split's windows, from the state's position on.
 
     They are read from WORKDIR/features/SPLIT.npz if that holds those that this run asks for, else computed with the
-    state's variables, on the devices of all hosts, and kept there. `between` is called after every batch of them.
+    state's variables, on the devices of all hosts, and kept there. `between` is called before each batch of them.
 
     Raises:
       UserError: the run is under way, and the features that are kept are others than it asks for; or they cannot be

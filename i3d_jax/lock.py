@@ -18,7 +18,7 @@ def held(directory: Path) -> Iterator[None]:
     """Holds `DIRECTORY/lock`, which says by whom; the folder is made, and removed again if nothing is put into it.
 
     The lock is the kernel's (flock), so it ends with the process, however that ends. Between machines it works where
-    the file system passes locks on, as NFS does.
+    the file system passes locks on, as NFS does; where it has none, nobody is kept out.
 
     Raises:
       UserError: another process holds it, whose number and machine are named; or the folder cannot be made.
@@ -40,18 +40,28 @@ def held(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def taken(descriptor: int) -> bool:
+    """Takes the kernel's lock of an open file or folder, and says whether another process holds it.
+
+    Where the file system has no locks, as some network file systems, nobody holds them.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _lock(path: Path) -> int:
     """Returns the file descriptor that holds the lock."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if taken(descriptor):
             holder = os.read(descriptor, 1000).decode(errors="replace").strip()
             os.close(descriptor)
-            raise UserError(
-                f"{path.parent} is in use by {holder or 'another process'}: it is for one run at a time"
-            ) from None
+            raise UserError(f"{path.parent} is in use by {holder or 'another process'}: it is for one run at a time")
         # The holder before may have removed the file between our two calls.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):

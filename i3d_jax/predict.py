@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,11 +15,15 @@ import numpy as np
 from i3d_jax import checkpoint
 from i3d_jax.errors import UserError, run
 from i3d_jax.models import InceptionV1
+from i3d_jax.models.network import Network
 from i3d_jax.training.step import evaluation_step
 
 EXAMPLE = """\
 example:
   python -m i3d_jax.predict clip.mp4 --checkpoint runs/quickstart
+
+two streams that were trained apart, by the sum of their logits:
+  python -m i3d_jax.predict clip.mp4 --checkpoint checkpoints/rgb_imagenet --flow_checkpoint checkpoints/flow_imagenet
 """
 BAR_WIDTH = 30
 
@@ -28,31 +33,68 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.top_k < 1:
         raise UserError(f"--top_k must be at least 1, found {options.top_k}")
-    model, variables, metadata = checkpoint.load(options.checkpoint)
-    if isinstance(model, InceptionV1):
-        raise UserError(
-            f"{options.checkpoint} is a network of single images, inception_v1: it names nothing in a video"
-        )
-    # Imported late: PyAV and OpenCV are not needed to say that a checkpoint is missing.
-    from i3d_jax.ingest.windows import read_windows
-
-    variables = jax.device_put(variables)
-    score = jax.jit(evaluation_step(model))
+    networks = [checkpoint.load(directory) for directory in _directories(options)]
+    _refuse_other_networks(networks, _directories(options))
+    labels = networks[0][2]["labels"]
+    scorers = [_scorer(*network, where) for network, where in zip(networks, _directories(options), strict=True)]
     found, failures = [], 0
     for video in options.videos:
         try:
-            windows = read_windows(video, metadata["preprocessing"], streams=model.streams, where=options.checkpoint)
+            logits = sum(score(video) for score in scorers)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             failures += 1
             continue
-        logits, _ = score(variables, {stream: pixels[None] for stream, pixels in windows.items()})
-        found.append({"video": video, "predictions": best(np.asarray(logits[0]), metadata["labels"], options.top_k)})
+        found.append({"video": video, "predictions": best(logits, labels, options.top_k)})
         if options.format == "text":
             print(as_text(found[-1]), flush=True)
     if options.format == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))
     return 2 if failures else 0
+
+
+def _directories(options: argparse.Namespace) -> list[str]:
+    return [options.checkpoint] + ([options.flow_checkpoint] if options.flow_checkpoint else [])
+
+
+def _refuse_other_networks(networks: Sequence[tuple], directories: Sequence[str]) -> None:
+    """Raises a `UserError` for what sees no videos, and for two networks that are not the two streams of one."""
+    for (model, _, _), directory in zip(networks, directories, strict=True):
+        if isinstance(model, InceptionV1):
+            raise UserError(f"{directory} is a network of single images, inception_v1: it names nothing in a video")
+    if len(networks) == 1:
+        return
+    for flag, stream, (model, _, _), directory in zip(
+        ("--checkpoint", "--flow_checkpoint"), ("rgb", "flow"), networks, directories, strict=True
+    ):
+        if tuple(model.streams) != (stream,):
+            raise UserError(
+                f"{flag}: with --flow_checkpoint a network of {stream} alone was expected, {directory} is one of "
+                f"{' and '.join(model.streams)}"
+            )
+    theirs, ours = (metadata["labels"] for _, _, metadata in networks)
+    checkpoint.refuse_other_labels(theirs, ours, where=directories[0], other=directories[1])
+
+
+def _scorer(
+    model: Network, variables: dict[str, Any], metadata: dict[str, Any], where: str
+) -> Callable[[str], np.ndarray]:
+    """Returns what gives the logits float32 [classes] of a video file."""
+    # Imported late: PyAV and OpenCV are not needed to say that a checkpoint is missing.
+    from i3d_jax.ingest.windows import completed, read_windows
+
+    variables = jax.device_put(variables)
+    step = jax.jit(evaluation_step(model))
+    preprocessing, note = completed(metadata["preprocessing"], streams=model.streams, where=where)
+    if note:
+        print(note, file=sys.stderr)
+
+    def score(video: str) -> np.ndarray:
+        windows = read_windows(video, preprocessing, streams=model.streams, where=where)
+        logits, _ = step(variables, {stream: pixels[None] for stream, pixels in windows.items()})
+        return np.asarray(logits[0])
+
+    return score
 
 
 def best(logits: np.ndarray, labels: Sequence[str], top_k: int) -> list[dict]:
@@ -85,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files, of any format that FFmpeg reads")
     parser.add_argument("--checkpoint", metavar="DIR", required=True, help="a checkpoint directory or a run's workdir")
+    flow_help = "one of flow, trained apart from that of --checkpoint, which is of RGB then: their logits are added"
+    parser.add_argument("--flow_checkpoint", metavar="DIR", help=flow_help)
     parser.add_argument("--top_k", metavar="K", type=int, default=5, help="classes named (default: %(default)s)")
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="for people or for programs (default: %(default)s)"

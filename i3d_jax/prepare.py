@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     flow = _choose_flow(options.flow_backend or "auto") if options.flow == "tvl1" or options.flow_only else None
     if flow is not None:
         preprocessing = dataclasses.replace(preprocessing, flow=flow.description())
-    if flow is None and options.flow is None and options.flow_backend:
+    if flow is None and options.flow_backend:
         print("no flow is computed: --flow_backend goes with --flow tvl1 or --flow_only", file=sys.stderr)
     make_shards = shard_maker(options.runner, flags=beam_flags, processes=options.processes, flow=flow)
     directory = Path(options.output)
@@ -219,8 +219,9 @@ def _add_classes_and_check(parser: argparse.ArgumentParser) -> None:
     )
     add("--classes", metavar="FILE", nargs="+", help=classes_help)
     check_help = (
-        "write nothing, but look for every video and open it, without decoding it, and say for each split how many are"
-        " there, missing and unreadable, and how many were published; the exit code is 0 if all are there, else 2"
+        "write nothing, whatever --output and --flow say, but look for every video and open it, without decoding it,"
+        " and say for each split how many are there, missing and unreadable, and how many were published; the exit code"
+        " is 0 if all are there, else 2"
     )
     add("--check", action="store_true", help=check_help)
     spec_help = "the published dataset to compare with (default: that of the dialect ucf101 or hmdb51)"

@@ -10,7 +10,7 @@ import ml_collections
 
 from i3d_jax import checkpoint, inflation, models
 from i3d_jax.data.preprocessing import refuse_mismatch
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, did_you_mean
 from i3d_jax.models.network import CLASSIFIER, Network
 from i3d_jax.training import transfer
 
@@ -28,7 +28,7 @@ def check_start(config: ml_collections.ConfigDict) -> None:
     if protocol not in transfer.PROTOCOLS:
         raise UserError(
             f"transfer.protocol must be one of {', '.join(transfer.PROTOCOLS)}, found {protocol!r}"
-            f"{models.nearest(protocol, transfer.PROTOCOLS)}"
+            f"{did_you_mean(protocol, transfer.PROTOCOLS)}"
         )
     if protocol != transfer.ORIGINAL and config.init_from is None:
         raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import ml_collections
 
 from i3d_jax import checkpoint, experiment, fixed, lock, start
 from i3d_jax import config as configuration
+from i3d_jax.clips import CONSECUTIVE_FRAMES
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.errors import Stopped, UserError
@@ -63,11 +64,16 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
     cadence = experiment.cadence(config)
     profiled = experiment.profiled_steps(config)
     optimizer, schedule, plateau = experiment.create_optimizer(config)
-    streams = experiment.create_model(config, num_classes=1).streams
-    dataset = experiment.open_data(config, workdir, flow="flow" in streams)
+    steps = checkpoint.steps_in(workdir / "checkpoints")
+    # A run that goes on needs it no more.
+    if config.init_from is not None and not steps:
+        checkpoint.find(config.init_from)
+    # What a network takes does not depend on its classes, which the dataset tells.
+    model = experiment.create_model(config, num_classes=1)
+    experiment.check_clips(config, model)
+    dataset = experiment.open_data(config, workdir, flow="flow" in model.streams)
     model = experiment.create_model(config, len(dataset.labels))
     description = experiment.describe(config, dataset, model)
-    experiment.check_clips(config, model)
     evaluation = experiment.Evaluation(config, workdir, dataset, model, devices)
     experiment.clips_to_train_on(config, dataset, model, first_clip=0)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last)
@@ -95,7 +101,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
         distributed.refuse_different({"steps": steps}, what=f"checkpoints in {workdir}")
         if steps:
             stored = checkpoints.directory / str(steps[-1])
-            experiment.refuse_other_labels(checkpoint.Description.read(stored).labels, dataset, where=str(stored))
+            _refuse_other_labels(checkpoint.Description.read(stored).labels, dataset, stored)
             state = checkpoints.restore(state)
             due = plateau is None and cadence.evaluates(steps[-1])
             evaluation_due = due and distributed.by_first(lambda: checkpoints.lacks_figures(steps[-1]))
@@ -145,7 +151,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
             )
         checkpoints.wait()
         finished = int(state.step) == cadence.total_steps
-        evaluated = distributed.by_first(lambda: evaluation.stored().get("step")) == int(state.step)
+        evaluated = distributed.by_first(lambda: evaluation.is_stored(int(state.step)))
         stopped = Stopped(f"stopped by SIGTERM after step {int(state.step)}, which is saved; start again to go on")
         if not finished or (termination.told and not evaluated):
             raise stopped
@@ -160,6 +166,10 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
         return
     best = checkpoints.best()
     print(summary(config, workdir, dataset, evaluation.split, best=best, seconds=time.perf_counter() - began))
+
+
+def _refuse_other_labels(labels: Sequence[str], dataset: Dataset, directory: Path) -> None:
+    checkpoint.refuse_other_labels(labels, dataset.labels, where=str(directory), other=str(dataset.directory))
 
 
 def _to_train(
@@ -196,12 +206,12 @@ def evaluate(config: ml_collections.ConfigDict, workdir: Path) -> None:
 def _evaluate(config: ml_collections.ConfigDict, workdir: Path, directory: Path, termination: Termination) -> None:
     model, variables, metadata = checkpoint.load(directory)
     dataset = experiment.open_data(config, workdir, flow="flow" in model.streams)
-    experiment.refuse_other_labels(metadata["labels"], dataset, where=str(directory))
+    _refuse_other_labels(metadata["labels"], dataset, directory)
     refuse_mismatch(
-        metadata["preprocessing"],
-        {**dataset.preprocessing.to_json(), "crop": config.data.crop},
+        {**CONSECUTIVE_FRAMES, **metadata["preprocessing"]},
+        {**dataset.preprocessing.to_json(), "crop": config.data.crop, "stride": config.data.stride},
         expected_by=str(directory),
-        found_in=str(dataset.directory),
+        found_in=f"{dataset.directory} as the recipe takes them",
     )
     devices = experiment.devices_of(**config.parallel)
     evaluation = experiment.Evaluation(config, workdir, dataset, model, devices)

@@ -17,24 +17,31 @@ On SIGTERM all of them save and stop, with several also on Ctrl-C. PYTHON names 
 END
 }
 
+mistake() {
+  echo "error: $1" >&2
+  exit 2
+}
+
 processes=1
 port=12321
 while (($#)); do
   case $1 in
     --help | -h) usage; exit ;;
-    --processes) processes=${2:?"--processes needs a number"}; shift 2 ;;
-    --port) port=${2:?"--port needs a number"}; shift 2 ;;
+    --processes | --port) (($# > 1)) || mistake "$1 needs a number" ;;
     *) break ;;
   esac
+  case $1 in
+    --processes) processes=$2 ;;
+    --port) port=$2 ;;
+  esac
+  shift 2
 done
 if ! (($#)); then
   usage >&2
   exit 2
 fi
-if ! [[ $processes =~ ^[1-9][0-9]*$ ]]; then
-  echo "error: --processes must be a number of 1 or more, found '$processes'" >&2
-  exit 2
-fi
+[[ $processes =~ ^[1-9][0-9]*$ ]] || mistake "--processes must be a number of 1 or more, found '$processes'"
+[[ $port =~ ^[1-9][0-9]*$ ]] || mistake "--port must be a number of 1 or more, found '$port'"
 python=${PYTHON:-python}
 module=i3d_jax.main
 if [ "$1" = study ]; then

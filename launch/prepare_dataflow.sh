@@ -20,6 +20,11 @@ Started again, it makes the shards that are missing.
 END
 }
 
+mistake() {
+  echo "error: $1" >&2
+  exit 2
+}
+
 project=
 region=
 bucket=
@@ -28,17 +33,20 @@ workers=16
 while (($#)); do
   case $1 in
     --help | -h) usage; exit ;;
-    --project) project=${2:?"--project needs a name"}; shift 2 ;;
-    --region) region=${2:?"--region needs a name"}; shift 2 ;;
-    --bucket) bucket=${2:?"--bucket needs gs://BUCKET"}; shift 2 ;;
-    --image) image=${2:?"--image needs a container image"}; shift 2 ;;
-    --workers) workers=${2:?"--workers needs a number"}; shift 2 ;;
+    --project | --region | --bucket | --image | --workers) (($# > 1)) || mistake "$1 needs a value" ;;
     *) break ;;
   esac
+  case $1 in
+    --project) project=$2 ;;
+    --region) region=$2 ;;
+    --bucket) bucket=$2 ;;
+    --image) image=$2 ;;
+    --workers) workers=$2 ;;
+  esac
+  shift 2
 done
 if [ -z "$project" ] || [ -z "$region" ] || [ -z "$bucket" ] || [ -z "$image" ]; then
-  echo "error: --project, --region, --bucket and --image are needed, before the arguments of i3d_jax.prepare" >&2
-  exit 2
+  mistake "--project, --region, --bucket and --image are needed, before the arguments of i3d_jax.prepare"
 fi
 exec "${PYTHON:-python}" -m i3d_jax.prepare "$@" --runner DataflowRunner -- \
   --project="$project" --region="$region" --temp_location="$bucket/temporary" --staging_location="$bucket/staging" \

@@ -20,21 +20,29 @@ cluster yet.
 END
 }
 
+mistake() {
+  echo "error: $1" >&2
+  exit 2
+}
+
 master=
 parallelism=
 environment=localhost:50000
 while (($#)); do
   case $1 in
     --help | -h) usage; exit ;;
-    --master) master=${2:?"--master needs HOST:PORT"}; shift 2 ;;
-    --parallelism) parallelism=${2:?"--parallelism needs a number"}; shift 2 ;;
-    --environment) environment=${2:?"--environment needs HOST:PORT"}; shift 2 ;;
+    --master | --parallelism | --environment) (($# > 1)) || mistake "$1 needs a value" ;;
     *) break ;;
   esac
+  case $1 in
+    --master) master=$2 ;;
+    --parallelism) parallelism=$2 ;;
+    --environment) environment=$2 ;;
+  esac
+  shift 2
 done
 if [ -z "$master" ] || [ -z "$parallelism" ]; then
-  echo "error: --master and --parallelism are needed, before the arguments of i3d_jax.prepare" >&2
-  exit 2
+  mistake "--master and --parallelism are needed, before the arguments of i3d_jax.prepare"
 fi
 exec "${PYTHON:-python}" -m i3d_jax.prepare "$@" --runner FlinkRunner -- \
   --flink_master="$master" --parallelism="$parallelism" \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 
@@ -56,8 +57,31 @@ def test_load_gives_what_was_saved(saved):
 
 
 def test_a_checkpoint_is_not_written_over_another(saved):
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="no empty folder"):
         checkpoint.save(saved[0], description(), saved[1])
+
+
+def test_a_checkpoint_cut_short_makes_room_for_the_next_and_other_files_stay(saved, tmp_path, monkeypatch):
+    def fill_the_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.ocp.Checkpointer, "save", fill_the_disk)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.save(tmp_path / "new", description(), saved[1])
+    assert list((tmp_path / "new").iterdir()) == []
+    # Killed amid the writing.
+    description().write(tmp_path / "new")
+    (tmp_path / "new" / "tree.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "new" / "model.json.tmp-12").touch()
+    checkpoint.save(tmp_path / "new", description(), saved[1])
+    assert sorted(entry.name for entry in (tmp_path / "new").iterdir()) == ["model.json", "tree"]
+    chex.assert_trees_all_equal(checkpoint.load(tmp_path / "new")[1], saved[1])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "tree.txt").write_text("an oak")
+    with pytest.raises(UserError, match="other exists and is no empty folder"):
+        checkpoint.save(tmp_path / "other", description(), saved[1])
+    assert (tmp_path / "other" / "tree.txt").read_text() == "an oak"
 
 
 def edit(directory, **changes):
@@ -70,6 +94,7 @@ def edit(directory, **changes):
     [
         ({"format_version": 7}, "format version 7, expected 1"),
         ({"num_classes": 4}, "3 labels for 4 classes"),
+        ({"labels": None}, "'labels' was expected to be a list, found None"),
         ({"num_classes": 2, "labels": ["a", "b"]}, r"Logits/Conv3d_0c_1x1/bias \[3\] against \[2\]"),
         ({"model": "i3"}, "no model 'i3'"),
         ({"options": {"width": 1}}, "no option 'width'"),
@@ -91,9 +116,10 @@ def test_damage_is_named(saved, tmp_path):
         file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match=r"checkpoint .* cannot be read"):
         checkpoint.load(directory)
-    (directory / "model.json").write_text("{")
-    with pytest.raises(UserError, match="JSON"):
-        checkpoint.load(directory)
+    for text, words in (("{", "cannot be read as JSON"), ("3", "a JSON object was expected, found int")):
+        (directory / "model.json").write_text(text)
+        with pytest.raises(UserError, match=words):
+            checkpoint.load(directory)
 
 
 @pytest.mark.parametrize("missing", ["model.json", "tree"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ def test_a_step_is_compiled_once_and_says_so_before_it_runs():
         state, metrics = compiled(state, jnp.float32(5))
     assert (float(state), float(metrics["loss"])) == (17, 60)
     assert traced == [["compiling the training step …"]]
-    assert said[1:] == ["compiling the training step took 0 s"]
+    assert len(said) == 2
+    assert re.fullmatch(r"compiling the training step took \d+ s", said[1])
 
 
 PROGRAM = """

@@ -135,7 +135,7 @@ def test_versions_and_configurations(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("small_vidoes", "holds no set 'small_vidoes', .*; did you mean 'small_videos'?"),
+        ("small_vidoes", "holds no set 'small_vidoes', .* .did you mean 'small_videos'?"),
         ("ucf11", "did you mean 'ucf101'?"),
         ("ucf101/ucf101_1", r"ucf101 has not been built in .*: `tfds build ucf101/ucf101_1 --data_dir=.*` does both"),
         ("small videos", r"SET\[/CONFIGURATION\]\[:VERSION\], found 'small videos'"),

@@ -6,13 +6,13 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from two_processes import free_address
 
 from i3d_jax import prepare
 
@@ -25,17 +25,14 @@ CONFIG = ["--config", "experiments/kinetics.py", "--config.optimizer.boundaries=
 
 @pytest.fixture
 def environment(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "PYTHON"},
         "PATH": f"{STAND_INS}:{os.environ['PATH']}",
         "PYTHONPATH": str(TESTS.parent),
         "XLA_FLAGS": "",
         "REAL_PYTHON": sys.executable,
         "JOINED": str(TESTS / "joined.py"),
-        "JAX_COORDINATOR_PORT": str(port),
+        "JAX_COORDINATOR_PORT": free_address().partition(":")[2],
         "CLOUD": str(tmp_path / "cloud"),
     }
 
@@ -172,7 +169,7 @@ def test_a_tpu_from_the_request_to_the_deletion(environment, tmp_path):
     assert "create pod --zone zone-a --project project-1 --node-id pod --accelerator-type v5litepod-16" in asked
 
     logs = [cloud / "share" / "logs" / f"pod-worker-{worker}.log" for worker in (0, 1)]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not all(log.is_file() and "arguments" in log.read_text() for log in logs) and time.monotonic() < deadline:
         time.sleep(0.1)
     pids = met(line for log in logs for line in log.read_text().splitlines())
@@ -180,6 +177,7 @@ def test_a_tpu_from_the_request_to_the_deletion(environment, tmp_path):
     assert call("tpu_pod.sh", "log", *PLACE, env=environment).stdout == logs[0].read_text()
 
     assert call("tpu_pod.sh", "stop", *PLACE, env=environment).returncode == 0
+    deadline = time.monotonic() + 120
     while not all("stopped" in log.read_text() for log in logs) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert stopped("".join(log.read_text() for log in logs)) > 1
@@ -235,6 +233,13 @@ def test_a_bucket_is_copied_from_and_to(command, copies):
         (["tpu_pod.sh", "keep", *PLACE], "keep needs --bucket gs://NAME"),
         (["tpu_pod.sh", "all", *PLACE, "--", *CONFIG], "all needs --share HOST:/PATH"),
         (["tpu_pod.sh", "resume", *PLACE, "--share", "h:/s"], "resume needs the arguments of i3d_jax.main, after --"),
+        (["local.sh", "--processes"], "--processes needs a number"),
+        (
+            ["local.sh", "--processes", "2", "--port", "http", *CONFIG],
+            "--port must be a number of 1 or more, found 'ht",
+        ),
+        (["prepare_flink.sh", "--master"], "--master needs a value"),
+        (["prepare_dataflow.sh", "--workers"], "--workers needs a value"),
         (["local.sh", "--processes", "0", *CONFIG], "--processes must be a number of 1 or more, found '0'"),
         (["local.sh", "--processes", "abc", *CONFIG], "--processes must be a number of 1 or more, found 'abc'"),
         (["prepare_flink.sh", "--master", "h:1"], "--master and --parallelism are needed"),

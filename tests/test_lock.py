@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -34,6 +35,15 @@ def test_the_second_is_told_who_holds_it_until_the_holder_is_killed(tmp_path):
         holder.wait()
     with held(tmp_path / "run"):
         assert (tmp_path / "run" / "lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
+def test_where_the_file_system_has_no_locks_nobody_is_kept_out(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with held(tmp_path / "run"), held(tmp_path / "run"):
+        (tmp_path / "run" / "config.json").touch()
 
 
 def test_a_folder_into_which_nothing_was_put_is_gone_and_others_stay(tmp_path):

@@ -108,7 +108,7 @@ def tree(workdir):
 
 def test_killed_at_random_and_started_again_it_ends_as_if_nothing_had_happened(dataset, folder, finished, environment):
     workdir = folder / "killed"
-    steps = sorted(random.Random(os.urandom(8)).sample(range(2, STEPS - 2), 3))
+    steps = sorted(random.Random(os.urandom(8)).sample(range(2, STEPS - 10), 3))
     for step in steps:
         process = start(environment, "i3d_jax.main", *arguments(dataset, workdir), stderr=subprocess.PIPE)
         for line in process.stderr:
@@ -155,6 +155,25 @@ def test_evaluation_gives_the_figures_of_training(dataset, finished, tmp_path, b
     ours, theirs = (json.loads((one / "results.json").read_text())["test"] for one in (tmp_path / "copy", finished))
     assert ours.pop("loss") == pytest.approx(theirs.pop("loss"), rel=1e-6)
     assert ours == theirs
+
+
+def test_evaluation_takes_windows_as_they_were_trained_on(dataset, finished):
+    with pytest.raises(UserError, match="stride 1 against 2"):
+        main.main(arguments(dataset, finished, "--mode", "evaluate", "--config.data.stride=2"))
+
+
+def test_a_finished_run_asked_for_other_windows_is_scored_again(dataset, finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / "predictions" / "test.npz").unlink()
+    main.main(arguments(dataset, tmp_path / "copy"))
+    assert not (tmp_path / "copy" / "predictions" / "test.npz").exists()
+    main.main(arguments(dataset, tmp_path / "copy", "--config.evaluation.windows=1"))
+    found = json.loads((tmp_path / "copy" / "results.json").read_text())["test"]
+    assert (found["step"], found["frames"], found["windows"]) == (STEPS, 16, 1)
+    ours, theirs = (np.load(one / "predictions" / "test.npz")["logits"] for one in (tmp_path / "copy", finished))
+    assert np.abs(ours - theirs).max() > 1e-3
+    accuracies = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  accuracy")]
+    assert f"top-1 {100 * found['top1']:.1f}%" in accuracies[1]
 
 
 def test_predict_sees_the_pixels_that_evaluation_saw(folder, finished, capsys):
@@ -242,10 +261,11 @@ def test_sigterm_in_the_last_evaluation_ends_what_would_come_after_the_run(tmp_p
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(trainer, "_train", finish)
+    before = signal.getsignal(signal.SIGTERM)
     config = configuration.load("experiments/custom.py:small", [])
     with pytest.raises(Stopped, match=r"stopped by SIGTERM; .*run was trained to the end"):
         trainer.train(config, tmp_path / "run")
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_sigterm_while_the_dataset_is_made(tmp_path, environment):
@@ -278,11 +298,15 @@ def test_init_from_starts_with_the_other_runs_parameters(dataset, finished, tmp_
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--config.data.cropp=3"], "no key 'data.cropp'; did you mean 'data.crop'?"),
-        (["--config.crop=3"], "no key 'crop'; did you mean 'data.crop'?"),
+        (["--config.data.cropp=3"], "no key 'data.cropp' (did you mean 'data.crop'?"),
+        (["--config.crop=3"], "no key 'crop' (did you mean 'data.crop'?"),
         (["--config.data.crop=wide"], "custom.py:small cannot be used with"),
         (["--workdirectory=x"], "unknown argument '--workdirectory=x'"),
         (["--config.data.frames=8"], "at least 9 frames, found 8"),
+        # Before the videos are drawn.
+        (["--config.data.synthetic_videos_per_action=1", "--config.data.frames=8"], "at least 9 frames, found 8"),
+        (["--config.data.synthetic_videos_per_action=1", "--config.init_from=nowhere"], "nowhere does not exist"),
+        (["--config.model.dtype=bf16"], "one of float32, bfloat16, found 'bf16'"),
         (["--config.evaluation.frames=8"], "at least 9 frames, found 8"),
         (["--config.optimizer.learning_rates=(0.1,)"], "found 1 and 1"),
         (["--config.batch_size=6"], "batch_size is 6, which 4 devices do not divide"),
@@ -306,7 +330,7 @@ def test_mistakes_are_named_and_leave_nothing(dataset, tmp_path, more, words):
 
 def test_a_recipe_that_is_not_there_lists_those_that_are():
     with pytest.raises(
-        UserError, match=r"no recipe experiments/kinetic\.py \(did you mean experiments/kinetics\.py\?\); there are: "
+        UserError, match=r"no recipe experiments/kinetic\.py \(did you mean 'experiments/kinetics\.py'\?\); there are: "
     ):
         main.main(["--config", "experiments/kinetic.py"])
     with pytest.raises(UserError, match=r"has the variants full, small, .*, found 'tiny'"):

@@ -215,7 +215,7 @@ def test_accumulation_sums_gradients_over_devices_in_every_microbatch_under_pjit
 
 
 def test_wrong_ways_to_compute():
-    with pytest.raises(UserError, match="must be 'pjit' or 'pmap', found 'pmab'; did you mean 'pmap'"):
+    with pytest.raises(UserError, match=r"must be 'pjit' or 'pmap', found 'pmab' \(did you mean 'pmap'"):
         Devices(mode="pmab")
     with pytest.raises(UserError, match=r"shard_state splits the state of parallel\.mode 'pjit', found 'pmap'"):
         Devices(mode="pmap", shard_state=True)

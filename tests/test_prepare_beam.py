@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from flow_videos import arguments, files, run, write_videos
 
+from i3d_jax import prepare
 from i3d_jax.errors import UserError
 from i3d_jax.ingest.beam import kind_of
 from i3d_jax.ingest.process import process
@@ -78,7 +79,8 @@ def die_of_number_one(job, clip):
 def test_a_video_that_crashes_the_decoder_costs_no_other(videos, tmp_path, monkeypatch, capsys):
     """With any other runner of Beam's and flags of its own, here the one in this process."""
     monkeypatch.setattr(Job, "read", property(lambda job: functools.partial(die_of_number_one, job)))
-    run(videos, tmp_path / "dataset", *SHARDS, "--runner", "FnApiRunner", "--", "--direct_num_workers=1")
+    own = ["--runner", "FnApiRunner", "--", "--direct_num_workers=1"]
+    prepare.main(arguments(videos, tmp_path / "dataset", *SHARDS, *own))
     shown = capsys.readouterr()
     assert "skipped 1.mkv: the decoder crashed" in shown.out
     assert "skipped: the decoder crashed 1" in shown.err
@@ -99,6 +101,16 @@ def test_runners_that_cannot_be_used(videos, tmp_path, monkeypatch):
     lacking = "--runner DataflowRunner cannot be used so: .*: region"
     refused(videos, directory, lacking, "--runner", "DataflowRunner", "--", "--project=x", "--temp_location=gs://x/y")
     refused(videos, directory, "what stands after -- .* found '--region=x' with --runner local", "--", "--region=x")
+    cluster = ("--flink_master=localhost:1", "--environment_type=LOOPBACK")
+    refused(
+        videos,
+        directory,
+        "--processes is of this machine, .* has is for its own",
+        "--runner",
+        "FlinkRunner",
+        "--",
+        *cluster,
+    )
     monkeypatch.delitem(sys.modules, "i3d_jax.ingest.beam")
     monkeypatch.delattr("i3d_jax.ingest.beam")
     monkeypatch.setitem(sys.modules, "apache_beam", None)

@@ -45,7 +45,7 @@ def test_killed_ten_times(tmp_path):
             before = {}
         shards = shards_in(directory)
         process = started(directory)
-        if kill % 3 == 1:
+        if kill % 2:
             # At its first new shard, which is amid the work on a machine of any speed.
             deadline = time.monotonic() + 60
             while (
@@ -66,6 +66,7 @@ def test_killed_ten_times(tmp_path):
         assert (directory / "dataset.json").exists() <= (shards_in(directory) == SHARDS)
         for name, content in after.items():
             assert name == "unfinished.json" or ".tmp-" in name or content == whole[name]
-    assert at_work >= KILLS // 2
+    # Those that were waited for, but for what the last shards leave no time for.
+    assert at_work >= 3
     assert started(directory).wait() == 0
     assert files(directory) == whole

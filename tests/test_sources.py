@@ -91,7 +91,7 @@ def test_what_is_stated_stands_in_the_checkpoint(tfds, tmp_path):
     [
         (
             {"data__source": "tdfs"},
-            "must be one of prepared, sequence_examples, tfds, found 'tdfs'; did you mean 'tfds'?",
+            "must be one of prepared, sequence_examples, tfds, found 'tdfs' (did you mean 'tfds'?)",
         ),
         ({"data__source": "tfds"}, "expected --config.data.directory=DIR, the data_dir of TensorFlow Datasets"),
         ({"data__source": "tfds", "data__directory": "."}, "expected --config.data.tfds_name=SET"),

@@ -14,6 +14,8 @@ from test_models import small
 
 from experiments import base
 from i3d_jax import experiment, models
+from i3d_jax.data.records import ShardIndex, index_path
+from i3d_jax.errors import UserError
 from i3d_jax.models.network import Clip, Network
 from i3d_jax.report.summary import stream_rows
 from i3d_jax.training.partition import Devices
@@ -75,8 +77,9 @@ def dataset(tmp_path_factory):
     return write_dataset(tmp_path_factory.mktemp("data") / "dataset", [6, 9, 4, 7, 3, 12], split="test", flow=True)
 
 
-def evaluate(dataset, workdir, *, batch_size, devices):
+def evaluate(dataset, workdir, *, batch_size, devices, max_damaged_share=0.0):
     config = base.get_config("two_stream_i3d")
+    config.data.max_damaged_share = max_damaged_share
     config.data.crop, config.evaluation.frames, config.evaluation.windows = 16, 3, 2
     config.evaluation.batch_size = batch_size
     used = Devices(devices=jax.devices()[:devices])
@@ -95,7 +98,7 @@ def test_an_evaluation_leaves_the_scores_of_each_stream(dataset, tmp_path):
         np.testing.assert_allclose(stored[f"logits_{stream}"][4], [*(2 * first + second) / 3, 0], atol=1e-6)
     np.testing.assert_allclose(stored["logits"], stored["logits_rgb"] + stored["logits_flow"], atol=1e-6)
     results = json.loads((tmp_path / "results.json").read_text())["test"]
-    assert results.keys() == {*figures, "step", "streams"}
+    assert results.keys() == {*figures, "step", "frames", "windows", "streams"}
     assert list(results["streams"]) == ["rgb", "flow"]
     for stream, own in results["streams"].items():
         assert own.keys() == {"top1", "top5", "mean_class_accuracy", "loss", "videos"}
@@ -109,6 +112,21 @@ def test_scores_of_streams_are_the_same_for_any_batch_and_any_number_of_devices(
     _, found = evaluate(dataset, tmp_path / "other", batch_size=batch_size, devices=devices)
     for name, values in whole.items():
         np.testing.assert_array_equal(found[name], values)
+
+
+def test_a_split_of_which_nothing_can_be_scored(tmp_path):
+    broken = write_dataset(tmp_path / "dataset", [4, 5], shards=1, split="test", flow=True)
+    [shard] = broken.directory.glob("*.tfrecord")
+    # Of each record the last byte of its contents.
+    content, end = bytearray(shard.read_bytes()), 0
+    for length in ShardIndex.read(index_path(shard)).lengths:
+        # Behind a record's header of 12 bytes and its own stands its checksum, of 4.
+        end += 12 + length + 4
+        content[end - 5] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"no video of 'test' could be scored, all 2 are damaged, .* test-0"):
+        evaluate(broken, tmp_path / "run", batch_size=2, devices=1, max_damaged_share=1.0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_rows_of_the_final_table():

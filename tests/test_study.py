@@ -154,6 +154,20 @@ def test_no_error_to_reduce():
     assert "no error" in filled[-1].reason
 
 
+def test_means_over_other_splits_are_not_compared():
+    """One command filled the first cells of split 1 alone, another one the last of all three."""
+    columns = ("original", "fixed", "full", "reduction")
+    one = [cell("transfer", "c3d", f"ucf101/{name}") for name in columns]
+    of_three = cell("transfer", "c3d", "ucf101/full", (1, 2, 3))
+    first = table.fill(one, dict(zip(one[:3], (50.0, 60.0, 70.0), strict=True)))
+    assert first[3].value == pytest.approx(-40)
+    *_, reduction = table.merge(first, table.fill([of_three], {of_three: 80.0}))
+    assert reduction.value is None
+    assert reduction.reason == (
+        "its cells are means over other splits: ucf101/original of 1, ucf101/fixed of 1, ucf101/full of 1 2 3"
+    )
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

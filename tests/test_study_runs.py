@@ -277,7 +277,7 @@ def test_what_is_missing_is_told_before_anything_runs(tmp_path, datasets, imagen
     for given, words in (
         ((datasets, None), "start from ImageNet, .* expected --imagenet CHECKPOINT"),
         ((mixed, imagenet), "no split train01, which --splits 1 needs"),
-        ((datasets, imagenet, ["--config.data.cropp=3"]), "no key 'data.cropp'; did you mean 'data.crop'"),
+        ((datasets, imagenet, ["--config.data.cropp=3"]), "no key 'data.cropp' .did you mean 'data.crop'"),
         ((datasets, datasets["ucf101"]), "no whole checkpoint"),
     ):
         with pytest.raises(UserError, match=words):
@@ -316,6 +316,7 @@ def whole(folder, datasets, imagenet):
         while not is_whole(first_checkpoint) and time.monotonic() < deadline:
             time.sleep(0.002)
         killed.send_signal(signal.SIGKILL)
+    assert not is_whole(first_checkpoint.with_name("2")), "the third run was over before it was killed"
     again = subprocess.run(command, capture_output=True, check=False, **options)
     assert again.returncode == 0, again.stderr[-3000:]
     return output, (command, options), again
@@ -423,6 +424,6 @@ def test_two_processes_fill_cells_as_one_does(whole, folder):
 
 def test_a_folder_in_the_place_of_the_drawn_image_network_is_left_alone(tmp_path):
     (tmp_path / "n01440764.JPEG").write_bytes(b"a picture of ImageNet")
-    with pytest.raises(UserError, match="exists and is not empty"):
+    with pytest.raises(UserError, match="exists and is no empty folder"):
         miniature.image_network(tmp_path, SIZE)
     assert [path.name for path in tmp_path.iterdir()] == ["n01440764.JPEG"]

@@ -187,6 +187,7 @@ def test_lstm_is_the_unrolled_one(train):
 
 
 def test_two_stream_averages_streams_and_snapshots():
+    torch.manual_seed(0)
     model = torch_models.TwoStream(5).eval()
     rgb, flow = torch.rand(1, 3, 2, 32, 32), torch.rand(1, 2, 20, 32, 32)
     # Channels of a stack: u and v of the first field, then of the next.

@@ -118,7 +118,6 @@ def test_roofline_by_hand():
     )
     assert times == pytest.approx((2, 1, 3.5))
     assert times.bound == pytest.approx(3.5)
-    assert roofline.training_hours(0.1, 36_000) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

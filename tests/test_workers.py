@@ -105,7 +105,7 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch):
 
 
 PARENT = """
-import functools, sys, time
+import functools, signal, sys, time
 from pathlib import Path
 from i3d_jax.ingest.workers import in_order
 
@@ -116,6 +116,8 @@ def breathe(number, folder):
         time.sleep(0.02)
 
 if __name__ == "__main__":
+    # Whoever starts the tests in the background may have left it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     list(in_order(functools.partial(breathe, folder=Path(sys.argv[1])), range(2), processes=2, crashed=None))
 """
 
@@ -130,8 +132,11 @@ def test_workers_do_not_outlive_a_parent_that_is_killed_or_interrupted(tmp_path,
     deadline = time.monotonic() + 60
     while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    parent.send_signal(ending)
-    assert parent.wait(timeout=60) == -ending
+    try:
+        parent.send_signal(ending)
+        assert parent.wait(timeout=60) == -ending
+    finally:
+        parent.kill()
     before, breaths = None, [path.stat().st_size for path in sorted(folder.iterdir())]
     while breaths != before and time.monotonic() < deadline:
         time.sleep(1)

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import random
 import socket
 import time
 from pathlib import Path
@@ -41,9 +42,12 @@ def five_steps(used: Devices, seed: int = 3) -> list[np.ndarray]:
 
 
 def free_address() -> str:
-    with contextlib.closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{one.getsockname()[1]}"
+    """An address at which nobody listens: below the ports that the system gives to whoever asks for any."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
 
 
 # Seconds after which `steps_without_end` takes the other process for dead.

@@ -8,7 +8,6 @@ Reference: https://www.tensorflow.org/datasets/external_tfrecord for the files o
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -21,7 +20,7 @@ from i3d_jax.data import cpu_tensorflow, foreign
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.foreign import Stated
 from i3d_jax.data.layout import FlatExample
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, did_you_mean
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<configuration>[\w+.-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -128,8 +127,7 @@ def _not_built(match: re.Match[str], directory: Path) -> UserError:
             f"`tfds build {name} --data_dir={directory}` does both"
         )
     known = [*(folder.name for folder in sorted(directory.iterdir()) if _built(folder)), *published]
-    close = difflib.get_close_matches(match["set"].lower(), known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(match["set"].lower(), known, cutoff=0.5)
     return UserError(f"{directory} holds no set {match['set']!r}, nor does TensorFlow Datasets know one{hint}")
 
 

@@ -17,7 +17,7 @@ import google_crc32c
 
 from i3d_jax.data import sequence_example_writer
 from i3d_jax.data.sequence_example_writer import Value
-from i3d_jax.files import written_whole
+from i3d_jax.files import make_folder, written_whole
 from i3d_jax.flow import codec
 
 NAME = "example/id"
@@ -172,7 +172,7 @@ class ShardIndex:
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes the index whole, making its folder where there is none."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(path).parent)
         with written_whole(path) as file:
             file.write(json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1).encode())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.foreign import Stated
 from i3d_jax.data.foreign_records import open_records
 from i3d_jax.data.foreign_tfds import open_set
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, did_you_mean
 
 # What `data.directory` is for each.
 SOURCES = {
@@ -30,9 +29,9 @@ def open_source(
         named is no such dataset.
     """
     if source not in SOURCES:
-        close = difflib.get_close_matches(source, SOURCES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"data.source must be one of {', '.join(SOURCES)}, found {source!r}{hint}")
+        raise UserError(
+            f"data.source must be one of {', '.join(SOURCES)}, found {source!r}{did_you_mean(source, SOURCES)}"
+        )
     # Somebody who sets a key that is not read means another source.
     idle = {
         "data.tfds_name": tfds_name is not None and source != "tfds",

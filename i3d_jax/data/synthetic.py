@@ -10,8 +10,8 @@ from __future__ import annotations
 import colorsys
 import csv
 import dataclasses
+import io
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from i3d_jax.errors import UserError
+from i3d_jax.files import make_folder, written_whole
 
 # Which column of the state runs, and whether it rises or falls. y points down, so clockwise is a rising angle.
 MOTIONS = {
@@ -128,7 +129,7 @@ def draw_dataset(
       write_video: `ingest.write_video.write_video` or another that takes (path, frames, frame rate) and leaves a whole
         file or none. An argument, so that this file needs no video library.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rows = []
     for video in videos:
         path = folder / video.name
@@ -143,14 +144,11 @@ def draw_dataset(
             )
             write_video(path, frames, video.frame_rate)
         rows.append((video.name, video.action, video.split))
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([("video", "label", "split"), *rows])
     annotations = folder / "labels.csv"
-    temporary = folder / f".labels.{os.getpid()}.partial.csv"
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([("video", "label", "split"), *rows])
-        os.replace(temporary, annotations)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(annotations) as file:
+        file.write(text.getvalue().encode())
     return annotations
 
 
@@ -195,14 +193,23 @@ def trajectory(action: str, rng: np.random.Generator, *, frames: int, frame_rate
         raise ValueError(f"expected an action of {ACTIONS}, found {action!r}")
     if frames < 1:
         raise ValueError(f"expected at least one frame, found {frames}")
-    middle, speed = rng.uniform(*MIDDLE.T), rng.uniform(*SPEED.T)
-    travel = speed * (frames - 1) / float(frame_rate)
-    run = middle + travel * np.linspace(-0.5, 0.5, frames)[:, None]
-    standing = run[rng.integers(frames, size=4), np.arange(4)]
-    states = np.tile(standing, (frames, 1))
+    run, states = runs_and_stands(rng, frames=frames, frame_rate=frame_rate)
     column, direction = MOTIONS[action]
     states[:, column] = run[::direction, column]
     return states
+
+
+def runs_and_stands(
+    rng: np.random.Generator, *, frames: int, frame_rate: float | Fraction
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a line for each column of the state: float64 [T, 4] on which all run, and [T, 4] on which all stand still.
+
+    A column stands where it would be at a frame picked at random.
+    """
+    middle, speed = rng.uniform(*MIDDLE.T), rng.uniform(*SPEED.T)
+    travel = speed * (frames - 1) / float(frame_rate)
+    run = middle + travel * np.linspace(-0.5, 0.5, frames)[:, None]
+    return run, np.tile(run[rng.integers(frames, size=4), np.arange(4)], (frames, 1))
 
 
 def render(states: np.ndarray, *, background: np.ndarray, texture: np.ndarray) -> np.ndarray:
@@ -240,22 +247,22 @@ def background(rng: np.random.Generator, hue: float, height: int, width: int) ->
     """Draws muted smooth noise between `hue` and a neighbour: float32 [H, W, 3] in 0..255."""
     short_side = min(height, width)
     noise = (_noise(rng, height, width, short_side / 2) + _noise(rng, height, width, short_side / 5)) / 2
-    return _mix(_colour(hue, 0.45, 0.3), _colour(hue + 0.15, 0.35, 0.65), noise)
+    return mix(colour(hue, 0.45, 0.3), colour(hue + 0.15, 0.35, 0.65), noise)
 
 
 def object_texture(rng: np.random.Generator, hue: float) -> np.ndarray:
     """Draws vivid patches of two hues on either side of `hue`: float32 [TEXTURE_SIZE, TEXTURE_SIZE, 3] in 0..255."""
     noise = _noise(rng, TEXTURE_SIZE, TEXTURE_SIZE, TEXTURE_SIZE / 3)
     # Steeper than the noise itself: two colours with a soft seam.
-    return _mix(_colour(hue - 0.15, 0.9, 0.55), _colour(hue + 0.2, 0.55, 1.0), np.clip(3 * noise - 1, 0, 1))
+    return mix(colour(hue - 0.15, 0.9, 0.55), colour(hue + 0.2, 0.55, 1.0), np.clip(3 * noise - 1, 0, 1))
 
 
-def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
+def colour(hue: float, saturation: float, value: float) -> np.ndarray:
     """Returns a colour as float32 RGB in 0..255; a hue is a turn of the colour circle."""
     return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
 
 
-def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+def mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Blends two colours [3] by the share [H, W] in [0, 1] of the second one: float32 [H, W, 3]."""
     return first + (second - first) * share[..., None]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from i3d_jax.errors import UserError
-from i3d_jax.files import written_whole
+from i3d_jax.files import make_folder, written_whole
 from i3d_jax.training import distributed
 
 # What the arrays of features are called in the file, before the scope of the classifier that sees them.
@@ -42,7 +42,7 @@ class Features:
 
         It is written whole or not at all.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         arrays = {_PREFIX + scope: values for scope, values in self.features.items()}
         provenance = json.dumps(dict(self.provenance), ensure_ascii=False)
         with written_whole(path) as file:
@@ -67,7 +67,7 @@ def read(path: Path) -> Features:
                 damaged=tuple(stored["damaged"].tolist()),
                 provenance=json.loads(stored["provenance"].item()),
             )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} cannot be read as features ({error}): remove it, and they are computed again"
         ) from None

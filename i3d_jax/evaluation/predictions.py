@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from i3d_jax.errors import UserError
-from i3d_jax.files import written_whole
+from i3d_jax.files import make_folder, written_whole
 from i3d_jax.training import distributed
 
 
@@ -39,7 +39,7 @@ class Predictions:
 
         It is written whole or not at all.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with written_whole(path) as file:
             np.savez(file, **self._arrays())
 

@@ -6,18 +6,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from i3d_jax.errors import UserError
-from i3d_jax.files import written_whole
+from i3d_jax.files import read_object, written_whole
 
 
 def read(path: Path) -> dict[str, dict[str, float]]:
     """Reads {split: figures}; a file that is not there gives {}."""
     if not path.is_file():
         return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
+    return read_object(path)
 
 
 def record(path: Path, split: str, figures: Mapping[str, float]) -> None:

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from i3d_jax.data.datasets import Spec
 from i3d_jax.ingest.annotations import Clip
 from i3d_jax.ingest.decode import UnreadableVideo, check_header
-from i3d_jax.ingest.process import Skipped
+from i3d_jax.ingest.process import MISSING, Skipped
+from i3d_jax.ingest.shard import crashed
 from i3d_jax.ingest.workers import in_order
 
-MISSING = "missing"
 MOST_NAMED = 10  # Clips that cannot be read.
 
 
@@ -49,7 +49,7 @@ def check(clips: Sequence[Clip], videos: str | os.PathLike, *, processes: int, p
       progress: whether a progress bar is shown on standard error.
     """
     look = functools.partial(_look, videos=Path(videos))
-    results = in_order(look, clips, processes=processes, crashed=_crashed)
+    results = in_order(look, clips, processes=processes, crashed=lambda clip: crashed(clip).reason)
     reasons = dict(zip(clips, tqdm(results, total=len(clips), unit=" videos", disable=not progress), strict=True))
     by_split: dict[str, list[Clip]] = {}
     for clip in clips:
@@ -101,10 +101,6 @@ def _look(clip: Clip, videos: Path) -> str | None:
     except UnreadableVideo as error:
         return str(error)
     return None
-
-
-def _crashed(clip: Clip) -> str:
-    return "the decoder crashed"
 
 
 def _count(reasons: Sequence[str | None]) -> SplitCheck:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from i3d_jax import lock
 from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION
 from i3d_jax.data.preprocessing import Preprocessing, comparable
 from i3d_jax.errors import UserError
@@ -110,12 +110,8 @@ def held(directory: Path) -> Iterator[None]:
     make_folder(directory)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another prepare is at work in {directory}: wait for it, or stop it") from None
-        except OSError:
-            pass
+        if lock.taken(descriptor):
+            raise UserError(f"another prepare is at work in {directory}: wait for it, or stop it")
         yield
     finally:
         if made and not any(directory.iterdir()):

@@ -42,4 +42,9 @@ def shard_maker(
             f'--runner {runner} needs Apache Beam, and {error.name} is not installed: pip install "i3d_jax[beam]"'
         ) from error
     beam.refuse_unusable(runner, flags)
+    if processes and runner.lower() != "direct":
+        raise UserError(
+            f"--processes is of this machine, for --runner local or direct; how many workers {runner} has is for its "
+            "own flags after --"
+        )
     return functools.partial(beam.make_shards, runner=runner, flags=flags, processes=count)

@@ -15,8 +15,8 @@ from i3d_jax.ingest.decode import UnreadableVideo
 from i3d_jax.ingest.flow_backend import BACKENDS, description
 from i3d_jax.ingest.process import decode_images, streams_of
 
-# What the checkpoints of the time before there were other windows do not say.
-CONSECUTIVE_FRAMES = {"stride": 1, "flow_per_frame": 1}
+# Who computes flow of which it is not known: whose TV-L1 the field means where it says no more.
+USUAL = "opencv"
 
 
 def read_windows(
@@ -42,7 +42,7 @@ def read_windows(
     missing = [name for name in ("crop", "frames", "windows") if name not in preprocessing]
     if missing:
         raise UserError(f"{where}: 'preprocessing' lacks {', '.join(missing)}")
-    fields = {**CONSECUTIVE_FRAMES, **preprocessing}
+    fields = {**clips.CONSECUTIVE_FRAMES, **preprocessing}
     sampling = clips.Sampling(**{name: fields[name] for name in ("frames", "stride", "flow_per_frame")})
     clips.check_streams(streams, sampling)
     stored = Preprocessing.from_json(fields, where=where).of_streams(streams)
@@ -57,6 +57,23 @@ def read_windows(
         raise UserError(f"the video {os.fspath(path)} cannot be read: {error}") from error
     cover = clips.cover(len(images["rgb"]), sampling, fields["windows"], streams=streams)
     return {stream: _pixels(stream, images[stream], cover[stream], fields["crop"]) for stream in streams}
+
+
+def completed(preprocessing: Mapping[str, Any], *, streams: Collection[str], where: str) -> tuple[dict[str, Any], str]:
+    """Returns a checkpoint's preprocessing with the flow that this installation computes, where it says not by whom.
+
+    So it is with the published weights: TV-L1 and its bound are known of their flow, and nothing else.
+
+    Returns:
+      (preprocessing, one sentence on what was taken; "" where nothing was).
+    """
+    flow = preprocessing.get("flow")
+    if "flow" not in streams or not isinstance(flow, Mapping) or "implementation" in flow:
+        return dict(preprocessing), ""
+    computed = description(USUAL)
+    refuse_mismatch({"flow": flow}, {"flow": computed}, expected_by=where, found_in="this installation")
+    note = f"{where} does not say who computed its flow: it is computed by {USUAL} {computed['version']}"
+    return {**preprocessing, "flow": computed}, note
 
 
 def _refuse_other_flow(preprocessing: Preprocessing, where: str) -> None:

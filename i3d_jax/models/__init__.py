@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from i3d_jax.clips import STREAMS
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, did_you_mean
 from i3d_jax.models.c3d import C3D
 from i3d_jax.models.conv_lstm import ConvLSTM
 from i3d_jax.models.fused import Fused
@@ -61,13 +60,13 @@ def create(name: str, num_classes: int = 400, **options) -> Network:
       UserError: an unknown name or option (the nearest right one is named), or a value out of range.
     """
     if name not in MODELS:
-        raise UserError(f"there is no model {name!r}{nearest(name, MODELS)}; the models are {', '.join(MODELS)}")
+        raise UserError(f"there is no model {name!r}{did_you_mean(name, MODELS)}; the models are {', '.join(MODELS)}")
     model = MODELS[name]
     known = [field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name", "num_classes")]
     for option in options:
         if option not in known:
             raise UserError(
-                f"the model {name!r} has no option {option!r}{nearest(option, known)}; it has {', '.join(known)}"
+                f"the model {name!r} has no option {option!r}{did_you_mean(option, known)}; it has {', '.join(known)}"
             )
     if num_classes < 1:
         raise UserError(f"the model needs at least one class, found num_classes {num_classes}")
@@ -75,6 +74,9 @@ def create(name: str, num_classes: int = 400, **options) -> Network:
         raise UserError(f"the dropout rate must be at least 0 and below 1, found {options['dropout_rate']}")
     if not 0 < options.get("width_multiplier", 1) <= 8:
         raise UserError(f"the width multiplier must be above 0 and at most 8, found {options['width_multiplier']}")
+    decay = options.get("batch_norm_decay", 0)
+    if not 0 <= decay < 1:
+        raise UserError(f"the model's batch_norm_decay must be at least 0 and below 1, found {decay}")
     for option in ("frame_size", "statistics_steps"):
         if options.get(option, 1) < 1:
             raise UserError(f"the model's {option} must be at least 1, found {options[option]}")
@@ -83,11 +85,20 @@ def create(name: str, num_classes: int = 400, **options) -> Network:
         if option in options and options[option] not in choices:
             raise UserError(f"the model's {option} must be one of {', '.join(choices)}, found {options[option]!r}")
     if "dtype" in options:
-        dtype = jnp.dtype(options["dtype"]).name if options["dtype"] != "" else ""
-        if dtype not in _DTYPES:
+        named = [dtype for dtype in _DTYPES if _is_dtype(options["dtype"], dtype)]
+        if not named:
             raise UserError(f"the dtype must be one of {', '.join(_DTYPES)}, found {options['dtype']!r}")
-        options["dtype"] = jnp.dtype(dtype)
+        options["dtype"] = jnp.dtype(named[0])
     return model(num_classes=num_classes, **options)
+
+
+def _is_dtype(value: Any, name: str) -> bool:
+    """Says whether a value, such as "bfloat16" or `jnp.bfloat16`, stands for the dtype of that name."""
+    try:
+        # NumPy takes an empty name and None for its own default.
+        return value not in ("", None) and jnp.dtype(value).name == name
+    except TypeError:
+        return False
 
 
 def template(model: Network) -> dict[str, Any]:
@@ -102,9 +113,3 @@ def _template(model: Network) -> dict[str, Any]:
         stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in model.example_shapes().items()
     }
     return jax.eval_shape(model.init, jax.random.key(0), inputs)
-
-
-def nearest(word: str, known) -> str:
-    """Returns ", did you mean 'X'?" for the known word that looks most like `word`, or nothing where none does."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

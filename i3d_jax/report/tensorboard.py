@@ -12,6 +12,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from i3d_jax.files import make_folder
+
 
 class TensorBoard:
     """Writes every value as the scalar `SPLIT/NAME`.
@@ -22,7 +24,7 @@ class TensorBoard:
 
     def __init__(self, directory: Path):
         """Begins a file in `directory`, which is made; TensorBoard reads its files in the order of their names."""
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
         name = f"events.out.tfevents.{time.time():020.9f}.{socket.gethostname()}.{os.getpid()}"
         self._path = directory / name
         self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))

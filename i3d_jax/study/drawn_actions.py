@@ -11,7 +11,6 @@ the same distribution in all actions of a dataset.
 
 from __future__ import annotations
 
-import colorsys
 import dataclasses
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -19,6 +18,7 @@ from fractions import Fraction
 import numpy as np
 
 from i3d_jax.data import synthetic
+from i3d_jax.data.synthetic import colour, mix
 
 FRAME_RATE = Fraction(25)
 HEIGHT, WIDTH = 64, 80
@@ -71,10 +71,7 @@ def states(action: Action, rng: np.random.Generator, *, frames: int) -> np.ndarr
 
     The generator moves on alike for all actions.
     """
-    middle, speed = rng.uniform(*synthetic.MIDDLE.T), rng.uniform(*synthetic.SPEED.T)
-    travel = speed * (frames - 1) / float(FRAME_RATE)
-    run = middle + travel * np.linspace(-0.5, 0.5, frames)[:, None]
-    found = np.tile(run[rng.integers(frames, size=4), np.arange(4)], (frames, 1))
+    run, found = synthetic.runs_and_stands(rng, frames=frames, frame_rate=FRAME_RATE)
     swing = swinging(frames, start=int(rng.integers(2 * frames)))
     found[:, action.column] = run[:: action.direction, action.column]
     if action.swings is not None:
@@ -102,10 +99,10 @@ def _stripes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     hue, angle = rng.random(), rng.uniform(0, np.pi)
     down, across = _grid(HEIGHT, WIDTH)
     waves = np.sin((np.cos(angle) * across + np.sin(angle) * down) * rng.uniform(8, 14) + rng.uniform(0, 2 * np.pi))
-    background = _mixed(_colour(hue, 0.3, 0.5), _colour(hue + 0.1, 0.3, 0.75), (waves + 1) / 2)
+    background = mix(colour(hue, 0.3, 0.5), colour(hue + 0.1, 0.3, 0.75), (waves + 1) / 2)
     down, across = _grid(synthetic.TEXTURE_SIZE, synthetic.TEXTURE_SIZE)
     chequered = (np.floor(1.5 * (down + 1)) + np.floor(1.5 * (across + 1))) % 2
-    return background, _mixed(_colour(hue + 0.4, 0.9, 0.35), _colour(hue + 0.6, 0.7, 1.0), chequered)
+    return background, mix(colour(hue + 0.4, 0.9, 0.35), colour(hue + 0.6, 0.7, 1.0), chequered)
 
 
 def _rings(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -113,10 +110,10 @@ def _rings(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     hue, places = rng.random(), rng.uniform(-1, 1, 2)
     down, across = _grid(HEIGHT, WIDTH)
     distance = np.hypot(down - places[0], across - places[1])
-    background = _mixed(_colour(hue, 0.2, 0.85), _colour(hue + 0.3, 0.4, 0.35), np.clip(distance / 2, 0, 1))
+    background = mix(colour(hue, 0.2, 0.85), colour(hue + 0.3, 0.4, 0.35), np.clip(distance / 2, 0, 1))
     down, across = _grid(synthetic.TEXTURE_SIZE, synthetic.TEXTURE_SIZE)
     sectors = np.floor((np.arctan2(down, across) / (2 * np.pi) + 0.5) * 5) % 2
-    return background, _mixed(_colour(hue + 0.5, 1.0, 0.9), _colour(hue + 0.65, 0.8, 0.3), sectors)
+    return background, mix(colour(hue + 0.5, 1.0, 0.9), colour(hue + 0.65, 0.8, 0.3), sectors)
 
 
 _LOOKS: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
@@ -129,13 +126,3 @@ _LOOKS: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Two [height, width] of coordinates, -1 to 1 along the sides."""
     return np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-
-
-def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """A colour as RGB in 0..255; a hue is a turn of the colour circle."""
-    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
-
-
-def _mixed(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Blends two colours by the share [H, W] of the second one: float32 [H, W, 3]."""
-    return (first + (second - first) * share[..., None]).astype(np.float32)

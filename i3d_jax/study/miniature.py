@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from i3d_jax import checkpoint, models
 from i3d_jax.errors import UserError
-from i3d_jax.files import written_whole
+from i3d_jax.files import make_folder, written_whole
 from i3d_jax.study.drawn_actions import ACTIONS, FRAME_RATE, draw
 from i3d_jax.training import distributed
 from i3d_jax.training.state import initial_variables
@@ -79,13 +78,13 @@ def make(folder: Path, size: Size, *, prepare: Callable[[list[str]], int], write
     for name, video in tqdm(planned, desc="drawing videos", unit="video", file=sys.stderr):
         path = folder / "videos" / name / video.path
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             frames = draw(name, video.label, scene=video.scene, take=video.take, frames=size.frames, seed=SEED)
             write_video(path, frames, FRAME_RATE, codec="libx264" if path.suffix == ".mp4" else "mpeg4")
     for name, layout in layouts.items():
         for file, lines in layout.files.items():
             path = folder / "videos" / name / file
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with written_whole(path) as opened:
                 opened.write("".join(f"{line}\n" for line in lines).encode())
         lists = folder / "videos" / name
@@ -103,7 +102,7 @@ def _refuse_other_size(folder: Path, size: Size) -> None:
     path = folder / "size.txt"
     if path.is_file() and path.read_text() != f"{size}\n":
         raise UserError(f"{folder} holds miniature datasets of another size ({path}): choose another --output")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with written_whole(path) as file:
         file.write(f"{size}\n".encode())
 
@@ -186,8 +185,6 @@ def image_network(directory: Path, size: Size) -> Path:
       The checkpoint directory; one that is whole is left alone.
     """
     if not distributed.by_first(lambda: checkpoint.is_whole(directory)):
-        if distributed.is_first() and directory.is_dir():
-            _remove_half_written(directory)
         options = {"width_multiplier": size.width_multiplier, "last_block": size.last_block}
         model = models.create("inception_v1", num_classes=len(_STAND_IN_LABELS), **options)
         shapes = {
@@ -203,9 +200,3 @@ def image_network(directory: Path, size: Size) -> Path:
         )
         checkpoint.save(directory, description, initial_variables(model, jax.random.key(SEED), shapes))
     return directory
-
-
-def _remove_half_written(directory: Path) -> None:
-    """Removes what a crash left of a checkpoint; a folder that holds anything else stays as it is."""
-    if all(entry.name.startswith(("model.json", "tree")) for entry in directory.iterdir()):
-        shutil.rmtree(directory)

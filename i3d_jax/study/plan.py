@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Sequence
 
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, did_you_mean
 from i3d_jax.study import published
 
 # The datasets whose splits are numbered: their runs and cells are of each split.
@@ -143,10 +142,8 @@ def chosen(
     for what, asked, there in (("row", rows, published.ARCHITECTURES), ("column", columns, known)):
         for one in asked:
             if one not in there:
-                close = difflib.get_close_matches(one, list(there), n=1, cutoff=0)
-                raise UserError(
-                    f"there is no {what} {one!r} (did you mean {close[0]!r}?); the {what}s are {', '.join(there)}"
-                )
+                hint = did_you_mean(one, there, cutoff=0)
+                raise UserError(f"there is no {what} {one!r}{hint}; the {what}s are {', '.join(there)}")
     found = [
         cell
         for table in tables

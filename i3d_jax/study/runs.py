@@ -191,7 +191,7 @@ def figures(study: Study, run: Run) -> Mapping[str, float] | None:
     if not checkpoint.is_whole(study.last_checkpoint(run)):
         return None
     found = results.read(study.workdir(run) / "results.json").get(split, {})
-    return found if found.get("step") == config.total_steps else None
+    return found if experiment.recorded_under(config, config.total_steps).items() <= found.items() else None
 
 
 def _configured(study: Study, run: Run) -> tuple[ml_collections.ConfigDict, str]:

@@ -52,10 +52,19 @@ def _reduction(cell: Cell, sources: Sequence[Filled]) -> Filled:
     """By how much, in percent, the better of the transferred networks changes the error of the original one."""
     if lacking := next((source for source in sources if source.value is None), None):
         return Filled(cell, reason=f"{lacking.cell.column} is missing: {lacking.reason}")
+    splits = {source.cell.column: _splits([source.cell]) for source in sources}
+    if len(set(splits.values())) > 1:
+        told = ", ".join(f"{column} of {' '.join(own)}" for column, own in splits.items())
+        return Filled(cell, reason=f"its cells are means over other splits: {told}")
     original, *transferred = (100 - source.value for source in sources)
     if original == 0:
         return Filled(cell, reason=f"{sources[0].cell.column} has no error that could become smaller")
     return Filled(cell, 100 * (min(transferred) - original) / original)
+
+
+def _splits(sources: Sequence[Cell]) -> tuple[str, ...]:
+    """The numbers of the splits that cells are means over."""
+    return tuple(dict.fromkeys(str(run.split) for run in runs(sources) if run.split is not None))
 
 
 def as_text(filled: Sequence[Filled]) -> str:
@@ -140,13 +149,11 @@ def as_csv(filled: Sequence[Filled]) -> str:
             place = (cell.table, cell.row)
             others = [other.cell for other in filled if (other.cell.table, other.cell.row) == place]
             sources = [other for other in others if other.column in cell.from_cells]
-        own = runs(sources)
-        numbered = dict.fromkeys(str(run.split) for run in own if run.split is not None)
         values = [one.value, cell.published, one.value - cell.published if both else None]
         rows.writerow(
             [cell.table, cell.row, cell.column]
             + ["" if value is None else f"{value:.4f}" for value in values]
-            + [" ".join(run.name for run in own), " ".join(numbered), one.reason or ""]
+            + [" ".join(run.name for run in runs(sources)), " ".join(_splits(sources)), one.reason or ""]
         )
     return text.getvalue()
 

@@ -11,6 +11,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from i3d_jax.errors import UserError
+from i3d_jax.files import make_folder
 from i3d_jax.training.logs import duration
 
 
@@ -27,9 +28,9 @@ def keep_compiled(directory: str | None) -> None:
         return
     if "://" not in directory:
         try:
-            Path(directory).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"compilation_cache: {directory} cannot be made: {error.strerror}") from None
+            make_folder(Path(directory))
+        except UserError as error:
+            raise UserError(f"compilation_cache: {error}") from error
     jax.config.update("jax_compilation_cache_dir", directory)
     # JAX chooses its directory at the first compilation of a process and would stay with that.
     compilation_cache.reset_cache()

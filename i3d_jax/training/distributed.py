@@ -26,7 +26,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -150,8 +149,15 @@ def _check(options: argparse.Namespace, given: list[str]) -> None:
         raise UserError(f"--process_id must be 0 to {options.num_processes - 1}, found {options.process_id}")
 
 
+def _jax_state():
+    """What JAX knows of the other processes; it tells nobody in public, so only several processes rest on this."""
+    from jax._src import distributed as jax_distributed
+
+    return jax_distributed.global_state
+
+
 def _give_up(options: argparse.Namespace) -> None:
-    state = jax_distributed.global_state
+    state = _jax_state()
     address = options.coordinator or state.coordinator_address or "an address that the cluster did not tell"
     if state.service is not None:
         told = f"not all of the {options.num_processes or 'other'} processes came to {address}, where process 0 waits,"
@@ -166,9 +172,9 @@ def leave(code: int) -> None:
 
     Where all of them stop together (`Stopped`), each waits for the others, as at the end of the training.
     """
-    if code not in (0, STOPPED_CODE) and (client := jax_distributed.global_state.client) is not None:
+    if code not in (0, STOPPED_CODE) and jax.distributed.is_initialized():
         with contextlib.suppress(Exception):
-            client.wait_at_barrier("farewell", _FAREWELL_SECONDS * 1000)
+            _jax_state().client.wait_at_barrier("farewell", _FAREWELL_SECONDS * 1000)
             # All leave for a reason of their own: none is to find the coordinator gone and give that as the reason.
             jax.distributed.shutdown()
         sys.stderr.flush()
@@ -191,7 +197,7 @@ def wait() -> None:
     """Waits until every process has come here, for days if need be; all must come by the same way."""
     if jax.process_count() > 1:
         name = f"i3d_jax {next(_waits)}"
-        jax_distributed.global_state.client.wait_at_barrier(name, _LONGEST_WAIT_SECONDS * 1000)
+        _jax_state().client.wait_at_barrier(name, _LONGEST_WAIT_SECONDS * 1000)
 
 
 def gather_bytes(value: bytes) -> list[bytes]:
@@ -239,7 +245,7 @@ def failure_of_any(reason: str | None) -> str | None:
         return reason
     seconds = _LONGEST_WAIT_SECONDS if reason is None else HEARTBEAT_SECONDS
     try:
-        jax_distributed.global_state.client.wait_at_barrier(f"i3d_jax outcome {next(_outcomes)}", seconds * 1000)
+        _jax_state().client.wait_at_barrier(f"i3d_jax outcome {next(_outcomes)}", seconds * 1000)
     except RuntimeError:
         if reason is None:
             raise

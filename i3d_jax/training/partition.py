@@ -16,7 +16,6 @@ Outside the training loop a state has one set of running statistics, and so has 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, did_you_mean
 from i3d_jax.training.state import TrainState
 
 MODES = ("pjit", "pmap")
@@ -59,9 +58,7 @@ class Devices:
           UserError: there is no such mode, or `shard_state` is asked of "pmap".
         """
         if mode not in MODES:
-            close = difflib.get_close_matches(mode, MODES, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise UserError(f"parallel.mode must be 'pjit' or 'pmap', found {mode!r}{hint}")
+            raise UserError(f"parallel.mode must be 'pjit' or 'pmap', found {mode!r}{did_you_mean(mode, MODES)}")
         if shard_state and mode == "pmap":
             raise UserError("parallel.shard_state splits the state of parallel.mode 'pjit', found 'pmap'")
         self.mode = mode

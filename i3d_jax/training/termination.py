@@ -57,7 +57,7 @@ class Termination:
         return self._told
 
     def between(self) -> None:
-        """Raises `Stopped` if several processes have agreed to stop; to be called by all, after every batch of work.
+        """Raises `Stopped` if several processes have agreed to stop; to be called by all, before each batch of work.
 
         One process alone is stopped at once.
         """

@@ -1,0 +1,89 @@
+"""Two networks trained apart, and flow of which it is not known who computed it."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from moving_pictures import sliding, write_lossless
+
+from i3d_jax import checkpoint, models, predict
+from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.errors import UserError
+from i3d_jax.ingest.flow_backend import description
+from i3d_jax.training.state import initial_variables
+
+LABELS = ("left", "right", "up")
+# What is known of the flow of the published weights.
+PUBLISHED = {"algorithm": "tvl1", "bound": 20.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict")
+    write_lossless(folder / "video.mkv", sliding(10, right=2, down=-1))
+    save(folder / "rgb", stream="rgb")
+    save(folder / "flow", stream="flow", flow=description("opencv"))
+    save(folder / "published", stream="flow", flow=PUBLISHED)
+    return folder
+
+
+def save(directory, *, stream, flow=None, labels=LABELS):
+    options = {"stream": stream, "width_multiplier": 0.0625, "last_block": "Mixed_3c"}
+    model = models.create("i3d", len(labels), **options)
+    clip = {name: jax.ShapeDtypeStruct((1, *shape), np.float32) for name, shape in model.input_shapes(9, 32).items()}
+    preprocessing = {**Preprocessing(short_side=48, flow=flow).to_json(), "crop": 32, "frames": 9, "windows": 2}
+    told = checkpoint.Description(
+        model="i3d", options=options, num_classes=len(labels), labels=labels, preprocessing=preprocessing
+    )
+    checkpoint.save(directory, told, initial_variables(model, jax.random.key(0), clip))
+
+
+def logits(capsys, folder, *more):
+    arguments = [str(folder / "video.mkv"), *map(str, more), "--top_k", "3", "--format", "json"]
+    assert predict.main(arguments) == 0
+    printed = capsys.readouterr()
+    [found] = json.loads(printed.out)
+    by_label = {one["label"]: one for one in found["predictions"]}
+    assert sum(one["probability"] for one in by_label.values()) == pytest.approx(1)
+    return np.array([by_label[label]["logit"] for label in LABELS]), printed.err
+
+
+def test_two_streams_are_the_sum_of_their_logits(folder, capsys):
+    rgb, _ = logits(capsys, folder, "--checkpoint", folder / "rgb")
+    flow, said = logits(capsys, folder, "--checkpoint", folder / "flow")
+    both, _ = logits(capsys, folder, "--checkpoint", folder / "rgb", "--flow_checkpoint", folder / "flow")
+    assert np.abs(rgb).max() > 1e-3
+    assert np.abs(flow).max() > 1e-3
+    np.testing.assert_allclose(both, rgb + flow, rtol=1e-6)
+    assert said == ""
+
+
+def test_flow_of_which_nobody_says_who_computed_it_is_opencvs(folder, capsys):
+    known, _ = logits(capsys, folder, "--checkpoint", folder / "flow")
+    published, said = logits(capsys, folder, "--checkpoint", folder / "published")
+    np.testing.assert_array_equal(published, known)
+    version = description("opencv")["version"]
+    expected = f"{folder / 'published'} does not say who computed its flow: it is computed by opencv {version}\n"
+    assert said == expected
+
+
+def test_flow_of_another_kind_is_refused(folder, tmp_path):
+    save(tmp_path / "other", stream="flow", flow={**PUBLISHED, "bound": 10.0})
+    with pytest.raises(UserError, match=r"flow\.bound 10\.0 against 20\.0"):
+        predict.main([str(folder / "video.mkv"), "--checkpoint", str(tmp_path / "other")])
+
+
+def test_networks_that_are_not_the_two_streams_of_one(folder, tmp_path):
+    save(tmp_path / "others", stream="flow", flow=PUBLISHED, labels=("left", "right", "down"))
+    for first, second, words in (
+        ("rgb", folder / "rgb", "--flow_checkpoint: .* a network of flow alone was expected, .* is one of rgb"),
+        ("flow", folder / "flow", "--checkpoint: .* a network of rgb alone was expected, .* is one of flow"),
+        ("rgb", tmp_path / "others", "have other classes: number 2 is 'up' against 'down'"),
+        ("rgb", tmp_path / "nothing", "nothing does not exist"),
+    ):
+        arguments = ["--checkpoint", str(folder / first), "--flow_checkpoint", str(second)]
+        with pytest.raises(UserError, match=words):
+            predict.main([str(folder / "video.mkv"), *arguments])
