@@ -257,14 +257,14 @@ def object_texture(rng: np.random.Generator, hue: float) -> np.ndarray:
     return mix(colour(hue - 0.15, 0.9, 0.55), colour(hue + 0.2, 0.55, 1.0), np.clip(3 * noise - 1, 0, 1))
 
 
-def colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """Returns a colour as float32 RGB in 0..255; a hue is a turn of the colour circle."""
-    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
+def colour(hue: float, saturation: float, value: float, dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
+    """Returns a colour as RGB [3] in 0..255 of a dtype; a hue is a turn of the colour circle."""
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), dtype)
 
 
 def mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Blends two colours [3] by the share [H, W] in [0, 1] of the second one: float32 [H, W, 3]."""
-    return first + (second - first) * share[..., None]
+    return (first + (second - first) * share[..., None]).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, cell: float) -> np.ndarray:

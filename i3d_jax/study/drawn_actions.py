@@ -12,18 +12,22 @@ the same distribution in all actions of a dataset.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import numpy as np
 
 from i3d_jax.data import synthetic
-from i3d_jax.data.synthetic import colour, mix
+from i3d_jax.data.synthetic import mix
 
 FRAME_RATE = Fraction(25)
 HEIGHT, WIDTH = 64, 80
 # Columns of the state.
 _X, _Y, _SIZE, _ANGLE = range(4)
+
+# So the pixels behind the figures of docs/experiments.md were drawn.
+_colour = functools.partial(synthetic.colour, dtype=np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +103,10 @@ def _stripes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     hue, angle = rng.random(), rng.uniform(0, np.pi)
     down, across = _grid(HEIGHT, WIDTH)
     waves = np.sin((np.cos(angle) * across + np.sin(angle) * down) * rng.uniform(8, 14) + rng.uniform(0, 2 * np.pi))
-    background = mix(colour(hue, 0.3, 0.5), colour(hue + 0.1, 0.3, 0.75), (waves + 1) / 2)
+    background = mix(_colour(hue, 0.3, 0.5), _colour(hue + 0.1, 0.3, 0.75), (waves + 1) / 2)
     down, across = _grid(synthetic.TEXTURE_SIZE, synthetic.TEXTURE_SIZE)
     chequered = (np.floor(1.5 * (down + 1)) + np.floor(1.5 * (across + 1))) % 2
-    return background, mix(colour(hue + 0.4, 0.9, 0.35), colour(hue + 0.6, 0.7, 1.0), chequered)
+    return background, mix(_colour(hue + 0.4, 0.9, 0.35), _colour(hue + 0.6, 0.7, 1.0), chequered)
 
 
 def _rings(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -110,10 +114,10 @@ def _rings(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     hue, places = rng.random(), rng.uniform(-1, 1, 2)
     down, across = _grid(HEIGHT, WIDTH)
     distance = np.hypot(down - places[0], across - places[1])
-    background = mix(colour(hue, 0.2, 0.85), colour(hue + 0.3, 0.4, 0.35), np.clip(distance / 2, 0, 1))
+    background = mix(_colour(hue, 0.2, 0.85), _colour(hue + 0.3, 0.4, 0.35), np.clip(distance / 2, 0, 1))
     down, across = _grid(synthetic.TEXTURE_SIZE, synthetic.TEXTURE_SIZE)
     sectors = np.floor((np.arctan2(down, across) / (2 * np.pi) + 0.5) * 5) % 2
-    return background, mix(colour(hue + 0.5, 1.0, 0.9), colour(hue + 0.65, 0.8, 0.3), sectors)
+    return background, mix(_colour(hue + 0.5, 1.0, 0.9), _colour(hue + 0.65, 0.8, 0.3), sectors)
 
 
 _LOOKS: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
