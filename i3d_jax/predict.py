@@ -90,6 +90,8 @@ def _scorer(
         print(note, file=sys.stderr)
 
     def score(video: str) -> np.ndarray:
+        if "flow" in model.streams and os.path.isfile(video):
+            print(f"computing the flow of {video} …", file=sys.stderr, flush=True)
         windows = read_windows(video, preprocessing, streams=model.streams, where=where)
         logits, _ = step(variables, {stream: pixels[None] for stream, pixels in windows.items()})
         return np.asarray(logits[0])
