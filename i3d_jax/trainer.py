@@ -64,10 +64,16 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
     cadence = experiment.cadence(config)
     profiled = experiment.profiled_steps(config)
     optimizer, schedule, plateau = experiment.create_optimizer(config)
-    steps = checkpoint.steps_in(workdir / "checkpoints")
+    newest = max(checkpoint.steps_in(workdir / "checkpoints"), default=None)
+    if newest is not None and newest > cadence.total_steps:
+        raise UserError(
+            f"total_steps is {cadence.total_steps}, and {workdir} was trained for {newest} steps already: expected as "
+            "many or more, or another --workdir"
+        )
     # A run that goes on needs it no more.
-    if config.init_from is not None and not steps:
-        checkpoint.find(config.init_from)
+    starts_from = config.init_from if newest is None else None
+    if starts_from is not None:
+        checkpoint.find(starts_from)
     # What a network takes does not depend on its classes, which the dataset tells.
     model = experiment.create_model(config, num_classes=1)
     experiment.check_clips(config, model)
@@ -78,14 +84,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
     experiment.clips_to_train_on(config, dataset, model, first_clip=0)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last)
     variables = experiment.draw_variables(config, model)
-    newest = max(checkpoints.steps(), default=None)
-    if newest is not None and newest > cadence.total_steps:
-        raise UserError(
-            f"total_steps is {cadence.total_steps}, and {workdir} was trained for {newest} steps already: expected as "
-            "many or more, or another --workdir"
-        )
-    # A run that goes on needs it no more.
-    if config.init_from is not None and newest is None:
+    if starts_from is not None:
         variables, origin = start.initial_from(config, description, variables)
     optimizer = transfer.restrict(optimizer, transfer.trained(variables["params"], config.transfer.protocol))
 
@@ -106,7 +105,7 @@ def _train(config: ml_collections.ConfigDict, workdir: Path, termination: Termin
             due = plateau is None and cadence.evaluates(steps[-1])
             evaluation_due = due and distributed.by_first(lambda: checkpoints.lacks_figures(steps[-1]))
             distributed.say(f"going on from step {steps[-1]} of {workdir}")
-        elif config.init_from is not None:
+        elif starts_from is not None:
             distributed.say(origin)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         distributed.say(

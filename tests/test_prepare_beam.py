@@ -1,15 +1,19 @@
 """Shards made by Apache Beam: the bytes of the local run, only what is missing, counters, and failures."""
 
+import contextlib
 import functools
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flow_videos import arguments, files, run, write_videos
+from moving_pictures import write_lossless
 
 from i3d_jax import prepare
 from i3d_jax.errors import UserError
@@ -68,6 +72,48 @@ def test_a_pipeline_that_fails(videos, tmp_path):
     (tmp_path / "index").unlink()
     run(videos, tmp_path, *SHARDS)
     assert (tmp_path / "dataset.json").read_bytes() == whole
+
+
+def at_work(group: int) -> list[str]:
+    """The processes of a group that have not ended, as Linux tells of them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, own = path.read_text().rpartition(")")[2].split()[:3]
+            if int(own) == group and state not in "ZX":
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_beams_workers_do_not_outlive_a_command_that_is_killed_or_interrupted(videos, tmp_path, ending):
+    """Killed amid a video whose flow takes minutes, when the shard of another split is done."""
+    random = np.random.default_rng(0)
+    write_lossless(tmp_path / "long.mkv", random.integers(0, 256, (1500, 96, 128, 3), np.uint8))
+    shutil.copy(videos / "0.mkv", tmp_path / "short.mkv")
+    (tmp_path / "labels.csv").write_text("video,label,split\nlong.mkv,a,train\nshort.mkv,a,test\n")
+    more = ("--flow", "tvl1", "--flow_backend", "opencv", "--runner", "direct", "--processes", "2")
+    # Whoever starts the tests in the background may have left it ignored.
+    program = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "runpy.run_module('i3d_jax.prepare', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-c", program, *arguments(tmp_path, tmp_path / "dataset", *more)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("dataset/index/test-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        # The command, Beam's two workers, and beside each the process that reads the videos.
+        assert len(at_work(process.pid)) >= 5
+        process.send_signal(ending)
+        assert process.wait(timeout=60) == (130 if ending == signal.SIGINT else -ending)
+        deadline = time.monotonic() + 60
+        while at_work(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert at_work(process.pid) == []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert not (tmp_path / "dataset" / "dataset.json").exists()
 
 
 def die_of_number_one(job, clip):
