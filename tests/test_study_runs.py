@@ -202,9 +202,10 @@ def pretend(where, figures):
             top1, videos = None, np.array([f"video {number}" for number in range(len(value))])
             predictions = Predictions(videos, np.zeros(len(value), np.int32), np.array(value, np.float32), {})
             predictions.save(workdir / "predictions" / f"{split}.npz")
-        steps = configuration.load(recipe, arguments[4:]).total_steps
-        results.record(workdir / "results.json", split, {"top1": top1, "step": steps})
-        last = workdir / "checkpoints" / str(steps)
+        config = configuration.load(recipe, arguments[4:])
+        windows = {"frames": config.evaluation.frames, "windows": config.evaluation.windows}
+        results.record(workdir / "results.json", split, {"top1": top1, "step": config.total_steps, **windows})
+        last = workdir / "checkpoints" / str(config.total_steps)
         (last / "tree").mkdir(parents=True)
         (last / "model.json").write_text("{}")
 
@@ -249,6 +250,8 @@ def test_a_run_that_was_killed_between_its_figures_and_its_last_checkpoint_goes_
     assert train_all(here, [run], train=train) == {}
     assert trained == [run.name] * 2
     assert stored_figures(here, run)["top1"] == 0.5
+    # Figures by other windows are none.
+    assert stored_figures(study(tmp_path, datasets, imagenet, ["--config.evaluation.windows=7"]), run) is None
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path, datasets, imagenet, capsys):
