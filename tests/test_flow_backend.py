@@ -91,6 +91,18 @@ def test_a_pairs_place_in_a_batch_does_not_change_a_byte(monkeypatch):
         assert np.abs(difference).max() <= 1
 
 
+def test_several_threads_give_opencvs_bytes_in_their_order(monkeypatch):
+    frames = [frame for seed in range(3) for frame in sliding(4, right=seed, down=1, seed=seed)[:, :SIDE, :24]]
+    frames.insert(5, frames[4])
+    expected = encoded(frames, monkeypatch, OpenCV)
+    assert len(set(expected)) > 8
+    encoder = FieldEncoder("opencv", threads=3)
+    returned = [encoder.add(frame) for frame in frames]
+    # No more than two frames a thread wait for their flow.
+    assert sum(map(len, returned)) == len(frames) - 1 - 6
+    assert [field for fields in returned for field in fields] + encoder.finish() == expected
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     return write_videos(tmp_path_factory.mktemp("videos"), 4)

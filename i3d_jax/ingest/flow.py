@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from i3d_jax.flow import codec
-from i3d_jax.ingest.flow_backend import BACKENDS
+from i3d_jax.ingest.flow_backend import BACKENDS, OpenCV
 
 
 class FieldEncoder:
@@ -30,10 +30,12 @@ class FieldEncoder:
 
     Args:
       implementation: whose TV-L1: one of `flow_backend.BACKENDS`.
+      threads: pairs of frames that OpenCV computes at a time, each on a core.
     """
 
-    def __init__(self, implementation: str):
-        self._backend = BACKENDS[implementation]()
+    def __init__(self, implementation: str, threads: int = 1):
+        backend = BACKENDS[implementation]
+        self._backend = backend(threads) if backend is OpenCV else backend()
         self._frame: np.ndarray | None = None
         self._grey: np.ndarray | None = None
         self._still: bytes | None = None

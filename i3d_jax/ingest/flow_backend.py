@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import cv2
@@ -36,24 +37,20 @@ class Backend(Protocol):
 
 
 class OpenCV:
-    """OpenCV's DualTVL1: every pair is ready at once."""
+    """OpenCV's DualTVL1, a pair on a core.
 
-    def __init__(self):
-        # A process for every core is the parallelism; in DualTVL1 a second thread gains nothing.
+    Args:
+      threads: pairs that are computed at a time. With one, every pair is ready at once.
+    """
+
+    def __init__(self, threads: int = 1):
+        # In DualTVL1 itself a second thread gains nothing.
         cv2.setNumThreads(1)
-        parameters = codec.TVL1_PARAMETERS
-        self._tvl1 = cv2.optflow.DualTVL1OpticalFlow_create(
-            tau=parameters["tau"],
-            lambda_=parameters["lambda"],
-            theta=parameters["theta"],
-            nscales=parameters["scales"],
-            warps=parameters["warps"],
-            epsilon=parameters["epsilon"],
-            innnerIterations=parameters["inner_iterations"],
-            outerIterations=parameters["outer_iterations"],
-            scaleStep=parameters["scale_step"],
-            medianFiltering=parameters["median"],
-        )
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        # One is for one thread at a time.
+        self._idle = [_dual_tvl1() for _ in range(threads)]
+        self._running: deque[Future[np.ndarray]] = deque()
 
     @staticmethod
     def version() -> str:
@@ -62,11 +59,40 @@ class OpenCV:
 
     def add(self, previous: np.ndarray, following: np.ndarray) -> list[np.ndarray]:
         """See `Backend`."""
-        return [self._tvl1.calc(previous, following, None)]
+        if self._pool is None:
+            return [self._flow(previous, following)]
+        self._running.append(self._pool.submit(self._flow, previous, following))
+        # Every thread has a next one, and no more frames than that are kept.
+        return [self._running.popleft().result()] if len(self._running) > 2 * self._threads else []
 
     def finish(self) -> list[np.ndarray]:
         """See `Backend`."""
-        return []
+        ready = [one.result() for one in self._running]
+        self._running.clear()
+        return ready
+
+    def _flow(self, previous: np.ndarray, following: np.ndarray) -> np.ndarray:
+        tvl1 = self._idle.pop()
+        try:
+            return tvl1.calc(previous, following, None)
+        finally:
+            self._idle.append(tvl1)
+
+
+def _dual_tvl1() -> cv2.optflow.DualTVL1OpticalFlow:
+    parameters = codec.TVL1_PARAMETERS
+    return cv2.optflow.DualTVL1OpticalFlow_create(
+        tau=parameters["tau"],
+        lambda_=parameters["lambda"],
+        theta=parameters["theta"],
+        nscales=parameters["scales"],
+        warps=parameters["warps"],
+        epsilon=parameters["epsilon"],
+        innnerIterations=parameters["inner_iterations"],
+        outerIterations=parameters["outer_iterations"],
+        scaleStep=parameters["scale_step"],
+        medianFiltering=parameters["median"],
+    )
 
 
 class Jax:

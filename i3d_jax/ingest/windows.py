@@ -52,7 +52,7 @@ def read_windows(
     if not os.path.isfile(path):
         raise UserError(f"there is no video {os.fspath(path)}")
     try:
-        images = streams_of(path, stored)
+        images = streams_of(path, stored, flow_threads=os.cpu_count() or 1)
     except UnreadableVideo as error:
         raise UserError(f"the video {os.fspath(path)} cannot be read: {error}") from error
     cover = clips.cover(len(images["rgb"]), sampling, fields["windows"], streams=streams)
