@@ -68,8 +68,11 @@ class Description:
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def create_model(self) -> Network:
-        """Makes the model that it describes."""
-        return models.create(self.model, self.num_classes, **self.options)
+        """Makes the model that it describes; a `UserError` says what is wrong with its options."""
+        try:
+            return models.create(self.model, self.num_classes, **self.options)
+        except TypeError as error:
+            raise UserError(f"the options {dict(self.options)} are none of {self.model!r}: {error}") from error
 
     def write(self, directory: Path) -> None:
         """Writes `model.json` into a directory, whole or not at all."""
@@ -115,6 +118,8 @@ def find(directory: str | os.PathLike) -> Path:
       UserError: there is none.
     """
     directory = Path(directory).resolve()
+    if directory.is_file():
+        raise UserError(f"a checkpoint directory was expected at {directory}, found a file")
     if not directory.is_dir():
         raise UserError(f"the checkpoint directory {directory} does not exist")
     if is_whole(directory):
@@ -209,8 +214,15 @@ def refuse_other_labels(labels: Sequence[str], others: Sequence[str], *, where: 
     )
 
 
+def _tell_once() -> None:
+    """Keeps Orbax and asyncio from printing a traceback for every array of a failure, which Orbax raises besides."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def _restore(directory: Path, item: str):
     """Reads one tree of a checkpoint as NumPy arrays, whatever devices it was written from."""
+    _tell_once()
     path = directory / "tree"
     try:
         handlers = {name: ocp.StandardCheckpointHandler() for name in ("variables", "training")}
@@ -281,9 +293,7 @@ class Checkpoints:
 
     def __enter__(self) -> Checkpoints:
         """Makes the folder, or takes it over: what a crash left half-written in it is removed."""
-        # Orbax raises the failure of a write; it and asyncio would print a traceback for every array besides.
-        for name in ("absl", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        _tell_once()
         make_folder(self.directory)
         if jax.process_index() == 0:
             for entry in self.directory.iterdir():

@@ -34,7 +34,8 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     """
     path = Path(recipe.partition(":")[0])
     if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path("experiments")
+        near = path if path.is_dir() else path.parent
+        folder = near if near.is_dir() else Path("experiments")
         there = sorted(str(entry) for entry in folder.glob("*.py") if entry.stem not in ("__init__", "base", "cells"))
         hint = did_you_mean(str(folder / path.name), there, cutoff=0.8)
         raise UserError(f"there is no recipe {path}{hint}; there are: {', '.join(there) or f'none in {folder}'}")
@@ -63,6 +64,9 @@ def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
         values(arguments)
+    except SyntaxError as error:
+        where = f"{error.filename}, line {error.lineno}"
+        raise UserError(f"a recipe in Python was expected, found in {where}: {error.msg}") from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         # The flag wraps what the recipe says in errors of its own, of the same kind and with a traceback in their text.
         said, cause = None, error
@@ -72,7 +76,10 @@ def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
         if said is not None:
             raise said from None
         text = " ".join(str(error).split())
-        raise UserError(f"{recipe} cannot be used with {' '.join(overrides) or 'no changes'}: {text}") from error
+        # One of several changes, where the flag says which.
+        blamed = [change for change in overrides if f"flag {change}:" in text] or list(overrides)
+        reason = text.rpartition(f"flag {blamed[-1]}: ")[2] if blamed else text
+        raise UserError(f"{recipe} cannot be used with {' '.join(blamed) or 'no changes'}: {reason}") from error
     return values.config
 
 

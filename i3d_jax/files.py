@@ -22,7 +22,8 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the folder {path} cannot be made: {error.strerror}") from error
+        reason = "a file stands there" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"the folder {path} cannot be made: {reason}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:

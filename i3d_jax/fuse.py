@@ -23,9 +23,9 @@ def main(arguments: Sequence[str]) -> None:
     files = (options.first, options.second)
     predictions = [Predictions.load(file) for file in files]
     fused = fuse(*predictions, _weights(options.weights), names=files)
-    rows = {**dict(zip(files, predictions, strict=True)), "the sum": fused}
-    width = max(map(len, rows))
-    for name, one in rows.items():
+    rows = [*zip(files, predictions, strict=True), ("the sum", fused)]
+    width = max(len(name) for name, _ in rows)
+    for name, one in rows:
         figures = score(one.logits, one.label)
         print(
             f"{name:{width}}  top-1 {100 * figures['top1']:5.1f}%, top-5 {100 * figures['top5']:5.1f}%, "

@@ -9,17 +9,19 @@ With --check nothing is written: it tells what is there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from i3d_jax.data.datasets import SPECS
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import run
+from i3d_jax.errors import Stopped, UserError, run
 from i3d_jax.ingest.annotations import DIALECTS, ClassList, Clip, read
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ labels.csv, where start and end (in seconds) may be left out or empty:
 """
 USUAL = Preprocessing()
 MOST_SHOWN = 10  # Skipped videos named in the summary.
+FEW_SHARDS = 64  # So many may be asked for however few videos there are.
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,6 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     clips = read(options.dialect, options.annotations, options.videos, classes)
     if options.check:
         return _check(clips, options)
+    if options.shards and options.shards > max(len(clips), FEW_SHARDS):
+        raise UserError(f"--shards must be at most the number of videos, {len(clips)}, found {options.shards}")
     asked = {name: getattr(options, name) for name in ("frame_rate", "short_side", "jpeg_quality")}
     preprocessing = Preprocessing(**{name: value for name, value in asked.items() if value is not None})
     # Imported late: --help and mistakes in the annotations need none of it.
@@ -77,17 +82,32 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{directory} has this flow already: nothing to do")
             return 0
         made = target.made
-    summary = prepare_dataset(
-        clips,
-        options.videos,
-        directory,
-        **made,
-        make_shards=make_shards,
-        adds_flow=options.flow_only,
-        retry_skipped=options.retry_skipped,
-    )
+    with _ended_by_sigterm():
+        summary = prepare_dataset(
+            clips,
+            options.videos,
+            directory,
+            **made,
+            make_shards=make_shards,
+            adds_flow=options.flow_only,
+            retry_skipped=options.retry_skipped,
+        )
     _show(summary)
     return 0
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Ends the work at SIGTERM as at Ctrl-C: with it end the processes that read videos, and no half shard is left."""
+
+    def leave(number: int, frame) -> None:
+        raise Stopped("stopped by SIGTERM; the finished shards stay; start again to go on")
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(clips: Sequence[Clip], options: argparse.Namespace) -> int:

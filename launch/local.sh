@@ -36,12 +36,12 @@ while (($#)); do
   esac
   shift 2
 done
+[[ $processes =~ ^[1-9][0-9]*$ ]] || mistake "--processes must be a number of 1 or more, found '$processes'"
+[[ $port =~ ^[1-9][0-9]*$ ]] || mistake "--port must be a number of 1 or more, found '$port'"
 if ! (($#)); then
   usage >&2
   exit 2
 fi
-[[ $processes =~ ^[1-9][0-9]*$ ]] || mistake "--processes must be a number of 1 or more, found '$processes'"
-[[ $port =~ ^[1-9][0-9]*$ ]] || mistake "--port must be a number of 1 or more, found '$port'"
 python=${PYTHON:-python}
 module=i3d_jax.main
 if [ "$1" = study ]; then

@@ -98,6 +98,7 @@ def edit(directory, **changes):
         ({"num_classes": 2, "labels": ["a", "b"]}, r"Logits/Conv3d_0c_1x1/bias \[3\] against \[2\]"),
         ({"model": "i3"}, "no model 'i3'"),
         ({"options": {"width": 1}}, "no option 'width'"),
+        ({"options": {"width_multiplier": "wide"}}, r"options {'width_multiplier': 'wide'} are none of 'i3d'"),
         ({"options": {"width_multiplier": 0.25}}, "do not fit the model 'i3d'"),
     ],
 )
@@ -134,6 +135,8 @@ def test_half_a_checkpoint_is_none(saved, tmp_path, missing):
 
 
 def test_a_folder_that_is_not_there():
+    with pytest.raises(UserError, match=r"a checkpoint directory was expected at .*, found a file"):
+        checkpoint.load(__file__)
     with pytest.raises(UserError, match="does not exist"):
         checkpoint.find("nowhere")
 

@@ -80,6 +80,10 @@ def test_a_file_instead_of_a_folder(directory):
 
 
 def test_a_folder_that_is_no_dataset(tmp_path):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "unfinished.json").touch()
+    with pytest.raises(UserError, match="begun is a dataset that is not finished: start the same `prepare`"):
+        open_dataset(tmp_path / "begun")
     with pytest.raises(UserError, match=r"is not a dataset folder: it has no dataset\.json"):
         open_dataset(tmp_path)
 

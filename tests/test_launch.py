@@ -233,6 +233,7 @@ def test_a_bucket_is_copied_from_and_to(command, copies):
         (["tpu_pod.sh", "keep", *PLACE], "keep needs --bucket gs://NAME"),
         (["tpu_pod.sh", "all", *PLACE, "--", *CONFIG], "all needs --share HOST:/PATH"),
         (["tpu_pod.sh", "resume", *PLACE, "--share", "h:/s"], "resume needs the arguments of i3d_jax.main, after --"),
+        (["local.sh", "--processes", "x"], "--processes must be a number of 1 or more, found 'x'"),
         (["local.sh", "--processes"], "--processes needs a number"),
         (
             ["local.sh", "--processes", "2", "--port", "http", *CONFIG],

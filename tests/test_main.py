@@ -300,7 +300,8 @@ def test_init_from_starts_with_the_other_runs_parameters(dataset, finished, tmp_
     [
         (["--config.data.cropp=3"], "no key 'data.cropp' (did you mean 'data.crop'?"),
         (["--config.crop=3"], "no key 'crop' (did you mean 'data.crop'?"),
-        (["--config.data.crop=wide"], "custom.py:small cannot be used with"),
+        (["--config.data.crop=wide"], "custom.py:small cannot be used with --config.data.crop=wide: invalid literal"),
+        (["--config.batch_size=0"], "batch_size must be at least 4, the number of devices, found 0"),
         (["--workdirectory=x"], "unknown argument '--workdirectory=x'"),
         (["--config.data.frames=8"], "at least 9 frames, found 8"),
         # Before the videos are drawn.
@@ -326,6 +327,14 @@ def test_mistakes_are_named_and_leave_nothing(dataset, tmp_path, more, words):
     with pytest.raises(UserError, match=words.replace("(", r"\(").replace("?", r"\?")):
         main.main(arguments(dataset, tmp_path / "workdir", *more))
     assert not (tmp_path / "workdir").exists()
+
+
+def test_what_is_no_recipe(tmp_path):
+    (tmp_path / "labels.csv").write_text("video,label,split\na b,c,d\n")
+    with pytest.raises(UserError, match=r"a recipe in Python was expected, found in .*labels\.csv, line 2: "):
+        main.main(["--config", str(tmp_path / "labels.csv")])
+    with pytest.raises(UserError, match=r"no recipe experiments; there are: experiments/custom\.py, "):
+        main.main(["--config", "experiments"])
 
 
 def test_a_recipe_that_is_not_there_lists_those_that_are():
@@ -370,6 +379,21 @@ def test_a_checkpoint_refuses_what_it_was_not_trained_on(dataset, finished, tmp_
     other = describe_otherwise(dataset, tmp_path / "other", **changes)
     with pytest.raises(UserError, match=words):
         main.main(arguments(other, finished, "--mode", "evaluate"))
+
+
+def test_a_damaged_dataset_is_one_sentence(dataset, tmp_path, environment):
+    """TensorFlow, which asks for the clips, has no word in it."""
+    shutil.copytree(dataset, tmp_path / "dataset")
+    [shard] = (tmp_path / "dataset").glob("train-*.tfrecord")
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    command = arguments(tmp_path / "dataset", tmp_path / "run", "--config.data.max_damaged_share=0")
+    process = start(environment, "i3d_jax.main", *command, stderr=subprocess.PIPE)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    said = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert errors.splitlines()[-1:] == said
+    assert "of the 16 records of split 'train' are damaged" in said[0]
+    assert "Traceback" not in errors
 
 
 def test_exit_codes_and_one_sentence(dataset, tmp_path, environment):

@@ -66,7 +66,7 @@ def test_flow_of_which_nobody_says_who_computed_it_is_opencvs(folder, capsys):
     published, said = logits(capsys, folder, "--checkpoint", folder / "published")
     np.testing.assert_array_equal(published, known)
     version = description("opencv")["version"]
-    expected = f"{folder / 'published'} does not say who computed its flow: it is computed by opencv {version}"
+    expected = f"{folder / 'published'} does not say who computed its flow: here OpenCV {version} does, by TV-L1"
     assert said.splitlines() == [expected, f"computing the flow of {folder / 'video.mkv'} …"]
 
 

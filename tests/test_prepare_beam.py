@@ -85,27 +85,38 @@ def at_work(group: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
-def test_beams_workers_do_not_outlive_a_command_that_is_killed_or_interrupted(videos, tmp_path, ending):
-    """Killed amid a video whose flow takes minutes, when the shard of another split is done."""
+@pytest.mark.parametrize(
+    ("runner", "ending", "code", "words"),
+    [
+        ("direct", signal.SIGKILL, -signal.SIGKILL, ""),
+        ("direct", signal.SIGINT, 130, "interrupted"),
+        ("direct", signal.SIGTERM, 143, "stopped by SIGTERM; start again to go on"),
+        ("local", signal.SIGTERM, 143, "stopped by SIGTERM; the finished shards stay; start again to go on"),
+        ("local", signal.SIGINT, 130, "interrupted"),
+    ],
+)
+def test_no_worker_outlives_a_command_that_is_told_to_end(videos, tmp_path, runner, ending, code, words):
+    """Amid a video whose flow takes minutes, when the shard before it is done."""
     random = np.random.default_rng(0)
     write_lossless(tmp_path / "long.mkv", random.integers(0, 256, (1500, 96, 128, 3), np.uint8))
     shutil.copy(videos / "0.mkv", tmp_path / "short.mkv")
-    (tmp_path / "labels.csv").write_text("video,label,split\nlong.mkv,a,train\nshort.mkv,a,test\n")
-    more = ("--flow", "tvl1", "--flow_backend", "opencv", "--runner", "direct", "--processes", "2")
+    (tmp_path / "labels.csv").write_text("video,label,split\nshort.mkv,a,test\nlong.mkv,a,train\n")
+    more = ("--flow", "tvl1", "--flow_backend", "opencv", "--runner", runner, "--processes", "2")
     # Whoever starts the tests in the background may have left it ignored.
     program = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program += "runpy.run_module('i3d_jax.prepare', run_name='__main__', alter_sys=True)"
     command = [sys.executable, "-c", program, *arguments(tmp_path, tmp_path / "dataset", *more)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    log = tmp_path / "log"
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=file, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("dataset/index/test-*")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        # The command, Beam's two workers, and beside each the process that reads the videos.
-        assert len(at_work(process.pid)) >= 5
+        # The command, and two processes that read videos, of Beam's workers each its own.
+        assert len(at_work(process.pid)) >= (5 if runner == "direct" else 3)
         process.send_signal(ending)
-        assert process.wait(timeout=60) == (130 if ending == signal.SIGINT else -ending)
+        assert process.wait(timeout=60) == code
         deadline = time.monotonic() + 60
         while at_work(process.pid) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -114,6 +125,10 @@ def test_beams_workers_do_not_outlive_a_command_that_is_killed_or_interrupted(vi
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert not (tmp_path / "dataset" / "dataset.json").exists()
+    # Workers may say behind it that they have lost the command: Beam's, and any that are just starting.
+    assert words in log.read_text().splitlines() or not words
+    if runner == "local":
+        assert not list(tmp_path.glob("dataset/*.tmp-*"))
 
 
 def die_of_number_one(job, clip):

@@ -168,8 +168,13 @@ def test_windows_that_cannot_be_made(videos, dataset, plain):
         read({key: value for key, value in flow.items() if key not in ("crop", "windows")})
     with pytest.raises(UserError, match=r"one\.mkv cannot be read: it has one frame, and flow needs two"):
         read(flow, "one.mkv")
-    with pytest.raises(UserError, match=r"there is no video .*none\.mkv"):
+    with pytest.raises(UserError, match=r"there is no video .*none\.mkv': no such file"):
         read(flow, "none.mkv")
+    with pytest.raises(UserError, match=r"there is no video .*: it is a folder"):
+        read(flow, "")
+    for name, value in (("windows", 0), ("frames", "five"), ("crop", None), ("stride", 1.5)):
+        with pytest.raises(UserError, match=f"has the {name} {value!r}, a whole number was expected"):
+            read({**flow, name: value})
 
 
 def test_a_backend_without_flow_is_told(videos, tmp_path, capsys):

@@ -16,6 +16,8 @@ from i3d_jax.data.reader import Place, SplitReader
 from i3d_jax.flow import codec
 
 _PREFETCHED_BATCHES = 2
+# In place of the label of a row whose clip could not be chosen.
+_FAILED = -1
 
 
 class EncodedStream(NamedTuple):
@@ -114,11 +116,11 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             try:
                 batch = self._next()
             except tf.errors.OpError as error:
-                if self._loader.failure is not None:
-                    raise self._loader.failure from None
                 self._exclude_undecodable(error)
                 self._iterators.clear()
                 continue
+            if (batch["label"] == _FAILED).any():
+                raise self._loader.failure
             self._row += self._batch_rows
             names = np.array([name.decode() for name in batch["video"]], dtype=str)
             return {**batch, "video": names}
@@ -181,7 +183,8 @@ class _Loader:
     """Turns row numbers into pixels; apart from `Batches`, which tf.data would otherwise keep alive for ever.
 
     Attributes:
-      failure: what a clip's choice raised, as TensorFlow turns it into text on its way.
+      failure: what a clip's choice raised. TensorFlow would print it with every line of its way and turn it into text,
+        so the row's label says `_FAILED` instead.
     """
 
     def __init__(
@@ -212,14 +215,14 @@ class _Loader:
         return {**pixels, "label": label, "mask": mask, "video": video}
 
     def _encoded(self, row: np.int64) -> tuple[Any, ...]:
+        clip, label = None, 0
         try:
             clip = self._clip(int(row))
         except Exception as error:
-            self.failure = error
-            raise
+            self.failure, label = error, _FAILED
         if clip is None:
             streams = {name: EncodedStream([], [], np.zeros(shape, np.int64)) for name, shape in self._counts.items()}
-            outputs = [np.zeros(2, np.int64), False, np.int32(0), False, b""]
+            outputs = [np.zeros(2, np.int64), False, np.int32(label), False, b""]
         else:
             streams = clip.streams
             outputs = [np.array(clip.corner), clip.mirrored, np.int32(clip.label), True, clip.name.encode()]

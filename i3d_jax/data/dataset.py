@@ -17,6 +17,8 @@ from i3d_jax.files import written_whole
 
 FORMAT_VERSION = 1
 DESCRIPTION = "dataset.json"
+# Stands in its place until all shards do.
+UNFINISHED = "unfinished.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,8 @@ def open_dataset(directory: str | os.PathLike) -> Dataset:
         raise UserError(f"a dataset folder was expected at {directory}, found {found}")
     path = directory / DESCRIPTION
     if not path.is_file():
+        if (directory / UNFINISHED).is_file():
+            raise UserError(f"{directory} is a dataset that is not finished: start the same `prepare` command again")
         raise UserError(f"{directory} is not a dataset folder: it has no {DESCRIPTION}")
     description = _read_object(path)
     version = description.get("format_version")

@@ -70,6 +70,8 @@ class Predictions:
         """
         if not Path(path).is_file():
             raise UserError(f"a file of predictions was expected at {path}, found {_instead(Path(path))}")
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path} cannot be read as an .npz file of predictions: it is cut short or something else")
         try:
             with np.load(path) as stored:
                 arrays = dict(stored)

@@ -12,6 +12,8 @@ from i3d_jax.errors import UserError
 from i3d_jax.importers.weights import Weights
 
 # What training leaves in a checkpoint and no network needs: (pattern of names, reason).
+# The magic number at the end of a table of LevelDB's, in which TensorFlow writes both of its formats.
+_END_OF_TABLE = bytes.fromhex("57fb808b247547db")
 TRAINING_VARIABLES = (
     (r"/(Momentum|RMSProp|RMSProp_1|Adam|Adam_1|Adagrad)$|^beta[12]_power$", "slots of the optimizer"),
     (r"/ExponentialMovingAverage$", "moving averages of the parameters"),
@@ -31,6 +33,7 @@ def read(path: Path) -> Weights:
     """
     prefix = _prefix(path)
     files = _data_files(prefix)
+    _refuse_other_file(prefix)
     tf = _tensorflow()
     try:
         reader = tf.train.load_checkpoint(str(prefix))
@@ -40,6 +43,18 @@ def read(path: Path) -> Weights:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the TensorFlow checkpoint {prefix} is cut short or damaged: {reason}") from None
     return Weights(source=prefix, files=files, arrays=arrays)
+
+
+def _refuse_other_file(prefix: Path) -> None:
+    """Raises a `UserError` for what does not end as a table of TensorFlow's, the file that says where the arrays are.
+
+    TensorFlow would print warnings of its own besides.
+    """
+    index = prefix.with_name(f"{prefix.name}.index")
+    table = index if index.is_file() else prefix
+    if table.read_bytes()[-8:] != _END_OF_TABLE:
+        reason = f"{table.name} does not end as TensorFlow ends it"
+        raise UserError(f"the TensorFlow checkpoint {prefix} is cut short or damaged: {reason}")
 
 
 def _tensorflow():

@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners import create_runner
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
-from i3d_jax.errors import INTERRUPTED_CODE, UserError
+from i3d_jax.errors import INTERRUPTED_CODE, STOPPED_CODE, UserError
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.shard import Job, crashed, make_shard, size_in_bytes
 from i3d_jax.ingest.workers import Workers, leave_after
@@ -106,17 +106,19 @@ def make_shards(
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ends the process at an interrupt, and with it its workers, for which Beam would wait until they are done."""
+    """Ends the process at Ctrl-C and SIGTERM, and with it its workers, for whose end Beam would wait."""
 
     def leave(number: int, frame) -> None:
-        os.write(2, b"interrupted\n")
-        os._exit(INTERRUPTED_CODE)
+        interrupted = number == signal.SIGINT
+        os.write(2, b"interrupted\n" if interrupted else b"stopped by SIGTERM; start again to go on\n")
+        os._exit(INTERRUPTED_CODE if interrupted else STOPPED_CODE)
 
-    before = signal.signal(signal.SIGINT, leave)
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def refuse_unusable(runner: str, flags: Sequence[str]) -> None:

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from i3d_jax import lock
-from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION
+from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION, UNFINISHED
 from i3d_jax.data.preprocessing import Preprocessing, comparable
 from i3d_jax.errors import UserError
 from i3d_jax.files import make_folder, written_whole
 from i3d_jax.ingest.plan import Shard
 
 # Stands in the folder from a run's first write until its `dataset.json` does: the mark of a killed run.
-UNFINISHED = "unfinished.json"
 SKIPPED = "skipped.csv"
 
 _SHARD = r"[A-Za-z0-9_-]+-\d{5}-of-\d{5}\.(tfrecord|json)"

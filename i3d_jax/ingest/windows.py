@@ -43,6 +43,9 @@ def read_windows(
     if missing:
         raise UserError(f"{where}: 'preprocessing' lacks {', '.join(missing)}")
     fields = {**clips.CONSECUTIVE_FRAMES, **preprocessing}
+    for name in ("crop", "frames", "windows", "stride", "flow_per_frame"):
+        if not isinstance(fields[name], int) or fields[name] < (name != "flow_per_frame"):
+            raise UserError(f"{where}: 'preprocessing' has the {name} {fields[name]!r}, a whole number was expected")
     sampling = clips.Sampling(**{name: fields[name] for name in ("frames", "stride", "flow_per_frame")})
     clips.check_streams(streams, sampling)
     stored = Preprocessing.from_json(fields, where=where).of_streams(streams)
@@ -50,7 +53,8 @@ def read_windows(
     if "flow" in streams:
         _refuse_other_flow(stored, where)
     if not os.path.isfile(path):
-        raise UserError(f"there is no video {os.fspath(path)}")
+        found = "it is a folder" if os.path.isdir(path) else "no such file"
+        raise UserError(f"there is no video {os.fspath(path)!r}: {found}")
     try:
         images = streams_of(path, stored, flow_threads=os.cpu_count() or 1)
     except UnreadableVideo as error:
@@ -72,7 +76,7 @@ def completed(preprocessing: Mapping[str, Any], *, streams: Collection[str], whe
         return dict(preprocessing), ""
     computed = description(USUAL)
     refuse_mismatch({"flow": flow}, {"flow": computed}, expected_by=where, found_in="this installation")
-    note = f"{where} does not say who computed its flow: it is computed by {USUAL} {computed['version']}"
+    note = f"{where} does not say who computed its flow: here OpenCV {computed['version']} does, by TV-L1"
     return {**preprocessing, "flow": computed}, note
 
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -128,7 +128,7 @@ class Workers:
 
 def in_order(
     function: Callable[[Item], Result],
-    items: Iterable[Item],
+    items: Sequence[Item],
     *,
     processes: int,
     crashed: Callable[[Item], Result],
@@ -140,7 +140,7 @@ def in_order(
     if processes == 1 and not isolated:
         yield from map(function, items)
         return
-    with Workers(processes, environment) as workers:
+    with Workers(max(1, min(processes, len(items))), environment) as workers:
         yield from workers.in_order(function, items, crashed=crashed, weigh=weigh)
 
 

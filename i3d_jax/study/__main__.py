@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,13 +104,22 @@ def _fill(study: Study, needed: Sequence[Cell]) -> int:
 
 
 def _list(study: Study, ordered: Sequence[Run]) -> None:
-    """Prints the command of every run; what is not named stands in capitals."""
-    places = {name: Path(name.upper()) for name in DATASETS}
+    """Prints the command of every run; what is not named stands in capitals, but for what a miniature draws itself."""
+    from i3d_jax.study.miniature import DRAWN
+
+    places = {name: Path(name.upper()) for name in (*DATASETS, "imagenet")}
+    if study.miniature:
+        places |= {name: study.output / "datasets" / name for name in DRAWN} | {"imagenet": study.output / "imagenet"}
     named = dataclasses.replace(
-        study, datasets={**places, **study.datasets}, imagenet=study.imagenet or Path("IMAGENET")
+        study, datasets={**places, **study.datasets}, imagenet=study.imagenet or places["imagenet"]
     )
-    for one in ordered:
-        print("python -m i3d_jax.main " + shlex.join(named.command(one)))
+    # All before the first is printed: they say what is wrong with a change.
+    named.configuration(ordered[0])
+    commands = [named.command(one) for one in ordered]
+    print("\n".join("python -m i3d_jax.main " + shlex.join(command) for command in commands))
+    open_places = [str(place) for name, place in places.items() if str(place) == name.upper()]
+    if used := [place for place in open_places if any(f"={place}" in part for part in itertools.chain(*commands))]:
+        print(f"{', '.join(used)} stand for folders that were not named", file=sys.stderr)
 
 
 def _with_drawn(study: Study) -> Study:

@@ -82,7 +82,9 @@ class Devices:
 
     def check_batch_size(self, batch_size: int, *, key: str) -> None:
         """Raises a `UserError` naming the config's `key` if the devices do not divide the global batch."""
-        if batch_size < 1 or batch_size % self.count:
+        if batch_size < 1:
+            raise UserError(f"{key} must be at least {self.count}, the number of devices, found {batch_size}")
+        if batch_size % self.count:
             works = max(self.count, round(batch_size / self.count) * self.count)
             raise UserError(
                 f"{key} is {batch_size}, which {self.count} devices do not divide; the nearest that works is {works}"
