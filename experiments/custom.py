@@ -12,7 +12,7 @@ and `:c3d`) need a dataset prepared with `--flow tvl1`. Only `small` has been tr
 from ml_collections import ConfigDict
 
 from experiments import base
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, did_you_mean
 
 # By variant: the architecture.
 VARIANTS = {
@@ -30,7 +30,8 @@ VARIANTS = {
 def get_config(variant: str = "full") -> ConfigDict:
     """Returns the recipe for `variant`, one of `VARIANTS`."""
     if variant not in VARIANTS:
-        raise UserError(f"experiments/custom.py has the variants {', '.join(VARIANTS)}, found {variant!r}")
+        hint = did_you_mean(variant, VARIANTS)
+        raise UserError(f"experiments/custom.py has the variants {', '.join(VARIANTS)}, found {variant!r}{hint}")
     config = base.get_config(VARIANTS[variant])
     config.log_every = 10
     # From scratch and in so few steps SGD does not get over the large gradients of its beginning.

@@ -12,7 +12,7 @@ docs/architectures.md has what each reaches.
 from ml_collections import ConfigDict
 
 from experiments import base
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, did_you_mean
 
 # By variant: the architecture, the frames of a clip, and the frames of the video from one of them to the next. The
 # videos have 25 to 37 frames: what the paper spreads over seconds is brought nearer together.
@@ -30,7 +30,8 @@ VARIANTS = {
 def get_config(variant: str = "two_stream_i3d") -> ConfigDict:
     """Returns a narrow network on clips of 48 pixels for `variant`, one of `VARIANTS`."""
     if variant not in VARIANTS:
-        raise UserError(f"experiments/quickstart.py has the variants {', '.join(VARIANTS)}, found {variant!r}")
+        hint = did_you_mean(variant, VARIANTS)
+        raise UserError(f"experiments/quickstart.py has the variants {', '.join(VARIANTS)}, found {variant!r}{hint}")
     architecture, frames, stride = VARIANTS[variant]
     config = base.get_config(architecture)
     # Two streams take twice the time for a step, and their flow has taken minutes before the first one.

@@ -196,7 +196,10 @@ def load(directory: str | os.PathLike) -> tuple[Network, dict[str, Any], dict[st
     """
     directory = find(directory)
     description = Description.read(directory)
-    model = description.create_model()
+    try:
+        model = description.create_model()
+    except UserError as error:
+        raise UserError(f"{directory / 'model.json'}: {error}") from error
     stored = _restore(directory, "variables")
     variables = fit(stored, models.template(model), source=str(directory), target=f"the model {description.model!r}")
     return model, variables, json.loads((directory / "model.json").read_text(encoding="utf-8"))

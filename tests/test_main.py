@@ -342,6 +342,8 @@ def test_a_recipe_that_is_not_there_lists_those_that_are():
         UserError, match=r"no recipe experiments/kinetic\.py \(did you mean 'experiments/kinetics\.py'\?\); there are: "
     ):
         main.main(["--config", "experiments/kinetic.py"])
+    with pytest.raises(UserError, match=r"has the variants full, small, .*, found 'smal' \(did you mean 'small'\?\)"):
+        main.main(["--config", "experiments/custom.py:smal"])
     with pytest.raises(UserError, match=r"has the variants full, small, .*, found 'tiny'"):
         main.main(["--config", "experiments/custom.py:tiny"])
 
