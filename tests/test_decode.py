@@ -284,3 +284,18 @@ def test_a_name_with_a_colon_is_a_file(tmp_path, monkeypatch):
     write_video(tmp_path / "12:30 é.mkv", noise(2), 25, **LOSSLESS)
     monkeypatch.chdir(tmp_path)
     assert len(decoded("12:30 é.mkv")) == 2
+
+
+def test_metadata_in_another_encoding_than_utf8(tmp_path):
+    frames = noise(2)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        container.metadata["title"] = "Zuerich"
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    as_utf8 = (tmp_path / "a.mkv").read_bytes()
+    assert as_utf8.count(b"Zuerich") == 1
+    (tmp_path / "a.mkv").write_bytes(as_utf8.replace(b"Zuerich", "Zürich ".encode("latin-1")))
+    np.testing.assert_array_equal(decoded(tmp_path / "a.mkv"), frames)

@@ -27,6 +27,9 @@ SEEK_MARGIN = 1
 # Seconds by which a video may end before the time that its file states: an audio track is often a little longer.
 END_TOLERANCE = 1
 LONGEST_SIDE = 65_500  # Pixels: libjpeg takes no more.
+# Metadata is often in another encoding than UTF-8: PyAV raises there before version 19 unless it is told, and since then
+# never does and takes no such argument.
+LENIENT_METADATA = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 class UnreadableVideo(Exception):
@@ -127,8 +130,8 @@ def _opened(path: str | os.PathLike) -> av.container.InputContainer:
     if os.path.getsize(path) == 0:
         raise UnreadableVideo("the file is empty")
     try:
-        # Absolute, so that a colon in the name is not taken for a protocol; metadata is often in another encoding.
-        return av.open(str(Path(path).absolute()), metadata_errors="replace")
+        # Absolute, so that a colon in the name is not taken for a protocol.
+        return av.open(str(Path(path).absolute()), **LENIENT_METADATA)
     except av.FFmpegError as error:
         raise UnreadableVideo(f"it cannot be opened as a video: {error.strerror}") from error
 
