@@ -3,4 +3,30 @@
 Carreira & Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017.
 """
 
+import sys
+import warnings
+from importlib import metadata
+
 __version__ = "0.1.0"
+
+# Before anything that an older interpreter cannot even parse.
+if sys.version_info < (3, 11):  # noqa: UP036
+    found = ".".join(map(str, sys.version_info[:2]))
+    print(f"error: i3d_jax needs Python 3.11 or newer, found {found}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _warn_of_namesake() -> None:
+    """Warns where the distribution i3d-jax, another project with a package of our name, is installed too."""
+    try:
+        other = metadata.distribution("i3d-jax")
+    except metadata.PackageNotFoundError:
+        return
+    warnings.warn(
+        f"the distribution i3d-jax {other.version} is another project, and its package is called i3d_jax too: Python "
+        "may find either, so remove it (pip uninstall i3d-jax) and install this project again",
+        stacklevel=3,
+    )
+
+
+_warn_of_namesake()

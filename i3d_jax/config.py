@@ -16,33 +16,67 @@ from ml_collections import config_flags
 from i3d_jax.errors import UserError, did_you_mean
 from i3d_jax.files import make_folder, read_object, written_whole
 
+# The recipes that are installed with the package; in a checkout, its own.
+INSTALLED_RECIPES = Path(__file__).resolve().parent.parent / "experiments"
+
 # Keys that say how long, how often, where and in how much memory, not what is computed: a run may go on with others.
 _FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.", "compilation_cache")
 _FREE_KEYS += ("model.rematerialise", "parallel.shard_state")
+
+
+def find(recipe: str) -> tuple[Path, str]:
+    """Finds a recipe in the working directory, else among those that are installed with the package.
+
+    Args:
+      recipe: "FILE.py" or "FILE.py:VARIANT". The ending may be left out, and "quickstart" is short for
+        "experiments/quickstart.py".
+
+    Returns:
+      (the file, its path with the variant).
+
+    Raises:
+      UserError: there is no such recipe; those that there are are listed.
+    """
+    name, colon, variant = recipe.partition(":")
+    path = Path(name if name.endswith(".py") else f"{name}.py")
+    candidates = [Path(name), path]
+    if path.parent == Path():
+        candidates.append(Path("experiments", path))
+    if path.parent in (Path(), Path("experiments")):
+        candidates.append(INSTALLED_RECIPES / path.name)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate, f"{candidate}{colon}{variant}"
+    folder = Path(name) if Path(name).is_dir() else path.parent
+    if folder == Path() or not folder.is_dir():
+        folder = Path("experiments")
+    # What is installed is told by the short names, which are found from everywhere.
+    there = [str(file) for file in _recipes(folder)] or [file.stem for file in _recipes(INSTALLED_RECIPES)]
+    hint = did_you_mean(str(folder / path.name), there, cutoff=0.8) or did_you_mean(path.stem, there, cutoff=0.8)
+    raise UserError(f"there is no recipe {name}{hint}; there are: {', '.join(there)}")
+
+
+def _recipes(folder: Path) -> list[Path]:
+    """Returns the recipes of a folder."""
+    return sorted(file for file in folder.glob("*.py") if file.stem not in ("__init__", "base", "cells"))
 
 
 def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     """Reads a recipe and applies the command line's changes.
 
     Args:
-      recipe: "FILE.py" or "FILE.py:VARIANT"; the file defines `get_config()` or `get_config(variant)`.
+      recipe: as `find` takes it; the file defines `get_config()` or `get_config(variant)`.
       overrides: arguments such as "--config.data.crop=112"; a value is read as the type of the recipe's own.
 
     Raises:
       UserError: no such recipe (those beside it are listed) or variant, an unknown key (the nearest is named), or a
         value of another type.
     """
-    path = Path(recipe.partition(":")[0])
-    if not path.is_file():
-        near = path if path.is_dir() else path.parent
-        folder = near if near.is_dir() else Path("experiments")
-        there = sorted(str(entry) for entry in folder.glob("*.py") if entry.stem not in ("__init__", "base", "cells"))
-        hint = did_you_mean(str(folder / path.name), there, cutoff=0.8)
-        raise UserError(f"there is no recipe {path}{hint}; there are: {', '.join(there) or f'none in {folder}'}")
+    path, found = find(recipe)
     # Recipes import their base as `experiments.base`, from wherever the command is run.
     sys.path.insert(0, str(path.resolve().parent.parent))
     try:
-        known = list(_flat(json.loads(_parsed(recipe, ()).to_json())))
+        known = list(_flat(json.loads(_parsed(found, ()).to_json())))
         for argument in overrides:
             key = argument.partition("=")[0].removeprefix("--config.")
             if not argument.startswith("--config."):
@@ -53,7 +87,7 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
                 same = [name for name in known if name.split(".")[-1] == last]
                 hint = did_you_mean(key, same or known, cutoff=0 if same else 0.5)
                 raise UserError(f"{recipe} has no key {key!r}{hint}")
-        return _parsed(recipe, overrides)
+        return _parsed(found, overrides)
     finally:
         sys.path.pop(0)
 

@@ -31,6 +31,11 @@ def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def install_hint(*extras: str) -> str:
+    """Returns what installs this project with extras of `setup.py`; on PyPI its import name is another project's."""
+    return f'in a checkout of this project: pip install -e ".[{",".join(extras)}]"'
+
+
 # As the shell tells of a process that SIGTERM ended, or SIGINT, or SIGPIPE: a write to who reads no more, as `head`.
 STOPPED_CODE = 143
 INTERRUPTED_CODE = 130
@@ -83,8 +88,8 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
             code = 2
         elif isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
             print(
-                f"error: {error.name} was expected and is not installed: pip install "
-                f'"i3d_jax[{",".join(dict.fromkeys(("data", _EXTRAS[error.name])))}]"',
+                f"error: {error.name} was expected and is not installed; "
+                + install_hint(*dict.fromkeys(("data", _EXTRAS[error.name]))),
                 file=sys.stderr,
             )
             code = 2

@@ -24,7 +24,8 @@ def run(body: str, *, shell: str = '"$0" -c "$1"') -> subprocess.CompletedProces
 def test_an_extra_that_is_not_installed_is_named(package, extras):
     done = run(f"import sys; sys.modules.pop('{package}', None); sys.meta_path.clear(); import {package}")
     assert done.returncode == 2
-    assert done.stderr == f'error: {package} was expected and is not installed: pip install "i3d_jax[{extras}]"\n'
+    remedy = f'in a checkout of this project: pip install -e ".[{extras}]"'
+    assert done.stderr == f"error: {package} was expected and is not installed; {remedy}\n"
 
 
 def test_another_module_that_is_missing_is_our_own_failure():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from i3d_jax.data import cpu_tensorflow
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, install_hint
 from i3d_jax.importers.weights import Weights
 
 # What training leaves in a checkpoint and no network needs: (pattern of names, reason).
@@ -61,7 +61,7 @@ def _tensorflow():
     try:
         return cpu_tensorflow.load()
     except ModuleNotFoundError as error:
-        raise UserError(f"TensorFlow checkpoints need the package {error.name}: pip install 'i3d_jax[data]'") from None
+        raise UserError(f"TensorFlow checkpoints need the package {error.name}; {install_hint('data')}") from None
 
 
 def _as_float32(array) -> np.ndarray:

