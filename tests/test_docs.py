@@ -36,6 +36,7 @@ OTHER_PROGRAMS = {
     "cd": "goes into it",
     "source": "activates the virtual environment",
     "ruff": "the linter",
+    "uv": "renews the lock",
     "nvidia-smi": "NVIDIA's",
     "gcloud": "Google's, and nothing that a test should ask for",
     "sudo": "a machine's administration",
@@ -45,6 +46,7 @@ OTHER_PROGRAMS = {
 }
 # Packages that pip is told to install besides this project, which needs none of them.
 OTHER_PACKAGES = {
+    "uv": "renews the lock",
     "xprof": "shows traces",
     "libtpu==0.0.42.1": "the compiler of TPUs, at the version of the figures in benchmarks/README.md",
 }
@@ -375,6 +377,12 @@ def test_two_commands_set_everything_up():
         assert environment == ["python3", "-m", "venv", ".venv"]
         assert install[:4] == [".venv/bin/pip", "install", "-c", "constraints.txt"]
         assert run[:2] == [".venv/bin/python", "-m"]
+
+
+def test_the_lock_is_made_as_contributing_says():
+    """The file holds the command that made it."""
+    made = re.search("uv pip compile .*", (ROOT / "constraints.txt").read_text()).group()
+    assert made in (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def test_every_page_is_listed():
