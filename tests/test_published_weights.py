@@ -1,0 +1,116 @@
+"""With the published weights at hand: real clips are named, and Fréchet distances of the publications come out.
+
+The arrays of rgb_scratch stand beside a developer's checkout as another port pickled them. Written as TensorFlow writes
+them, they are the release's files to the byte, which a server on this machine then offers to `--pretrained`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import pytest
+from foreign_checkpoints import write_tensorflow
+from mirrors import served
+from test_flax_i3d import LEAVES
+
+from i3d_jax import checkpoint
+from i3d_jax.importers import flax_i3d, pickled_arrays, published
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT.parent / "shared" / "reference"
+NAME = "rgb_scratch"
+# The clips, what they show, and the least probability of it.
+CLIPS = {
+    "v_CricketShot_g04_c01_rgb.gif": "playing cricket",
+    "arm_wrestling.mp4": "arm wrestling",
+    "flipping_a_pancake.mkv": "flipping pancake",
+    "cleaning_pool.mp4": "cleaning pool",
+}
+LEAST = 0.95
+# Squared distances of the logits of an all-zero and an all-one video, by frames: what the Fréchet Video Distance of two
+# sets without variance is. Published by the reference in TensorFlow (30 frames) and by its torchscript port (16).
+DISTANCES = {30: 151.39244, 16: 152.9175}
+PROGRAM = """
+import json, sys
+import jax, numpy as np
+from i3d_jax import checkpoint
+model, variables, _ = checkpoint.load(sys.argv[1])
+apply = jax.jit(model.apply)
+found = {}
+for frames in map(int, sys.argv[2:]):
+    pixels = np.stack([np.full((frames, 224, 224, 3), value, np.float32) for value in (-1, 1)])
+    zeros, ones = np.asarray(apply(variables, {"rgb": pixels})[0], np.float64)
+    found[frames] = ((zeros - ones) ** 2).sum()
+print(json.dumps(found))
+"""
+
+
+def python(*arguments):
+    """Runs Python as a user does, without the quick compilation of the tests, and returns what it prints."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"NO_PROXY": "127.0.0.1"}
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def weights():
+    path = REFERENCE / "weights" / "i3d-kinetics-400.ckpt"
+    if not path.is_file():
+        pytest.skip("the published weights are not on this machine")
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(weights, tmp_path_factory):
+    """The release's folder `data` with rgb_scratch, rebuilt."""
+    folder = tmp_path_factory.mktemp("release") / "data"
+    leaves = {"/".join(value): f"{name}" for name, value in LEAVES.items()}
+    arrays = {}
+    with open(weights, "rb") as file:
+        for path, array in pickled_arrays.read(file, weights).items():
+            collection, *unit, layer, leaf = path.split("/")
+            name = "/".join(unit).replace("Mixed_5b/Branch_2/Conv3d_0b_3x3", "Mixed_5b/Branch_2/Conv3d_0a_3x3")
+            array = array.reshape(-1) if collection == "batch_stats" else array
+            arrays[f"RGB/inception_i3d/{name}/{leaves[f'{collection}/{layer}/{leaf}']}"] = array
+    write_tensorflow(folder / "checkpoints" / NAME / "model.ckpt", dict(sorted(arrays.items())))
+    (folder / "label_map.txt").write_bytes((REFERENCE / "label_map_kinetics400.txt").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rgb(data):
+    """The checkpoint that `convert --pretrained rgb_scratch` makes."""
+    output = data.parent / "rgb"
+    with served(data) as mirror:
+        options = ("--pretrained", NAME, "--mirror", mirror.address, "--cache", data.parent / "cache")
+        told = python("-m", "i3d_jax.convert", *options, "--output", output)
+    assert "release: rgb_scratch, by the CRC32C of every array" in told
+    return output
+
+
+def test_it_is_the_release_by_every_sum(rgb, weights):
+    metadata = json.loads((rgb / "model.json").read_text())
+    assert metadata["provenance"]["release"] == NAME
+    pickled = flax_i3d.read(weights, stream="rgb").variables
+    chex.assert_trees_all_equal(checkpoint.load(rgb)[1], pickled)
+    assert published.release_of(pickled) == NAME
+
+
+def test_real_clips_are_named(rgb, real_videos):
+    clips = [real_videos / name for name in CLIPS]
+    told = json.loads(python("-m", "i3d_jax.predict", *clips, "--checkpoint", rgb, "--format", "json", "--top_k", 1))
+    found = {Path(one["video"]).name: one["predictions"][0] for one in told}
+    assert {name: best["label"] for name, best in found.items()} == CLIPS
+    assert min(best["probability"] for best in found.values()) >= LEAST
+
+
+def test_published_distances_of_videos_without_content(rgb):
+    found = json.loads(python("-c", PROGRAM, rgb, *DISTANCES))
+    assert {int(frames): value for frames, value in found.items()} == pytest.approx(DISTANCES, abs=0.02)
