@@ -9,7 +9,7 @@ import pytest
 
 from i3d_jax import models
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
 
 from benchmarks import torch_models  # noqa: E402
 

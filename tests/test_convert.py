@@ -3,76 +3,37 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import chex
 import jax
 import numpy as np
 import pytest
+from conversions import KINETICS, inflated, reproduces_the_golden_file, run, write_release
 from foreign_checkpoints import (
     PREFIXES,
-    SEEDS,
     flat,
-    golden_arrays,
-    googlenet_shapes,
     random_arrays,
     slim_shapes,
     sonnet_shapes,
-    torch_state,
     write_tensorflow,
-    write_torch,
     zeros,
 )
 
-from i3d_jax import checkpoint, convert, models
+from i3d_jax import checkpoint, models
 from i3d_jax.errors import UserError
 from i3d_jax.importers import boring_video
 
-torch = pytest.importorskip("torch")
-
 ROOT = Path(__file__).resolve().parents[1]
-GOLDEN = ROOT / "tests" / "golden"
-KINETICS = [f"action {number}" for number in range(400)]
-
-
-def run(**options):
-    """Runs the command with options as keywords; True is a flag."""
-    arguments = []
-    for name, value in options.items():
-        arguments += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    convert.main(arguments)
-
-
-@functools.cache
-def jitted(stream):
-    return jax.jit(models.create("i3d", stream=stream).apply)
-
-
-def reproduces_the_golden_file(directory, stream):
-    model, variables, _ = checkpoint.load(directory)
-    assert model.stream == stream
-    golden = np.load(next(GOLDEN.glob(f"golden_{stream}_seed*.npz")))
-    clip = np.random.default_rng([SEEDS[stream], 7]).uniform(-1, 1, golden["input_shape"]).astype(np.float32)
-    logits, endpoints = jitted(stream)(variables, {stream: clip})
-    for found, expected in ((logits, golden["logits"]), (endpoints["features"], golden["features"])):
-        assert found.shape == expected.shape
-        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
     """The release's folder with the golden weights: data/label_map.txt, data/checkpoints/rgb_imagenet/model.ckpt.*."""
-    data = tmp_path_factory.mktemp("release") / "data"
-    for stream in PREFIXES:
-        write_tensorflow(data / "checkpoints" / f"{stream}_imagenet" / "model.ckpt", golden_arrays(stream))
-    (data / "label_map.txt").write_text("\n".join(KINETICS))
-    (data / "label_map_600.txt").write_text("\n".join(map(str, range(600))))
-    return data
+    return write_release(tmp_path_factory.mktemp("release") / "data", PREFIXES)
 
 
 @pytest.fixture(scope="module")
@@ -112,46 +73,7 @@ def test_the_release_gives_the_golden_logits_of_flow(release, tmp_path, capsys):
     assert "model.ckpt as sonnet_i3d: 230 variables, 12,668,032 parameters, 400 classes" in capsys.readouterr().out
 
 
-def gains(channels):
-    """Gains that are neither 1 nor all positive."""
-    return np.where(np.arange(channels) % 3, 1.75, -0.5).astype(np.float32)
-
-
-@pytest.mark.parametrize(("stream", "port"), [("rgb", 0), ("flow", 1)])
-def test_both_pytorch_ports_give_the_golden_logits(tmp_path, stream, port):
-    state = torch_state(golden_arrays(stream), prefix=PREFIXES[stream], port=port, gain=gains)
-    source = write_torch(tmp_path / "i3d.pt", state)
-    (tmp_path / "labels.txt").write_text("\n".join(KINETICS))
-    run(source=source, format="torch_i3d", labels=tmp_path / "labels.txt", output=tmp_path / "found")
-    reproduces_the_golden_file(tmp_path / "found", stream)
-
-
 # --- export -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("target", "name"), [("torch_i3d", "i3d.pt"), ("safetensors", "i3d.safetensors")])
-def test_export_and_back_is_bit_equal(rgb, release, tmp_path, target, name):
-    run(source=rgb, format="native", to=target, stream="rgb", output=tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-    labels = {} if target == "safetensors" else {"labels": release / "label_map.txt"}
-    run(source=tmp_path / name, format="torch_i3d", output=tmp_path / "back", **labels)
-    _, variables, metadata = checkpoint.load(tmp_path / "back")
-    chex.assert_trees_all_equal(variables, checkpoint.load(rgb)[1])
-    assert metadata["labels"] == KINETICS
-
-
-def test_an_exported_state_dict_runs_in_pytorch(rgb, tmp_path):
-    from benchmarks.torch_models import InceptionI3d
-
-    run(source=rgb, format="native", to="torch_i3d", output=tmp_path / "i3d.pt")
-    twin = InceptionI3d().eval()
-    twin.load_state_dict(torch.load(tmp_path / "i3d.pt", weights_only=True))
-    model, variables, _ = checkpoint.load(rgb)
-    clip = np.random.default_rng(0).uniform(-1, 1, (1, 9, 33, 40, 3)).astype(np.float32)
-    expected = jax.jit(model.apply)(variables, {"rgb": clip})[1]["Mixed_5c"]
-    with torch.inference_mode():
-        found = twin.features(torch.from_numpy(clip).permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
-    assert np.abs(found.numpy() - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_what_the_ports_cannot_compute_is_not_exported(tmp_path):
@@ -191,14 +113,6 @@ def test_an_image_network(slim, tmp_path, capsys):
         run(source=tmp_path / "images", format="native", to="torch_i3d", output=tmp_path / "i3d.pt")
 
 
-def inflated(capsys, **options):
-    """Runs `--inflate`; returns (model, variables, metadata) and the deviation that it prints last."""
-    run(inflate=True, **options)
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("boring video: a random image, repeated, deviates from the image by at most ")
-    return *checkpoint.load(options["output"]), float(last.split("at most ")[1].split()[0])
-
-
 def test_an_inflated_image_network(slim, tmp_path, capsys):
     options = {"source": slim, "format": "slim_inception_v1", "output": tmp_path / "rgb"}
     model, variables, metadata, deviation = inflated(capsys, **options)
@@ -210,26 +124,6 @@ def test_an_inflated_image_network(slim, tmp_path, capsys):
     kernel = random_arrays(slim_shapes())[name]
     found = flat(variables)["params/Mixed_3c/Branch_1/Conv3d_0b_3x3/conv_3d/kernel"]
     np.testing.assert_allclose(found, np.stack([kernel / 3] * 3), rtol=1e-6)
-
-
-def test_an_inflated_googlenet_for_flow(tmp_path, capsys):
-    arrays = random_arrays(googlenet_shapes(4))
-    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
-    model, variables, metadata, deviation = inflated(
-        capsys,
-        source=write_torch(tmp_path / "googlenet.pth", arrays),
-        format="torch_googlenet",
-        labels=tmp_path / "labels.txt",
-        stream="flow",
-        temporal_profile="centre",
-        output=tmp_path / "flow",
-    )
-    assert deviation <= 1e-5
-    assert (model.stream, model.stem_padding, metadata["labels"]) == ("flow", "symmetric", ["a", "b", "c", "d"])
-    assert metadata["provenance"]["inflated"] == "centre"
-    stem = flat(variables)["params/Conv3d_1a_7x7/conv_3d/kernel"]
-    assert stem.shape == (7, 7, 7, 2, 64)
-    assert not stem[[0, 1, 2, 4, 5, 6]].any()
 
 
 def test_a_deviation_by_hand():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from i3d_jax.importers import (
     slim_inception_v1,
     sonnet_i3d,
     tensorflow_checkpoint,
+    torch_file,
 )
 
 # --- the release's checkpoints ----------------------------------------------------------------------------------------
@@ -287,3 +289,14 @@ def test_a_label_file_of_another_length(tmp_path):
         labels.read_labels(path, 3)
     with pytest.raises(UserError, match="cannot be read"):
         labels.read_labels(tmp_path / "absent.txt", 3)
+
+
+@pytest.mark.parametrize("package", ["torch", "safetensors"])
+def test_without_pytorch_its_files_are_refused_in_one_sentence(tmp_path, monkeypatch, package):
+    path = tmp_path / "i3d.pt"
+    path.write_bytes(b"PK")
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"PyTorch files need the package .*: pip install 'i3d_jax\[torch\]'"):
+        torch_file.read(path)
