@@ -2,24 +2,41 @@
 
 import os
 
-# Read once, when JAX first looks for devices: it has to stand here before any import of JAX. Most of a network's time
-# in the tests goes into machine code for what runs once: made without optimising it, that is half.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-)
+import quick_compilation
+
+# Read once, when JAX first looks for devices: it has to stand here before any import of JAX.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick_compilation.flags(devices=4)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Of the persistent cache below: small programs, too, are met again in every file.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import gc
 from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """What one test has compiled the others find, those of xdist's other workers and of processes that tests start.
+
+    The folder belongs to one run of pytest: nothing is found that the code of today has not compiled.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    # A worker's own folder lies in that of the whole run.
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "compiled"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # What was compiled while tests were collected has made JAX choose already.
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
-    """No file runs what another one has compiled; kept to the end, that was 6 GB in each of two processes."""
+    """No file keeps in memory what another one has run; kept to the end, that was 6 GB in each of two processes."""
     yield
     jax.clear_caches()
     gc.collect()

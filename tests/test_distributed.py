@@ -16,7 +16,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+import quick_compilation
 from test_transfer import random_variables
 from two_processes import IMAGE_NETWORK, SOON, WAYS, five_steps, free_address
 
@@ -42,29 +42,13 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("distributed")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(folder):
-    """What one run of this process compiles, the next one finds."""
-    keys = {"jax_compilation_cache_dir": str(folder / "compiled"), "jax_persistent_cache_min_compile_time_secs": 0}
-    before = {key: getattr(jax.config, key) for key in keys}
-    for key, value in keys.items():
-        jax.config.update(key, value)
-    compilation_cache.reset_cache()
-    yield
-    for key, value in before.items():
-        jax.config.update(key, value)
-    compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope="module")
-def start(folder):
+def start():
     """Starts `python ARGUMENTS` as two processes of two devices each; all are ended after the tests."""
     environment = {
         # JAX warns of proxies where it waits for others.
         **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": quick_compilation.flags(devices=2),
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
     }
     started = []

@@ -17,6 +17,7 @@ import chex
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import quick_compilation
 
 from i3d_jax import checkpoint, experiment, lock, main, predict, trainer
 from i3d_jax import config as configuration
@@ -74,10 +75,9 @@ def arguments(dataset, workdir, *more):
 
 
 @pytest.fixture(scope="module")
-def environment(folder):
-    """One device, and compiled programs kept between the processes of this test."""
-    flags = "--xla_backend_optimization_level=0"
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+def environment():
+    """One device."""
+    return {**os.environ, "XLA_FLAGS": quick_compilation.flags()}
 
 
 def start(environment, *more, **options):

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick_compilation
 from two_processes import free_address
 
 from experiments import cells, hmdb51, kinetics, minikinetics, ucf101
@@ -306,7 +307,7 @@ def whole(folder, datasets, imagenet):
     command += [part for name, path in datasets.items() for part in (f"--{name}", str(path))]
     command += ["--imagenet", str(imagenet), *(f"--config.{key}={value}" for key, value in changes.items())]
     # One device, as a laptop has it, and quick compilation.
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = {**os.environ, "XLA_FLAGS": quick_compilation.flags()}
     options = {"cwd": ROOT, "env": environment, "text": True}
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options) as killed:
         run = 0
