@@ -33,8 +33,9 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.init_profile = "average"
     # Steps between two lines of the log and of metrics.jsonl; each holds the mean since the one before.
     config.log_every = 50
-    # A directory where JAX keeps compiled programs from one run to the next; None: JAX's own environment decides.
-    config.compilation_cache = placeholder(str)
+    # Where JAX keeps compiled programs from one run to the next: a directory; "default": that of
+    # JAX_COMPILATION_CACHE_DIR in the environment, else i3d_jax/compiled in the user's cache folder; "off": nowhere.
+    config.compilation_cache = "default"
 
     config.model = ConfigDict()
     # The architecture, as in `models.create`; the other keys of this section are its options.

@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import gc
+import tempfile
 from pathlib import Path
 
 import jax
@@ -32,6 +33,10 @@ def compiled_once(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # What was compiled while tests were collected has made JAX choose already.
     compilation_cache.reset_cache()
+
+# What the commands keep in the user's cache folder stays out of the real one.
+CACHE_FOLDER = tempfile.TemporaryDirectory(prefix="i3d_jax-cache-")
+os.environ["XDG_CACHE_HOME"] = CACHE_FOLDER.name
 
 
 @pytest.fixture(scope="module", autouse=True)
