@@ -34,6 +34,7 @@ def compiled_once(tmp_path_factory):
     # What was compiled while tests were collected has made JAX choose already.
     compilation_cache.reset_cache()
 
+
 # What the commands keep in the user's cache folder stays out of the real one.
 CACHE_FOLDER = tempfile.TemporaryDirectory(prefix="i3d_jax-cache-")
 os.environ["XDG_CACHE_HOME"] = CACHE_FOLDER.name
