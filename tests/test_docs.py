@@ -64,7 +64,7 @@ OTHER_FLAGS |= {"--logdir", "--version"}
 OURS = re.compile(r"python -m i3d_jax\.\w+ |python benchmarks/\S+ |pip install |(sbatch )?launch/\S+ .*--")
 PLACEHOLDERS = re.compile(r"…|\bARGUMENTS|\bKEY\b|\bNAME\b|\bSPLIT\b|\bSTEP\b")
 # What looks like a key of a recipe and is a file.
-FILES = {"model.json"}
+FILES = {"model.json", "model.ckpt.index"}
 
 
 @pytest.fixture(autouse=True)
