@@ -292,15 +292,15 @@ def keys() -> set[str]:
 
 
 def unknown_names(text: str, flags: set[str], keys: set[str]) -> list[str]:
-    """The flags and the keys in a piece of code that there are not."""
+    """The commands, flags and keys in a piece of code that there are not."""
+    verbs = set(re.findall(r"python -m i3d_jax\.(\w+)", text)) - set(VERBS)
     given = {word.partition("=")[0] for word in re.findall(r"(?<![\w-])--[a-zA-Z][\w.=-]+", text)}
     wanted = {flag.removeprefix("--config.") for flag in given if flag.startswith("--config.")} - {"KEY"}
     sections = {key.partition(".")[0] for key in keys if "." in key}
     if re.fullmatch(rf"({'|'.join(sections)})\.[a-z_]+(\.[a-z_]+)?(=.*)?", text) and text not in FILES:
         wanted.add(text.partition("=")[0])
-    return sorted(flag for flag in given if not flag.startswith("--config.") and flag not in flags) + sorted(
-        wanted - keys
-    )
+    unknown = {flag for flag in given if not flag.startswith("--config.") and flag not in flags}
+    return [*sorted(verbs), *sorted(unknown), *sorted(wanted - keys)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -311,6 +311,7 @@ def test_flags_and_keys_in_the_text_are_those_that_there_are(page, flags, keys):
 def test_flags_and_keys_that_there_are_not_are_found(flags, keys):
     assert unknown_names("--flow_onyl", flags, keys) == ["--flow_onyl"]
     assert unknown_names("--config.data.flips=False", flags, keys) == ["data.flips"]
+    assert unknown_names("python -m i3d_jax.predicts", flags, keys) == ["predicts"]
     assert unknown_names("optimizer.boundary", flags, keys) == ["optimizer.boundary"]
     assert unknown_names("--config.data.flip=False --jpeg_quality 90", flags, keys) == []
 
