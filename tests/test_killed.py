@@ -117,6 +117,7 @@ def test_killed_at_twenty_random_points(runs, whole):
     workdir = whole.parent / "killed"
     workdir.mkdir()
     seed = int.from_bytes(os.urandom(4), "big")
+    print("killed at random moments by seed", seed)
     moments = random.Random(seed)
     targets = sorted(moments.sample(range(1, STEPS - 30), KILLS))
     in_a_checkpoint = 0

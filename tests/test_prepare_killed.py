@@ -36,7 +36,9 @@ def test_killed_ten_times(tmp_path):
     seconds = time.monotonic() - began
     whole = files(tmp_path / "whole")
     directory = tmp_path / "killed"
-    moments = random.Random(0)
+    seed = int.from_bytes(os.urandom(4), "big")
+    print("killed at random moments by seed", seed)
+    moments = random.Random(seed)
     at_work = 0
     for kill in range(KILLS):
         before = files(directory)
