@@ -31,19 +31,29 @@ def batch_normalised_relu(inputs: jax.Array, train: bool, *, decay: float, dtype
     return _BatchNormalisedReLU(decay, dtype, name="batch_norm")(inputs, train)
 
 
+def running_statistics(channels: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The running statistics as `normalised_relu` takes them, (mean, scale, offset), each float32 [channels].
+
+    To be called in a module's `__call__` in place of `batch_normalised_relu`: the variables are the same.
+    """
+    return _BatchNormalisedReLU(0.0, jnp.float32, name="batch_norm")(jnp.zeros((0, channels)), False, statistics=True)
+
+
 class _BatchNormalisedReLU(nn.Module):
     decay: float
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, inputs, train):
+    def __call__(self, inputs, train, *, statistics=False):
         channels = inputs.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         offset = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         if not train:
             scale = lax.rsqrt(running_variance.value + BATCH_NORM_EPSILON)
-            return _normalised_relu(inputs, running_mean.value, scale, offset, self.dtype)
+            if statistics:
+                return running_mean.value, scale, offset
+            return normalised_relu(inputs, running_mean.value, scale, offset, self.dtype)
         outputs, mean, variance = batch_statistics_relu(inputs, offset, running_mean.value, self.dtype)
         if not self.is_initializing():
             running_mean.value = self.decay * running_mean.value + (1 - self.decay) * mean
@@ -71,7 +81,7 @@ def batch_statistics_relu(
       through the two.
     """
     mean, variance = _moments(inputs, shift)
-    return _normalised_relu(inputs, mean, lax.rsqrt(variance + BATCH_NORM_EPSILON), offset, dtype), mean, variance
+    return normalised_relu(inputs, mean, lax.rsqrt(variance + BATCH_NORM_EPSILON), offset, dtype), mean, variance
 
 
 def _batch_statistics_relu_forward(inputs, offset, shift, dtype):
@@ -99,7 +109,10 @@ def _batch_statistics_relu_backward(dtype, residuals, gradients):
 batch_statistics_relu.defvjp(_batch_statistics_relu_forward, _batch_statistics_relu_backward)
 
 
-def _normalised_relu(inputs, mean, scale, offset, dtype):
+def normalised_relu(
+    inputs: jax.Array, mean: jax.Array, scale: jax.Array, offset: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
+    """Float [..., C] less `mean`, times `scale`, plus `offset`, each float32 [C]; then the ReLU, in `dtype`."""
     return nn.relu(((inputs - mean) * scale + offset).astype(dtype))
 
 

@@ -1,0 +1,59 @@
+"""Operations on long videos, one stretch of time after the other: what they make on the way takes less memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# What an operation makes on the way, at a time.
+MOST_BYTES = 64 << 20
+
+
+def over_time(
+    operation: Callable[..., jax.Array], inputs: jax.Array, *arrays: jax.Array, taps: int, stride: int, made: int
+) -> jax.Array:
+    """Returns operation(inputs, *arrays), computed in slabs of time where it would make more than `MOST_BYTES`.
+
+    The numbers are the same. A gradient is that of the operation at once: it needs what was made on the way.
+
+    Args:
+      operation: sees `taps` frames of its first argument for each step of its result, `stride` frames apart, without
+        padding in time.
+      inputs: [B, T, ...].
+      *arrays: what else it takes; whole for every slab.
+      taps, stride: of the operation along time.
+      made: bytes that the operation makes on the way at once.
+
+    Returns:
+      [B, (T - taps) // stride + 1, ...].
+    """
+    steps = (inputs.shape[1] - taps) // stride + 1
+    slabs = min(-(-made // MOST_BYTES), steps)
+    if slabs <= 1:
+        return operation(inputs, *arrays)
+    length = -(-steps // slabs)
+    in_slabs = functools.partial(_in_slabs, operation, taps=taps, stride=stride, slabs=slabs, length=length)
+    applied = jax.custom_vjp(in_slabs)
+    applied.defvjp(functools.partial(jax.vjp, operation), lambda pull, gradient: pull(gradient))
+    return applied(inputs, *arrays)
+
+
+def _in_slabs(operation, inputs, *arrays, taps, stride, slabs, length):
+    steps = (inputs.shape[1] - taps) // stride + 1
+    frames = (length - 1) * stride + taps
+    # Any value will do. One that is of the inputs, and not known before, takes its room no earlier than they are there.
+    inputs = lax.optimization_barrier(inputs)
+    one = jax.eval_shape(operation, lax.slice_in_dim(inputs, 0, frames, axis=1), *arrays)
+    room = jnp.broadcast_to(inputs.reshape(-1)[0].astype(one.dtype), (one.shape[0], steps, *one.shape[2:]))
+
+    def with_slab(number, outputs):
+        # The last two may overlap: all are of one length, so that they are one program.
+        first = jnp.minimum(number * length, steps - length)
+        slab = operation(lax.dynamic_slice_in_dim(inputs, first * stride, frames, axis=1), *arrays)
+        return lax.dynamic_update_slice_in_dim(outputs, slab, first, axis=1)
+
+    return lax.fori_loop(0, slabs, with_slab, room)
