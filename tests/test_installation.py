@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -19,8 +20,10 @@ from i3d_jax.study import miniature
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("i3d_jax", "experiments", "setup.py", "pyproject.toml", "README.md")
-# Two steps are enough to see that the parts find each other.
+# Two steps of a shallow network are enough to see that the parts find each other.
+SHALLOW = "Mixed_3b"
 SHORT = ("--config.total_steps=2", "--config.log_every=1", "--config.optimizer.boundaries=(1,)")
+SHORT += (f"--config.model.last_block={SHALLOW}", "--config.batch_size=4")
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +64,15 @@ def test_quickstart_and_predict_away_from_the_checkout(installed, tmp_path):
 
 
 def test_the_study_in_miniature_away_from_the_checkout(installed, tmp_path):
-    size = miniature.Size(train=2, validation=1, groups=3, clips=1, frames=16, short_side=48, width_multiplier=0.0625)
-    datasets = miniature.make(tmp_path / "datasets", size, prepare=prepare.main, write_video=write_video)
-    cell = ("--table", "accuracy", "--rows", "c3d", "--columns", "ucf101/rgb", "--ucf101", str(datasets["ucf101"]))
-    run(installed, tmp_path, "i3d_jax.study", "--miniature", *cell, "--output", "study", *SHORT)
-    assert "c3d" in (tmp_path / "study/table.csv").read_text()
+    size = miniature.Size(train=2, validation=1, groups=3, clips=1, frames=10, short_side=36, last_block=SHALLOW)
+    made = miniature.make(tmp_path / "datasets", size, prepare=prepare.main, write_video=write_video)
+    made["imagenet"] = miniature.image_network(tmp_path / "imagenet", size)
+    named = [word for name, folder in made.items() for word in (f"--{name}", str(folder))]
+    cell = ("--table", "accuracy", "--rows", "i3d", "--columns", "ucf101/rgb")
+    run(installed, tmp_path, "i3d_jax.study", "--miniature", *cell, *named, "--output", "study", *SHORT)
+    with open(tmp_path / "study/table.csv", newline="") as file:
+        measured = {(row["row"], row["column"]): row["value"] for row in csv.DictReader(file)}
+    assert 0 <= float(measured["i3d", "ucf101/rgb"]) <= 100
 
 
 def test_another_distribution_with_our_import_name_is_told_at_import(tmp_path):
