@@ -26,6 +26,18 @@ def make_folder(path: Path) -> None:
         raise UserError(f"the folder {path} cannot be made: {reason}") from error
 
 
+def users_cache() -> Path | None:
+    """Returns i3d_jax in the user's cache folder, $XDG_CACHE_HOME or ~/.cache; None for a user without a home."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    # The standard (XDG Base Directory Specification) leaves relative ones out.
+    if os.path.isabs(named):
+        return Path(named) / "i3d_jax"
+    try:
+        return Path.home() / ".cache" / "i3d_jax"
+    except RuntimeError:
+        return None
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Reads a file that holds a JSON object; a `UserError` says that it cannot be read, or what it holds instead."""
     try:

@@ -166,6 +166,14 @@ def test_one_process_at_a_time_downloads(mirror, cache, tmp_path):
         fails(tmp_path / "rgb", "rgb_scratch is in use by process", "--mirror", mirror.address)
 
 
+def test_a_user_without_a_home(mirror, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert pretrained.cache_folder() == tmp_path / "home" / ".cache" / "i3d_jax" / "pretrained"
+    monkeypatch.setattr(pretrained, "users_cache", lambda: None)
+    fails(tmp_path / "rgb", "no home folder was found .*: name a folder by --cache", "--mirror", mirror.address)
+
+
 def test_a_cache_that_cannot_be_made(mirror, cache, tmp_path):
     (tmp_path / "file").touch()
     arguments = ("--mirror", mirror.address, "--cache", tmp_path / "file")

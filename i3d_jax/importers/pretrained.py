@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from i3d_jax import lock
 from i3d_jax.errors import UserError
-from i3d_jax.files import make_folder, written_whole
+from i3d_jax.files import make_folder, users_cache, written_whole
 from i3d_jax.importers import download, package_index, published, tensorflow_checkpoint
 
 # The release's folder `data`; `--mirror` names another place for it.
@@ -43,9 +42,15 @@ class Obtained:
 
 
 def cache_folder() -> Path:
-    """Returns the folder for what is downloaded: i3d_jax/pretrained in $XDG_CACHE_HOME, else in ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "i3d_jax" / "pretrained"
+    """Returns the folder for what is downloaded, `pretrained` in ours of the user's cache folder.
+
+    Raises:
+      UserError: the user has no home.
+    """
+    folder = users_cache()
+    if folder is None:
+        raise UserError("no home folder was found to keep what is downloaded in: name a folder by --cache")
+    return folder / "pretrained"
 
 
 @contextlib.contextmanager

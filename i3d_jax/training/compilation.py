@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from i3d_jax import files
 from i3d_jax.errors import UserError
 from i3d_jax.files import make_folder
 from i3d_jax.training.logs import duration
@@ -64,13 +65,10 @@ def users_cache() -> str | None:
     CPU is never given to another, and homes are shared by machines: KIND stands for the CPU's instruction set. What
     was not used for the longest time is removed where all kinds take more than `MOST_BYTES`.
     """
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        # The standard (XDG Base Directory Specification) leaves relative ones out.
-        cache = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
-    except RuntimeError:
+    cache = files.users_cache()
+    if cache is None:
         return None
-    folder = cache / "i3d_jax" / "compiled"
+    folder = cache / "compiled"
     directory = folder / _instruction_set()
     try:
         # For nobody else: who writes there decides what is run.
