@@ -12,37 +12,56 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import gc
-import tempfile
 from pathlib import Path
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+# The files that take longest: begun first, none of them keeps one process busy after the others have ended.
+LONGEST = (
+    "test_study_runs.py",
+    "test_distributed.py",
+    "test_main.py",
+    "test_prepare_killed.py",
+    "test_against_pytorch.py",
+    "test_models.py",
+    "test_convert_torch.py",
+    "test_convert.py",
+)
+
+
+def pytest_configure(config):
+    # pytest-xdist would begin with the files that have most tests, which are short ones.
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """What one test has compiled the others find, those of xdist's other workers and of processes that tests start.
+def cache_folder(tmp_path_factory):
+    """The folder for what is compiled, of this run of pytest, its workers and the processes that tests start.
 
-    The folder belongs to one run of pytest: nothing is found that the code of today has not compiled.
+    It is empty at first: nothing is found that the code of today has not compiled.
     """
     folder = tmp_path_factory.getbasetemp()
     # A worker's own folder lies in that of the whole run.
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "compiled"
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    # What was compiled while tests were collected has made JAX choose already.
-    compilation_cache.reset_cache()
-
-
-# What the commands keep in the user's cache folder stays out of the real one.
-CACHE_FOLDER = tempfile.TemporaryDirectory(prefix="i3d_jax-cache-")
-os.environ["XDG_CACHE_HOME"] = CACHE_FOLDER.name
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    # What the commands keep in the user's cache folder stays out of the real one.
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
+    return folder / "compiled"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget_programs():
+def programs(cache_folder):
     """No file keeps in memory what another one has run; kept to the end, that was 6 GB in each of two processes."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder))
+    # JAX has chosen its folder already if anything was compiled before.
+    compilation_cache.reset_cache()
     yield
     jax.clear_caches()
     gc.collect()

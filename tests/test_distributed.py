@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import chex
+import forked
 import jax
 import numpy as np
 import pytest
-import quick_compilation
 from test_transfer import random_variables
 from two_processes import IMAGE_NETWORK, SOON, WAYS, five_steps, free_address
 
@@ -45,28 +43,15 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start():
     """Starts `python ARGUMENTS` as two processes of two devices each; all are ended after the tests."""
-    environment = {
-        # JAX warns of proxies where it waits for others.
-        **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
-        "XLA_FLAGS": quick_compilation.flags(devices=2),
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
-    }
+    environment = forked.environment(devices=2)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     started = []
 
     def start(*arguments, each=((), ())):
         address = free_address()
         for process, own in enumerate(each):
             flags = ["--coordinator", address, "--num_processes", "2", "--process_id", str(process), *own]
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, *map(str, arguments), *flags],
-                    cwd=ROOT,
-                    env=environment,
-                    text=True,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                )
-            )
+            started.append(forked.Process([*arguments, *flags], env=environment, **pipes))
         return started[-2:]
 
     yield start

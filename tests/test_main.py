@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import chex
+import forked
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-import quick_compilation
 
 from i3d_jax import checkpoint, experiment, lock, main, predict, trainer
 from i3d_jax import config as configuration
@@ -77,11 +77,18 @@ def arguments(dataset, workdir, *more):
 @pytest.fixture(scope="module")
 def environment():
     """One device."""
-    return {**os.environ, "XLA_FLAGS": quick_compilation.flags()}
+    return forked.environment()
 
 
 def start(environment, *more, **options):
-    return subprocess.Popen([sys.executable, "-m", *more], cwd=ROOT, env=environment, text=True, **options)
+    return forked.Process(["-m", *more], env=environment, **options)
+
+
+def said_by(environment, *more):
+    """The exit code and the complaints of a process that imports for itself, which its libraries may comment on."""
+    command = [sys.executable, *more]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -391,9 +398,8 @@ def test_a_damaged_dataset_is_one_sentence(dataset, tmp_path, environment):
     [shard] = (tmp_path / "dataset").glob("train-*.tfrecord")
     shard.write_bytes(shard.read_bytes()[:-1000])
     command = arguments(tmp_path / "dataset", tmp_path / "run", "--config.data.max_damaged_share=0")
-    process = start(environment, "i3d_jax.main", *command, stderr=subprocess.PIPE)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
+    code, errors = said_by(environment, "-m", "i3d_jax.main", *command)
+    assert code == 2
     said = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert errors.splitlines()[-1:] == said
     assert "of the 16 records of split 'train' are damaged" in said[0]
@@ -402,9 +408,8 @@ def test_a_damaged_dataset_is_one_sentence(dataset, tmp_path, environment):
 
 def test_exit_codes_and_one_sentence(dataset, tmp_path, environment):
     for more, code in ((["--config.batch_size=0"], 2), (["--mode", "evaluate"], 2)):
-        process = start(environment, "i3d_jax.main", *arguments(dataset, tmp_path / "x", *more), stderr=subprocess.PIPE)
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == code
+        found, errors = said_by(environment, "-m", "i3d_jax.main", *arguments(dataset, tmp_path / "x", *more))
+        assert found == code
         assert errors.startswith("error: ")
         assert errors.count("\n") == 1
 
@@ -418,9 +423,8 @@ def test_a_full_disk_is_one_sentence(dataset, tmp_path, environment):
         "files.os.fsync = full\n"
         "run(main.main)\n"
     )
-    command = [sys.executable, "-c", program, *arguments(dataset, tmp_path / "x")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: the disk is full")
-    assert done.stderr.count("\n") == 1
+    code, errors = said_by(environment, "-c", program, *arguments(dataset, tmp_path / "x"))
+    assert code == 2
+    assert errors.startswith("error: the disk is full")
+    assert errors.count("\n") == 1
     assert not (tmp_path / "x").exists()

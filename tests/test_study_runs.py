@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import flax.traverse_util
+import forked
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import quick_compilation
 from two_processes import free_address
 
 from experiments import cells, hmdb51, kinetics, minikinetics, ucf101
@@ -303,27 +300,27 @@ def whole(folder, datasets, imagenet):
         "checkpoints.every": 1,
         "log_every": 1,
     }
-    command = [sys.executable, "-m", "i3d_jax.study", "--miniature", "--output", str(output)]
+    command = ["-m", "i3d_jax.study", "--miniature", "--output", str(output)]
     command += [part for name, path in datasets.items() for part in (f"--{name}", str(path))]
     command += ["--imagenet", str(imagenet), *(f"--config.{key}={value}" for key, value in changes.items())]
-    # One device, as a laptop has it, and quick compilation.
-    environment = {**os.environ, "XLA_FLAGS": quick_compilation.flags()}
-    options = {"cwd": ROOT, "env": environment, "text": True}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options) as killed:
-        run = 0
-        for line in killed.stderr:
-            run += line.startswith("run ")
-            if run == 3 and line.startswith("step 1/2"):
-                break
-        first_checkpoint = output / "runs" / "minikinetics-conv_lstm" / "checkpoints" / "1"
-        deadline = time.monotonic() + 60
-        while not is_whole(first_checkpoint) and time.monotonic() < deadline:
-            time.sleep(0.002)
-        killed.send_signal(signal.SIGKILL)
+    # One device, as a laptop has it.
+    environment = forked.environment()
+    killed = forked.Process(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    run = 0
+    for line in killed.stderr:
+        run += line.startswith("run ")
+        if run == 3 and line.startswith("step 1/2"):
+            break
+    first_checkpoint = output / "runs" / "minikinetics-conv_lstm" / "checkpoints" / "1"
+    deadline = time.monotonic() + 60
+    while not is_whole(first_checkpoint) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    killed.kill()
+    killed.communicate()
     assert not is_whole(first_checkpoint.with_name("2")), "the third run was over before it was killed"
-    again = subprocess.run(command, capture_output=True, check=False, **options)
+    again = forked.run(command, env=environment)
     assert again.returncode == 0, again.stderr[-3000:]
-    return output, (command, options), again
+    return output, command, again
 
 
 def rows_of(output):
@@ -375,9 +372,9 @@ def test_a_run_that_was_killed_goes_on(whole):
 
 
 def test_a_study_that_is_finished_trains_nothing(whole):
-    output, (command, options), again = whole
+    output, command, again = whole
     before = {path: path.stat().st_mtime_ns for path in (output / "runs").glob("*/**/*")}
-    done = subprocess.run(command, capture_output=True, check=False, **options)
+    done = forked.run(command, env=forked.environment())
     assert done.returncode == 0
     assert done.stderr.count(" is finished") == 54
     assert done.stdout == again.stdout
@@ -401,13 +398,15 @@ def test_transferred_runs_start_from_the_pretrained_network(whole):
 
 def test_two_processes_fill_cells_as_one_does(whole, folder):
     """Pretraining and the three protocols; started again they find all finished."""
-    output, (command, options), _ = whole
+    output, command, _ = whole
     command = [str(folder / "two") if part == str(output) else part for part in command]
     command += ["--table", "transfer", "--rows", "c3d", "--columns", "hmdb51"]
     for again in (False, True):
         cluster = ["--coordinator", free_address(), "--num_processes", "2", "--process_id"]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        processes = [subprocess.Popen([*command, *cluster, str(number)], **streams, **options) for number in range(2)]
+        processes = [
+            forked.Process([*command, *cluster, number], env=forked.environment(), **streams) for number in range(2)
+        ]
         (printed, said), (printed_by_second, said_by_second) = (process.communicate() for process in processes)
         assert [process.returncode for process in processes] == [0, 0], said + said_by_second
         assert said.count(" is finished\n") == 4 * again
