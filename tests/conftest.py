@@ -21,6 +21,7 @@ from jax.experimental.compilation_cache import compilation_cache
 # The files that take longest: begun first, none of them keeps one process busy after the others have ended.
 LONGEST = (
     "test_study_runs.py",
+    "test_installation.py",
     "test_distributed.py",
     "test_main.py",
     "test_prepare_killed.py",
