@@ -44,10 +44,15 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("study")
 
 
+def prepare_here(arguments):
+    # Importing what they need takes other processes longer than so few videos.
+    return prepare.main([*arguments, "--processes", "1"])
+
+
 @pytest.fixture(scope="module")
 def datasets(folder):
     """Seventy-two videos of 0.4 seconds, with flow, through the real preparation."""
-    return miniature.make(folder / "datasets", SIZE, prepare=prepare.main, write_video=write_video)
+    return miniature.make(folder / "datasets", SIZE, prepare=prepare_here, write_video=write_video)
 
 
 @pytest.fixture(scope="module")
