@@ -28,7 +28,6 @@ from i3d_jax.training.loop import Cadence
 from i3d_jax.training.optimizer import SCHEDULES, make_optimizer, make_plateau, rate_factor
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.profile import ProfiledSteps
-from i3d_jax.training.state import initial_variables
 from i3d_jax.training.step import evaluation_step
 
 # The same objects for the same settings, so that runs in one process, as a study makes them, share compiled programs.
@@ -196,7 +195,7 @@ def _check_shapes(model: Network, shapes: tuple[tuple[str, tuple[int, ...]], ...
 
 def draw_variables(config: ml_collections.ConfigDict, model: Network) -> dict[str, Any]:
     """Draws the model's initial variables."""
-    return initial_variables(model, jax.random.key(config.seed), _clip(config, model, config.data.frames))
+    return model.init(jax.random.key(config.seed), _clip(config, model, config.data.frames))
 
 
 def _clip(config: ml_collections.ConfigDict, model: Network, frames: int) -> dict[str, jax.ShapeDtypeStruct]:

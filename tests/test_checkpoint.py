@@ -19,7 +19,7 @@ from i3d_jax import checkpoint, models
 from i3d_jax.errors import UserError
 from i3d_jax.training.optimizer import make_optimizer, make_plateau
 from i3d_jax.training.partition import Devices
-from i3d_jax.training.state import initial_state, initial_variables
+from i3d_jax.training.state import initial_state
 
 PREPROCESSING = {"frame_rate": 25.0, "short_side": 256, "interpolation": "bilinear", "jpeg_quality": 95, "crop": 224}
 
@@ -41,7 +41,7 @@ def saved(tmp_path_factory):
     directory = tmp_path_factory.mktemp("saved") / "checkpoint"
     model = models.create("i3d", 3, width_multiplier=0.125)
     clip = {"rgb": jax.ShapeDtypeStruct((1, 9, 32, 32, 3), jnp.float32)}
-    stored = initial_variables(model, jax.random.key(3), clip)
+    stored = model.init(jax.random.key(3), clip)
     checkpoint.save(directory, description(), stored)
     return directory, stored
 

@@ -411,3 +411,20 @@ def test_the_endpoints_of_a_trunk_that_ends_earlier_are_the_whole_ones():
 def test_wrong_options(name, options, words):
     with pytest.raises(UserError, match=words):
         models.create(name, **options)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_variables_are_those_that_flax_draws(name):
+    """In one program, by shapes alone; and where the shapes are traced, as Flax does it."""
+    model = models.create(name, 3, width_multiplier=0.0625, **({} if name == "c3d" else {"last_block": "Mixed_3b"}))
+    shapes = {
+        stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in model.example_shapes().items()
+    }
+    found = model.init(jax.random.key(5), shapes)
+
+    def by_flax(key):
+        return nn.Module.init(model, key, {stream: jnp.zeros(one.shape, one.dtype) for stream, one in shapes.items()})
+
+    expected = jax.jit(by_flax, compiler_options={"xla_backend_optimization_level": 0})(jax.random.key(5))
+    chex.assert_trees_all_equal(found, expected)
+    chex.assert_trees_all_equal_shapes(jax.eval_shape(by_flax, jax.random.key(5)), found)

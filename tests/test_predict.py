@@ -13,7 +13,6 @@ from i3d_jax import checkpoint, models, predict
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.errors import UserError
 from i3d_jax.ingest.flow_backend import description
-from i3d_jax.training.state import initial_variables
 
 LABELS = ("left", "right", "up")
 # What is known of the flow of the published weights.
@@ -38,7 +37,7 @@ def save(directory, *, stream, flow=None, labels=LABELS):
     told = checkpoint.Description(
         model="i3d", options=options, num_classes=len(labels), labels=labels, preprocessing=preprocessing
     )
-    checkpoint.save(directory, told, initial_variables(model, jax.random.key(0), clip))
+    checkpoint.save(directory, told, model.init(jax.random.key(0), clip))
 
 
 def logits(capsys, folder, *more):

@@ -9,7 +9,6 @@ import pytest
 
 from i3d_jax import models
 from i3d_jax.models import layers, slabs
-from i3d_jax.training.state import initial_variables
 
 
 @pytest.mark.parametrize("frames", [9, 10, 17])
@@ -76,7 +75,7 @@ def test_a_long_video_is_pooled_like_a_short_one(window, strides, monkeypatch):
 def test_a_network_takes_less_memory_for_the_same_logits(monkeypatch):
     model = models.create("i3d", 5, width_multiplier=0.125, last_block="Mixed_3c")
     clip = {"rgb": jax.ShapeDtypeStruct((1, 32, 64, 64, 3), jnp.float32)}
-    variables = initial_variables(model, jax.random.key(0), clip)
+    variables = model.init(jax.random.key(0), clip)
     pixels = {"rgb": jax.random.uniform(jax.random.key(1), clip["rgb"].shape, minval=-1)}
 
     def program():

@@ -15,7 +15,7 @@ from i3d_jax.errors import UserError
 from i3d_jax.training import metrics
 from i3d_jax.training.optimizer import kernels, make_optimizer, stepwise
 from i3d_jax.training.partition import Devices
-from i3d_jax.training.state import initial_state, initial_variables
+from i3d_jax.training.state import initial_state
 from i3d_jax.training.step import evaluation_step, scaled, training_step
 
 RELEASE = {"name": "sgd", "learning_rates": (0.1,), "boundaries": (), "momentum": 0.9, "weight_decay": 1e-7}
@@ -142,7 +142,7 @@ def test_four_devices_are_one_for_i3d():
     """Parameters after five steps, dropout off, to 1e-5; the rate is small, since the gradient of a fresh network has
     kinks (ReLU, max-pools) at which the last bits decide."""
     model = models.create("i3d", num_classes=3, width_multiplier=0.125, dropout_rate=0.0, last_block="Mixed_3c")
-    start = initial_variables(model, jax.random.key(0), {"rgb": jax.ShapeDtypeStruct((1, 16, 32, 32, 3), jnp.float32)})
+    start = model.init(jax.random.key(0), {"rgb": jax.ShapeDtypeStruct((1, 16, 32, 32, 3), jnp.float32)})
     sgd = optimizer(learning_rates=(1e-4,))
     random = np.random.default_rng(0)
     batches = [
@@ -172,7 +172,7 @@ def test_dropout_is_a_function_of_seed_and_step():
 def test_evaluation_is_the_same_for_any_batch_and_any_number_of_devices():
     """To the last bit, with I3D up to a block that has every kind of its layers."""
     model = models.create("i3d", num_classes=3, width_multiplier=0.125, last_block="Mixed_3c")
-    start = initial_variables(model, jax.random.key(0), {"rgb": jax.ShapeDtypeStruct((1, 9, 32, 32, 3), jnp.float32)})
+    start = model.init(jax.random.key(0), {"rgb": jax.ShapeDtypeStruct((1, 9, 32, 32, 3), jnp.float32)})
     videos = np.random.default_rng(0).integers(0, 256, (8, 2, 9, 32, 32, 3), dtype=np.uint8)
     found = {}
     for devices in (1, 2, 4):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from i3d_jax.clips import CHANNELS, STREAMS
 from i3d_jax.errors import UserError
 from i3d_jax.models import inception
-from i3d_jax.models.layers import ConvolutionUnit
+from i3d_jax.models.layers import ConvolutionUnit, for_few_runs
 
 # Fields of flow around one frame that the networks of images see at a time (paper, section 2.4).
 FLOW_STACK = 10
@@ -74,6 +74,23 @@ class Network(nn.Module):
     image_trunks: ClassVar[tuple[str, ...]] = ()
     training_clip: ClassVar[Clip]
     test_clip: ClassVar[Clip]
+
+    def init(self, rngs, inputs, train: bool = False, **options) -> dict[str, Any]:
+        """Draws the variables {"params", "batch_stats"} for inputs of the given shapes, in one program.
+
+        The same variables as Flax's `init` draws, which runs the network operation by operation: a minute for I3D.
+
+        Args:
+          rngs: a key, or keys by name as Flax takes them.
+          inputs: as `apply` takes them, or their `jax.ShapeDtypeStruct`: the values play no part.
+          train: as `apply` takes it; it plays no part either.
+          options: Flax's own, such as `method`; with any, Flax's `init` runs.
+        """
+        leaves = jax.tree.leaves((rngs, inputs))
+        if options or self.scope is not None or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return super().init(rngs, inputs, train, **options)
+        shapes = {stream: (tuple(array.shape), jnp.dtype(array.dtype)) for stream, array in inputs.items()}
+        return _drawing(self, tuple(shapes.items()), train)(rngs)
 
     def clip_losses(
         self,
@@ -266,3 +283,20 @@ def check_size(images: jax.Array, *, model: str, minimum_size: int) -> None:
     height, width = images.shape[-3:-1]
     if min(height, width) < minimum_size:
         raise UserError(f"{model} needs frames of at least {minimum_size} pixels a side, found {width}x{height}")
+
+
+@functools.lru_cache(maxsize=16)
+def _drawing(
+    model: Network, shapes: tuple[tuple[str, tuple[tuple[int, ...], jnp.dtype]], ...], train: bool
+) -> Callable[[Any], dict[str, Any]]:
+    """Compiles the drawing once in a process, however many runs of the model it makes."""
+    # Random numbers for a hundred arrays run once: on CPUs, optimising that program takes far longer than running it.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    inputs = {stream: jax.ShapeDtypeStruct(shape, dtype) for stream, (shape, dtype) in shapes}
+
+    def draw(rngs):
+        # What follows the inputs is no part of the program: it need not be what runs fastest.
+        with for_few_runs():
+            return model.lazy_init(rngs, inputs, train)
+
+    return jax.jit(draw, compiler_options=options)

@@ -18,7 +18,6 @@ from i3d_jax.errors import UserError
 from i3d_jax.files import make_folder, written_whole
 from i3d_jax.study.drawn_actions import ACTIONS, FRAME_RATE, draw
 from i3d_jax.training import distributed
-from i3d_jax.training.state import initial_variables
 
 SEED = 0
 DRAWN = ("minikinetics", "ucf101", "hmdb51")
@@ -198,5 +197,5 @@ def image_network(directory: Path, size: Size) -> Path:
             preprocessing={"interpolation": "bilinear"},
             provenance={"weights": "random"},
         )
-        checkpoint.save(directory, description, initial_variables(model, jax.random.key(SEED), shapes))
+        checkpoint.save(directory, description, model.init(jax.random.key(SEED), shapes))
     return directory

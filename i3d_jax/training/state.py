@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -74,20 +71,3 @@ def initial_state(
         average=jax.tree.map(jnp.copy, params) if average else None,
         plateau=None if plateau is None else plateau.init(params),
     )
-
-
-def initial_variables(model: nn.Module, key: jax.Array, inputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
-    """Draws a model's variables {"params", "batch_stats"} for inputs of the given shapes."""
-    return _drawing(model, tuple((stream, shape.shape, shape.dtype) for stream, shape in inputs.items()))(key)
-
-
-@functools.lru_cache(maxsize=16)
-def _drawing(model: nn.Module, shapes: tuple[tuple[str, tuple[int, ...], Any], ...]) -> Callable[[jax.Array], Any]:
-    """Compiles the drawing once in a process, however many runs of the model it makes."""
-    # Random numbers for a hundred arrays run once: on CPUs, optimising that program takes far longer than running it.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-
-    def draw(key):
-        return model.init(key, {stream: jnp.zeros(shape, dtype) for stream, shape, dtype in shapes})
-
-    return jax.jit(draw, compiler_options=options)
