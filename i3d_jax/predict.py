@@ -15,7 +15,7 @@ import numpy as np
 from i3d_jax import checkpoint
 from i3d_jax.errors import UserError, run
 from i3d_jax.models import InceptionV1
-from i3d_jax.models.layers import for_few_runs
+from i3d_jax.models.lowering import for_few_runs
 from i3d_jax.models.network import Network
 from i3d_jax.training.compilation import keep_compiled
 from i3d_jax.training.step import evaluation_step

@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 
 from i3d_jax.models import layers, winograd
+from i3d_jax.models.lowering import for_few_runs, for_shapes
 
 # (frames, height, width, channels, features, window, strides): stem-like, pointwise, deep and thin ones, odd and even.
 CONVOLUTIONS = [
@@ -128,6 +129,21 @@ def test_winograds_filtering_is_the_plain_convolution(size, jit):
     ):
         found = (jax.jit(ours) if jit else ours)(*arguments)
         assert jnp.abs(found - wanted).max() <= 1e-5 * jnp.abs(wanted).max()
+
+
+@pytest.mark.parametrize("purpose", [for_few_runs, for_shapes])
+def test_what_runs_a_few_times_does_without_winograds_filtering(purpose):
+    images, kernel = jnp.ones((1, 40, 41, 128)), jnp.ones((3, 3, 128, 256))
+    padding = layers.same_padding((40, 41), (3, 3), (1, 1))
+
+    def convolutions():
+        text = jax.jit(lambda *arrays: layers.convolution(*arrays, (1, 1), padding)).lower(images, kernel).as_text()
+        return text.count("stablehlo.convolution")
+
+    assert convolutions() == 0
+    with purpose():
+        assert convolutions() == 1
+    assert convolutions() == 0
 
 
 def test_bfloat16_stays_out_of_winograds_filtering():

@@ -11,9 +11,9 @@ from i3d_jax import models
 from i3d_jax.models import layers, slabs
 
 
-@pytest.mark.parametrize("frames", [9, 10, 17])
+@pytest.mark.parametrize("frames", [9, 10])
 @pytest.mark.parametrize(("taps", "stride"), [(1, 1), (3, 1), (3, 2), (7, 2)])
-@pytest.mark.parametrize("made", [1, 2, 3, 1000])
+@pytest.mark.parametrize("made", [1, 3, 1000])
 def test_each_step_sees_its_own_frames(frames, taps, stride, made, monkeypatch):
     """Sums of frames numbered by powers of two tell which frames each of them saw."""
     monkeypatch.setattr(slabs, "MOST_BYTES", 1)

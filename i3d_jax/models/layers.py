@@ -12,11 +12,9 @@ rounding.
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -25,13 +23,12 @@ from jax import lax
 
 from i3d_jax.models import slabs, winograd
 from i3d_jax.models.batch_norm import batch_normalised_relu, normalised_relu, running_statistics
+from i3d_jax.models.lowering import by_platform, runs_many_times, runs_never
 
 # With fewer channels in all taps along time, a product per tap is too thin, and a 2D convolution is faster.
 THIN_CHANNELS = 64
 # Of a convolution for which Winograd's many small steps repay the time that they take to compile.
 LEAST_OPERATIONS = 5e8
-
-_winograd_pays = contextvars.ContextVar("winograd_pays", default=True)
 
 # By the rank of the input.
 _DIMENSION_NUMBERS = {5: ("NDHWC", "DHWIO", "NDHWC"), 4: ("NHWC", "HWIO", "NHWC")}
@@ -49,23 +46,9 @@ def same_padding(sizes: Sequence[int], window: Sequence[int], strides: Sequence[
     return tuple(lax.padtype_to_pads(sizes, window, strides, "SAME"))
 
 
-@contextlib.contextmanager
-def for_few_runs() -> Iterator[None]:
-    """What is traced within does without Winograd's filtering: it compiles in a quarter of the time.
-
-    Of I3D on 250 frames the compilation takes 9 s in place of 40, each run 12 s in place of 10, on one core.
-    """
-    token = _winograd_pays.set(False)
-    try:
-        yield
-    finally:
-        _winograd_pays.reset(token)
-
-
 # --- convolution ------------------------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolution(inputs: jax.Array, kernel: jax.Array, strides: Sizes, padding: Pads) -> jax.Array:
     """Convolution (cross-correlation) of videos or images.
 
@@ -78,7 +61,14 @@ def convolution(inputs: jax.Array, kernel: jax.Array, strides: Sizes, padding: P
     Returns:
       float [B, ..., features].
     """
-    return lax.platform_dependent(
+    if runs_never():
+        return _native_convolution(inputs, kernel, strides=strides, padding=padding)
+    return _convolution(inputs, kernel, strides, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution(inputs, kernel, strides, padding):
+    return by_platform(
         inputs,
         kernel,
         cpu=functools.partial(_folded_convolution, strides=strides, padding=padding),
@@ -104,20 +94,19 @@ def normalised_convolution(
         return normalised_relu(convolution(inputs, kernel, strides, padding), *statistics, dtype)
 
     def in_slabs(inputs, kernel, *statistics):
-        made = kernel.shape[0] * inputs.nbytes // strides[0]
-        if made <= slabs.MOST_BYTES or kernel.shape[0] == 1:
-            return plain(inputs, kernel, *statistics)
         of_slab = functools.partial(plain, padding=((0, 0), *padding[1:]))
         frames = _padded_in_time(inputs, padding, 0)
         return slabs.over_time(of_slab, frames, kernel, *statistics, taps=kernel.shape[0], stride=strides[0], made=made)
 
-    if inputs.ndim == 4:
+    # The frames that the taps see, side by side.
+    made = kernel.shape[0] * inputs.nbytes // strides[0]
+    if inputs.ndim == 4 or kernel.shape[0] == 1 or made <= slabs.MOST_BYTES or runs_never():
         return plain(inputs, kernel, *statistics)
-    return lax.platform_dependent(inputs, kernel, *statistics, cpu=in_slabs, default=plain)
+    return by_platform(inputs, kernel, *statistics, cpu=in_slabs, default=plain)
 
 
 def _convolution_forward(inputs, kernel, strides, padding):
-    return convolution(inputs, kernel, strides, padding), (inputs, kernel)
+    return _convolution(inputs, kernel, strides, padding), (inputs, kernel)
 
 
 def _convolution_backward(strides, padding, residuals, gradient):
@@ -131,7 +120,7 @@ def _convolution_backward(strides, padding, residuals, gradient):
     )
 
 
-convolution.defvjp(_convolution_forward, _convolution_backward)
+_convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
 def _native_convolution(inputs, kernel, *, strides, padding):
@@ -196,7 +185,7 @@ def _padded_in_time(inputs, padding, value):
 
 def _has_winograd(images, kernel, strides):
     operations = 2 * math.prod(images.shape[:-1]) * math.prod(kernel.shape)
-    if not _winograd_pays.get():
+    if not runs_many_times():
         return False
     of_its_kind = kernel.shape[-4:-2] == (3, 3) and set(strides) == {1} and kernel.dtype == jnp.float32
     return of_its_kind and operations >= LEAST_OPERATIONS
@@ -264,12 +253,14 @@ def max_pool(inputs: jax.Array, window: Sizes, strides: Sizes) -> jax.Array:
     the CPU's divides it among them.
     """
     padding = same_padding(inputs.shape[1:-1], window, strides)
+    if runs_never():
+        return _native_max_pool(inputs, window=window, strides=strides, padding=padding)
     return _max_pool(inputs, window, strides, padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(inputs, window, strides, padding):
-    return lax.platform_dependent(
+    return by_platform(
         inputs,
         cpu=functools.partial(_max_pool_in_slabs, window=window, strides=strides, padding=padding),
         default=functools.partial(_native_max_pool, window=window, strides=strides, padding=padding),

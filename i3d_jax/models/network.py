@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from i3d_jax.clips import CHANNELS, STREAMS
 from i3d_jax.errors import UserError
 from i3d_jax.models import inception
-from i3d_jax.models.layers import ConvolutionUnit, for_few_runs
+from i3d_jax.models.layers import ConvolutionUnit
+from i3d_jax.models.lowering import for_shapes
 
 # Fields of flow around one frame that the networks of images see at a time (paper, section 2.4).
 FLOW_STACK = 10
@@ -87,8 +88,11 @@ class Network(nn.Module):
           options: Flax's own, such as `method`; with any, Flax's `init` runs.
         """
         leaves = jax.tree.leaves((rngs, inputs))
-        if options or self.scope is not None or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        if options or self.scope is not None:
             return super().init(rngs, inputs, train, **options)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            with for_shapes():
+                return super().init(rngs, inputs, train)
         shapes = {stream: (tuple(array.shape), jnp.dtype(array.dtype)) for stream, array in inputs.items()}
         return _drawing(self, tuple(shapes.items()), train)(rngs)
 
@@ -295,8 +299,8 @@ def _drawing(
     inputs = {stream: jax.ShapeDtypeStruct(shape, dtype) for stream, (shape, dtype) in shapes}
 
     def draw(rngs):
-        # What follows the inputs is no part of the program: it need not be what runs fastest.
-        with for_few_runs():
+        # What follows the inputs is no part of the program.
+        with for_shapes():
             return model.lazy_init(rngs, inputs, train)
 
     return jax.jit(draw, compiler_options=options)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 # What an operation makes on the way, at a time.
-MOST_BYTES = 64 << 20
+MOST_BYTES = 32 << 20
 
 
 def over_time(
