@@ -206,7 +206,7 @@ def test_without_tensorflow_its_files_are_refused_in_one_sentence(small, monkeyp
         raise ModuleNotFoundError(name="tensorflow")
 
     monkeypatch.setattr(cpu_tensorflow, "load", load)
-    with pytest.raises(UserError, match=r"need the package tensorflow: pip install 'i3d_jax\[data\]'"):
+    with pytest.raises(UserError, match=r'need the package tensorflow; .*pip install -e "\.\[data\]"$'):
         tensorflow_checkpoint.read(small)
 
 
@@ -298,5 +298,5 @@ def test_without_pytorch_its_files_are_refused_in_one_sentence(tmp_path, monkeyp
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=r"PyTorch files need the package .*: pip install 'i3d_jax\[torch\]'"):
+    with pytest.raises(UserError, match=rf'PyTorch files need the package {package}; .*pip install -e "\.\[torch\]"$'):
         torch_file.read(path)

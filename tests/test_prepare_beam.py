@@ -175,7 +175,7 @@ def test_runners_that_cannot_be_used(videos, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "i3d_jax.ingest.beam")
     monkeypatch.delattr("i3d_jax.ingest.beam")
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    refused(videos, directory, r'needs Apache Beam.*pip install "i3d_jax\[beam\]"', "--runner", "direct")
+    refused(videos, directory, r'needs Apache Beam.*pip install -e "\.\[beam\]"', "--runner", "direct")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ def _torch():
         import safetensors.torch
         import torch
     except ModuleNotFoundError as error:
-        raise UserError(f"PyTorch files need the package {error.name}; {install_hint('torch')}") from None
+        missing = error.name.partition(".")[0]
+        raise UserError(f"PyTorch files need the package {missing}; {install_hint('torch')}") from None
     return torch, safetensors
 
 
