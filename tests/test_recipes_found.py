@@ -64,4 +64,4 @@ def test_recipes_in_a_process_of_its_own_beside_a_package_of_the_same_name(elsew
     (elsewhere / "experiments/__init__.py").write_text("")
     program = "from i3d_jax import config; print(config.load('quickstart', []).model.name)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=elsewhere, timeout=120)
-    assert done.stdout.split() == ["two_stream_i3d"], done.stderr
+    assert done.stdout.split() == ["i3d"], done.stderr
