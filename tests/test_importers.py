@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -291,12 +292,17 @@ def test_a_label_file_of_another_length(tmp_path):
         labels.read_labels(tmp_path / "absent.txt", 3)
 
 
-@pytest.mark.parametrize("package", ["torch", "safetensors"])
-def test_without_pytorch_its_files_are_refused_in_one_sentence(tmp_path, monkeypatch, package):
+@pytest.mark.parametrize("missing", [("torch", "safetensors"), ("safetensors",)])
+def test_without_pytorch_its_files_are_refused_in_one_sentence(tmp_path, monkeypatch, missing):
     path = tmp_path / "i3d.pt"
     path.write_bytes(b"PK")
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("torch", "safetensors")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf'PyTorch files need the package {package}; .*pip install -e "\.\[torch\]"$'):
+    # Where PyTorch is not installed, a module without content stands in for it: here it is only imported.
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    for package in missing:
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        UserError, match=rf'PyTorch files need the package {missing[0]}; .*pip install -e "\.\[torch\]"$'
+    ):
         torch_file.read(path)

@@ -45,8 +45,8 @@ def read(path: Path) -> Weights:
 
 def _torch():
     try:
+        import torch  # isort: skip
         import safetensors.torch
-        import torch
     except ModuleNotFoundError as error:
         missing = error.name.partition(".")[0]
         raise UserError(f"PyTorch files need the package {missing}; {install_hint('torch')}") from None
