@@ -415,8 +415,10 @@ def test_wrong_options(name, options, words):
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_variables_are_those_that_flax_draws(name):
-    """In one program, by shapes alone; and where the shapes are traced, as Flax does it."""
-    model = models.create(name, 3, width_multiplier=0.0625, **({} if name == "c3d" else {"last_block": "Mixed_3b"}))
+    """In one program, by shapes alone; and where the key is traced. Kernels of other sizes beside change nothing."""
+    model = models.create(
+        name, 3, rematerialise=True, width_multiplier=0.0625, **({} if name == "c3d" else {"last_block": "Mixed_3b"})
+    )
     shapes = {
         stream: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for stream, shape in model.example_shapes().items()
     }
@@ -426,5 +428,6 @@ def test_variables_are_those_that_flax_draws(name):
         return nn.Module.init(model, key, {stream: jnp.zeros(one.shape, one.dtype) for stream, one in shapes.items()})
 
     expected = jax.jit(by_flax, compiler_options={"xla_backend_optimization_level": 0})(jax.random.key(5))
-    chex.assert_trees_all_equal(found, expected)
+    # The compiler multiplies by the deviation in another order.
+    chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-7)
     chex.assert_trees_all_equal_shapes(jax.eval_shape(by_flax, jax.random.key(5)), found)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from i3d_jax.models import slabs, winograd
+from i3d_jax.models import drawing, slabs, winograd
 from i3d_jax.models.batch_norm import batch_normalised_relu, normalised_relu, running_statistics
 from i3d_jax.models.lowering import by_platform, runs_many_times, runs_never
 
@@ -324,7 +324,7 @@ def average_pool(inputs: jax.Array, window: Sizes) -> jax.Array:
 def release_initializer(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
     """The release's initial kernels: normal, of deviation 1 / sqrt(fan in), cut off at two deviations."""
     fan_in = math.prod(shape[:-1])
-    return jax.nn.initializers.truncated_normal(1 / math.sqrt(fan_in))(key, shape, dtype)
+    return drawing.truncated_normal(key, shape, dtype, 1 / math.sqrt(fan_in))
 
 
 class Convolution(nn.Module):

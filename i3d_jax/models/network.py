@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from i3d_jax.clips import CHANNELS, STREAMS
 from i3d_jax.errors import UserError
-from i3d_jax.models import inception
+from i3d_jax.models import drawing, inception
 from i3d_jax.models.layers import ConvolutionUnit
 from i3d_jax.models.lowering import for_shapes
 
@@ -294,13 +294,16 @@ def _drawing(
     model: Network, shapes: tuple[tuple[str, tuple[tuple[int, ...], jnp.dtype]], ...], train: bool
 ) -> Callable[[Any], dict[str, Any]]:
     """Compiles the drawing once in a process, however many runs of the model it makes."""
-    # Random numbers for a hundred arrays run once: on CPUs, optimising that program takes far longer than running it.
+    # Random numbers are drawn once: on CPUs, optimising that program takes longer than running it.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    inputs = {stream: jax.ShapeDtypeStruct(shape, dtype) for stream, (shape, dtype) in shapes}
+    # The variables are the same without, and no kernel is asked for inside a transformation of its own.
+    model = model.clone(rematerialise=False)
 
     def draw(rngs):
-        # What follows the inputs is no part of the program.
-        with for_shapes():
-            return model.lazy_init(rngs, inputs, train)
+        # Nothing but the shapes of the inputs, and of what follows them, is left in the program.
+        inputs = {stream: jnp.zeros(shape, dtype) for stream, (shape, dtype) in shapes}
+        with for_shapes(), drawing.together() as kernels:
+            variables = nn.Module.init(model, rngs, inputs, train)
+        return drawing.drawn(variables, kernels)
 
     return jax.jit(draw, compiler_options=options)
