@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from i3d_jax import flow
-from i3d_jax.errors import UserError, run
 from i3d_jax.flow import codec
+from i3d_jax.system.errors import UserError, run
 
 EXAMPLE = """\
 example:

@@ -27,11 +27,11 @@ import cv2
 import machine
 import numpy as np
 
-from i3d_jax import files
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import UserError, run
-from i3d_jax.ingest.decode import UnreadableVideo, UnusableTimestamps, decode
-from i3d_jax.ingest.flow_backend import pairs_in_batch
+from i3d_jax.system import files
+from i3d_jax.system.errors import UserError, run
+from i3d_jax.video.decode import UnreadableVideo, UnusableTimestamps, decode
+from i3d_jax.video.tvl1_backends import pairs_in_batch
 
 EXAMPLE = """\
 example:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import machine
 from machine import positive
 
-from i3d_jax import files
-from i3d_jax.errors import UserError, run
+from i3d_jax.system import files
+from i3d_jax.system.errors import UserError, run
 
 if TYPE_CHECKING:
     from pairs import Pair

@@ -15,8 +15,8 @@ import torch_models
 from torch import nn
 
 from i3d_jax import models
-from i3d_jax.errors import UserError
 from i3d_jax.models import layers
+from i3d_jax.system.errors import UserError
 
 NUM_CLASSES = 400
 FORWARD, TRAINING = "forward", "forward + backward"

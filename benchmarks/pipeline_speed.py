@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import machine
 import numpy as np
 
-from i3d_jax import files
-from i3d_jax.errors import UserError, run
+from i3d_jax.system import files
+from i3d_jax.system.errors import UserError, run
 
 EXAMPLE = """\
 examples:
@@ -133,13 +133,14 @@ def _timed(batches: Iterator, *, clips: int, batch: int) -> Turn:
 
 def _decoder(encoded: list, batch: int) -> Iterator:
     """Decodes images, or clips of images, again and again on all cores; of each element a number is left."""
-    from i3d_jax.data import cpu_tensorflow, image
+    from i3d_jax.data import cpu_tensorflow
+    from i3d_jax.records import images
 
     tf = cpu_tensorflow.load()
     stored = tf.constant(encoded)
 
     def height(image_bytes):
-        return tf.shape(image.decode(image_bytes))[0]
+        return tf.shape(images.decode(image_bytes))[0]
 
     def decode(number):
         element = stored[number % len(encoded)]
@@ -231,7 +232,7 @@ def _drawn(folder: Path) -> list[Path]:
     """Four videos of ten seconds in Kinetics' usual size: a picture of blotches that drifts."""
     import cv2
 
-    from i3d_jax.ingest.write_video import write_video
+    from i3d_jax.video.write import write_video
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"drawn_{number}.mp4" for number in range(4)]

@@ -23,8 +23,8 @@ import machine
 import roofline
 from machine import positive
 
-from i3d_jax import files
-from i3d_jax.errors import UserError, run
+from i3d_jax.system import files
+from i3d_jax.system.errors import UserError, run
 
 EXAMPLE = """\
 examples:

@@ -20,8 +20,8 @@ import hlo
 import machine
 import roofline
 
-from i3d_jax import files
-from i3d_jax.errors import UserError, run
+from i3d_jax.system import files
+from i3d_jax.system.errors import UserError, run
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from i3d_jax.data import synthetic
+from i3d_jax.drawn import actions
 
 # The seed of the object and of what is behind it.
 SCENE = 11
@@ -18,7 +18,7 @@ LEVELS = 40
 
 def strip(action: str) -> np.ndarray:
     """Draws an action's frames side by side under its name: uint8 RGB [CAPTION + HEIGHT, SHOWN frames wide, 3]."""
-    video = synthetic.draw(action, np.random.default_rng(SCENE), frames=33, height=HEIGHT, width=WIDTH)
+    video = actions.draw(action, np.random.default_rng(SCENE), frames=33, height=HEIGHT, width=WIDTH)
     frames = video[np.linspace(0, len(video) - 1, SHOWN).astype(int)]
     step = 255 / (LEVELS - 1)
     frames = np.rint(np.rint(frames / step) * step).astype(np.uint8)
@@ -32,7 +32,7 @@ def strip(action: str) -> np.ndarray:
 
 def sheet() -> np.ndarray:
     """Draws the eight actions, opposites side by side: uint8 RGB [H, W, 3]."""
-    strips = [np.pad(strip(action), ((0, 8), (0, MARGIN), (0, 0)), constant_values=255) for action in synthetic.ACTIONS]
+    strips = [np.pad(strip(action), ((0, 8), (0, MARGIN), (0, 0)), constant_values=255) for action in actions.ACTIONS]
     rows = [np.concatenate(pair, axis=1) for pair in zip(strips[::2], strips[1::2], strict=True)]
     return np.concatenate(rows)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from experiments import base
-from i3d_jax.errors import UserError, did_you_mean
+from i3d_jax.system.errors import UserError, did_you_mean
 
 # By the beginning of a variant: the architecture and its stream, None where there is no such option.
 NETWORKS = {

@@ -12,7 +12,7 @@ and `:c3d`) need a dataset prepared with `--flow tvl1`. Only `small` has been tr
 from ml_collections import ConfigDict
 
 from experiments import base
-from i3d_jax.errors import UserError, did_you_mean
+from i3d_jax.system.errors import UserError, did_you_mean
 
 # By variant: the architecture.
 VARIANTS = {

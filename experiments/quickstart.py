@@ -12,7 +12,7 @@ docs/architectures.md has what each reaches.
 from ml_collections import ConfigDict
 
 from experiments import base
-from i3d_jax.errors import UserError, did_you_mean
+from i3d_jax.system.errors import UserError, did_you_mean
 
 # By variant: the architecture, the frames of a clip, and the frames of the video from one of them to the next. The
 # videos have 25 to 37 frames: what the paper spreads over seconds is brought nearer together.

@@ -21,16 +21,14 @@ from typing import Any
 
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from i3d_jax import models
-from i3d_jax.errors import UserError
-from i3d_jax.files import make_folder, read_object, written_whole
 from i3d_jax.models.network import Network
-from i3d_jax.training import distributed
-from i3d_jax.training.state import TrainState
+from i3d_jax.system import hosts
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import make_folder, read_object, written_whole
 
 FORMAT_VERSION = 1
 # What model.json must hold.
@@ -142,20 +140,20 @@ def save(directory: str | os.PathLike, description: Description, variables: Mapp
       UserError: the directory exists and holds something else, or a whole checkpoint; or it cannot be made.
     """
     directory = Path(directory).resolve()
-    if distributed.is_first():
+    if hosts.is_first():
         refuse_taken(directory)
         make_folder(directory)
         _empty(directory)
     try:
-        if distributed.is_first():
+        if hosts.is_first():
             description.write(directory)
-        distributed.wait()
+        hosts.wait()
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
             # As NumPy's: of several processes Orbax writes no array that is on one's own devices.
             variables = jax.tree.map(np.asarray, dict(variables))
             writer.save(directory / "tree", ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
     except BaseException:
-        if distributed.is_first():
+        if hosts.is_first():
             _empty(directory)
         raise
 
@@ -200,7 +198,7 @@ def load(directory: str | os.PathLike) -> tuple[Network, dict[str, Any], dict[st
         model = description.create_model()
     except UserError as error:
         raise UserError(f"{directory / 'model.json'}: {error}") from error
-    stored = _restore(directory, "variables")
+    stored = restore(directory, "variables")
     variables = fit(stored, models.template(model), source=str(directory), target=f"the model {description.model!r}")
     return model, variables, json.loads((directory / "model.json").read_text(encoding="utf-8"))
 
@@ -217,15 +215,15 @@ def refuse_other_labels(labels: Sequence[str], others: Sequence[str], *, where: 
     )
 
 
-def _tell_once() -> None:
+def tell_once() -> None:
     """Keeps Orbax and asyncio from printing a traceback for every array of a failure, which Orbax raises besides."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _restore(directory: Path, item: str):
+def restore(directory: Path, item: str):
     """Reads one tree of a checkpoint as NumPy arrays, whatever devices it was written from."""
-    _tell_once()
+    tell_once()
     path = directory / "tree"
     try:
         handlers = {name: ocp.StandardCheckpointHandler() for name in ("variables", "training")}
@@ -236,10 +234,11 @@ def _restore(directory: Path, item: str):
             target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes.tree)
             return reader.restore(path, ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))[item]
     except (ValueError, OSError, KeyError) as error:
-        raise UserError(f"the checkpoint {directory} cannot be read: {_one_line(error)}") from error
+        raise UserError(f"the checkpoint {directory} cannot be read: {one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Returns the beginning of what an error says, in one line."""
     return " ".join(str(error).split())[:300]
 
 
@@ -270,138 +269,3 @@ def fit(variables: Mapping[str, Any], template: Mapping[str, Any], *, source: st
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-class Checkpoints:
-    """The checkpoints of a run: written beside the training, the best and the last few kept.
-
-    The best is the one whose `provenance.metrics.top1` is highest (the later of equals); only those saved with metrics
-    can be it.
-    """
-
-    def __init__(self, directory: Path, description: Description, *, keep_last: int):
-        """Names a folder of checkpoints; nothing is written before the `with` block begins.
-
-        Args:
-          directory: `WORKDIR/checkpoints`.
-          description: what every checkpoint's model.json says, besides the step and its metrics.
-          keep_last: how many of the newest are kept, at least 1.
-        """
-        if keep_last < 1:
-            raise UserError(f"checkpoints.keep_last must be at least 1, found {keep_last}")
-        self.directory = Path(directory).resolve()
-        self._description = description
-        self._keep_last = keep_last
-        self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-
-    def __enter__(self) -> Checkpoints:
-        """Makes the folder, or takes it over: what a crash left half-written in it is removed."""
-        _tell_once()
-        make_folder(self.directory)
-        if jax.process_index() == 0:
-            for entry in self.directory.iterdir():
-                if entry.name.isdigit() and not is_whole(entry):
-                    shutil.rmtree(entry)
-        distributed.wait()
-        return self
-
-    def __exit__(self, _, error: BaseException | None, __) -> None:
-        # A write needs every process; one that fails may be the only one that comes here.
-        if error is None or jax.process_count() == 1:
-            self._writer.close()
-
-    def steps(self) -> list[int]:
-        """The steps of the whole checkpoints, rising."""
-        return steps_in(self.directory)
-
-    def best(self) -> int | None:
-        """The step of the best checkpoint, None where none was saved with metrics."""
-        scored = [(metrics["top1"], step) for step in self.steps() if (metrics := self._metrics(step))]
-        return max(scored)[1] if scored else None
-
-    def _metrics(self, step: int) -> Mapping[str, float] | None:
-        return Description.read(self.directory / str(step)).provenance["metrics"]
-
-    def save(self, state: TrainState, metrics: Mapping[str, float] | None) -> None:
-        """Begins to write a checkpoint; training may go on at once.
-
-        Args:
-          state: the state to keep.
-          metrics: the figures of an evaluation of this very state, or None.
-        """
-        self.wait()
-        step = int(state.step)
-        directory = self.directory / str(step)
-        if is_whole(directory):
-            return
-        # The step that follows uses this state's memory again, while the writer still reads.
-        state = jax.tree.map(jnp.copy, state)
-        if jax.process_index() == 0:
-            directory.mkdir(exist_ok=True)
-            provenance = {**self._description.provenance, "step": step, "metrics": metrics}
-            dataclasses.replace(self._description, provenance=provenance).write(directory)
-        self._writer.save(
-            directory / "tree",
-            ocp.args.Composite(
-                variables=ocp.args.StandardSave(state.variables), training=ocp.args.StandardSave(_training(state))
-            ),
-        )
-
-    def lacks_figures(self, step: int) -> bool:
-        """Says whether a checkpoint was saved without the figures of an evaluation."""
-        return self._metrics(step) is None
-
-    def note(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Adds the figures of an evaluation to a checkpoint that was saved without them."""
-        if jax.process_index() == 0:
-            description = Description.read(self.directory / str(step))
-            provenance = {**description.provenance, "metrics": metrics}
-            dataclasses.replace(description, provenance=provenance).write(self.directory / str(step))
-        distributed.wait()
-
-    def wait(self) -> None:
-        """Waits until the last checkpoint is whole, then removes those that need not be kept."""
-        self._writer.wait_until_finished()
-        if jax.process_index() == 0:
-            steps = self.steps()
-            kept = {*steps[-self._keep_last :], self.best()}
-            for step in steps:
-                if step not in kept:
-                    # Without model.json it is no checkpoint any more, however far the removal comes.
-                    (self.directory / str(step) / "model.json").unlink()
-                    shutil.rmtree(self.directory / str(step))
-
-    def restore(self, state: TrainState) -> TrainState:
-        """Reads the newest checkpoint into the shapes and onto the devices of `state`.
-
-        Raises:
-          UserError: the checkpoint is of another model or optimizer, or damaged.
-        """
-        directory = self.directory / str(self.steps()[-1])
-        fit(
-            _restore(directory, "variables"),
-            state.variables,
-            source=str(directory),
-            target=f"the model {self._description.model!r} of this run",
-        )
-        items = {"variables": state.variables, "training": _training(state)}
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
-        args = {item: ocp.args.StandardRestore(tree) for item, tree in target.items()}
-        try:
-            stored = self._writer.restore(directory / "tree", ocp.args.Composite(**args))
-        except (ValueError, OSError, KeyError) as error:
-            raise UserError(f"the checkpoint {directory} does not fit this run: {_one_line(error)}") from error
-        variables, training = stored["variables"], stored["training"]
-        if state.average is not None:
-            variables = {"average": variables["params"], "batch_stats": variables["batch_stats"]}
-        return TrainState(**variables, **training)
-
-
-def _training(state: TrainState) -> dict[str, Any]:
-    """What a state holds besides its `variables`."""
-    training = {"step": state.step, "clips": state.clips, "optimizer_state": state.optimizer_state}
-    if state.average is not None:
-        training["params"] = state.params
-    if state.plateau is not None:
-        training["plateau"] = state.plateau
-    return training

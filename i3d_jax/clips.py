@@ -20,7 +20,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 # The streams, and the channels of a frame (R, G, B) and of a flow field (u, v).
 CHANNELS = {"rgb": 3, "flow": 2}

@@ -23,7 +23,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from i3d_jax import checkpoint, inflation
-from i3d_jax.errors import UserError, run
 from i3d_jax.importers import (
     boring_video,
     flax_i3d,
@@ -37,6 +36,7 @@ from i3d_jax.importers import (
     torch_i3d,
 )
 from i3d_jax.importers.imported import Imported
+from i3d_jax.system.errors import UserError, run
 
 EXAMPLE = """\
 examples:

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from i3d_jax.errors import UserError, run
 from i3d_jax.evaluation.accuracy import score
 from i3d_jax.evaluation.fusion import fuse
 from i3d_jax.evaluation.predictions import Predictions
+from i3d_jax.system.errors import UserError, run
 
 EXAMPLE = """\
 example:

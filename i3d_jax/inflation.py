@@ -13,8 +13,8 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from i3d_jax.errors import UserError
 from i3d_jax.models.network import CLASSIFIER
+from i3d_jax.system.errors import UserError
 
 PROFILES = ("average", "centre")
 

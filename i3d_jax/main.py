@@ -10,10 +10,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from i3d_jax import config as configuration
-from i3d_jax import trainer
-from i3d_jax.errors import run
-from i3d_jax.training import distributed
+from i3d_jax.run import build
+from i3d_jax.run import recipe as configuration
+from i3d_jax.system import cluster, hosts
+from i3d_jax.system.errors import run
 
 EXAMPLE = """\
 examples:
@@ -28,16 +28,16 @@ experiments/base.py holds every key, with a comment.
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     options, overrides = _parser().parse_known_args(arguments)
-    distributed.join(options)
-    with distributed.explained():
+    cluster.join(options)
+    with cluster.explained():
         config = configuration.load(options.config, overrides)
         workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
         given = {"--mode": options.mode, "--workdir": str(workdir)}
-        distributed.refuse_different({**given, **configuration.flat(config)}, what="configuration")
+        hosts.refuse_different({**given, **configuration.flat(config)}, what="configuration")
         if options.mode == "train":
-            trainer.train(config, workdir)
+            build(config, workdir).train()
         else:
-            trainer.evaluate(config, workdir)
+            build(config, workdir, evaluates_only=True).evaluate()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,9 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mode", choices=("train", "evaluate"), default="train", help="what to do (default: %(default)s)"
     )
-    distributed.add_flags(parser)
+    cluster.add_flags(parser)
     return parser
 
 
 if __name__ == "__main__":
-    run(main, leave=distributed.leave)
+    run(main, leave=cluster.leave)

@@ -13,10 +13,9 @@ import jax
 import numpy as np
 
 from i3d_jax import checkpoint
-from i3d_jax.errors import UserError, run
-from i3d_jax.models import InceptionV1
 from i3d_jax.models.lowering import for_few_runs
 from i3d_jax.models.network import Network
+from i3d_jax.system.errors import UserError, run
 from i3d_jax.training.compilation import keep_compiled
 from i3d_jax.training.step import evaluation_step
 
@@ -67,7 +66,7 @@ def _directories(options: argparse.Namespace) -> list[str]:
 def _refuse_other_networks(networks: Sequence[tuple], directories: Sequence[str]) -> None:
     """Raises a `UserError` for what sees no videos, and for two networks that are not the two streams of one."""
     for (model, _, _), directory in zip(networks, directories, strict=True):
-        if isinstance(model, InceptionV1):
+        if not model.sees_videos:
             raise UserError(f"{directory} is a network of single images, inception_v1: it names nothing in a video")
     if len(networks) == 1:
         return
@@ -88,7 +87,7 @@ def _scorer(
 ) -> Callable[[str], np.ndarray]:
     """Returns what gives the logits float32 [classes] of a video file."""
     # Imported late: PyAV and OpenCV are not needed to say that a checkpoint is missing.
-    from i3d_jax.ingest.windows import completed, read_windows
+    from i3d_jax.video.windows import completed, read_windows
 
     variables = jax.device_put(variables)
     step = jax.jit(evaluation_step(model))

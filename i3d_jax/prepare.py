@@ -19,14 +19,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from i3d_jax.data.datasets import SPECS
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import Stopped, UserError, run
-from i3d_jax.ingest.annotations import DIALECTS, ClassList, Clip, read
+from i3d_jax.ingest.annotations import DIALECTS, AnnotatedClip, ClassList, read
+from i3d_jax.ingest.published_counts import SPECS
+from i3d_jax.system.errors import Stopped, UserError, run
 
 if TYPE_CHECKING:
-    from i3d_jax.ingest.dataset import Summary
-    from i3d_jax.ingest.flow_choice import Choice
+    from i3d_jax.ingest.preparation import Summary
+    from i3d_jax.video.backend_choice import Choice
 
 EXAMPLE = """\
 example:
@@ -57,8 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     asked = {name: getattr(options, name) for name in ("frame_rate", "short_side", "jpeg_quality")}
     preprocessing = Preprocessing(**{name: value for name, value in asked.items() if value is not None})
     # Imported late: --help and mistakes in the annotations need none of it.
-    from i3d_jax.ingest import flow_only
-    from i3d_jax.ingest.dataset import prepare_dataset
+    from i3d_jax.ingest import adding_fields
+    from i3d_jax.ingest.preparation import prepare_dataset
     from i3d_jax.ingest.runner import shard_maker
 
     flow = _choose_flow(options.flow_backend or "auto") if options.flow == "tvl1" or options.flow_only else None
@@ -75,10 +75,10 @@ def main(arguments: Sequence[str]) -> int:
         "labels": classes and classes.order(clips),
     }
     if options.flow_only:
-        target = flow_only.read_target(directory, clips, preprocessing.flow)
-        flow_only.refuse_other_options(directory, target, {**asked, "name": options.name, "shards": options.shards})
+        target = adding_fields.read_target(directory, clips, preprocessing.flow)
+        adding_fields.refuse_other_options(directory, target, {**asked, "name": options.name, "shards": options.shards})
         if target.complete and not options.retry_skipped:
-            flow_only.refuse_changed(directory, clips, options.videos, target)
+            adding_fields.refuse_changed(directory, clips, options.videos, target)
             print(f"{directory} has this flow already: nothing to do")
             return 0
         made = target.made
@@ -110,7 +110,7 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check(clips: Sequence[Clip], options: argparse.Namespace) -> int:
+def _check(clips: Sequence[AnnotatedClip], options: argparse.Namespace) -> int:
     """Says what is there; returns 0 if that is everything, else 2."""
     # Imported late: --help and mistakes in the annotations need none of it.
     from i3d_jax.ingest.check import check, report
@@ -126,7 +126,7 @@ def _check(clips: Sequence[Clip], options: argparse.Namespace) -> int:
 
 def _choose_flow(backend: str) -> Choice:
     """Chooses who computes the flow and says so on standard error."""
-    from i3d_jax.ingest.flow_choice import choose
+    from i3d_jax.video.backend_choice import choose
 
     choice = choose(backend)
     computed_by = {"opencv": "OpenCV", "i3d_jax": "JAX"}[choice.implementation]

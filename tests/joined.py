@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from i3d_jax.errors import Stopped, run
-from i3d_jax.training import distributed
-from i3d_jax.training.termination import Termination
+from i3d_jax.system import cluster
+from i3d_jax.system.errors import Stopped, run
+from i3d_jax.system.preemption import Termination
 
 # A test that fails leaves nothing behind for long.
 MOST_STEPS = 2000
@@ -25,9 +25,9 @@ MOST_STEPS = 2000
 def main(arguments: Sequence[str]) -> None:
     """Joins the others, says what they have together and takes steps until one of them is told to stop."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    distributed.add_flags(parser)
+    cluster.add_flags(parser)
     options, rest = parser.parse_known_args(arguments)
-    distributed.join(options)
+    cluster.join(options)
     # Runs of one step, one after the other, in the way of a study.
     for run_number in range(1, MOST_STEPS):
         with Termination() as termination:
@@ -43,4 +43,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main, leave=distributed.leave)
+    run(main, leave=cluster.leave)

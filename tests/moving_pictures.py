@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.video.write import write_video
 
 HEIGHT, WIDTH = 48, 64
 

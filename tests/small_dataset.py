@@ -11,8 +11,9 @@ import numpy as np
 
 from i3d_jax.data.dataset import Dataset, Split, open_dataset, write_description
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.data.records import ShardIndex, ShardWriter, StoredVideo, encode, index_path, shard_name
 from i3d_jax.flow import codec
+from i3d_jax.records.example import StoredVideo, encode
+from i3d_jax.records.shards import ShardIndex, ShardWriter, index_path, shard_name
 
 HEIGHT, WIDTH = 18, 21
 LABELS = ("left", "right", "up")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.annotations import Clip, read
+from i3d_jax.ingest.annotations import AnnotatedClip, read
+from i3d_jax.system.errors import UserError
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def test_csv_whole_videos_and_pieces(tmp_path, videos):
         "long.mp4,peeling,test,,2\n",
     )
     assert read("csv", file, videos) == [
-        Clip(name="a/soup.mp4", path="a/soup.mp4", label="stirring", split="train"),
-        Clip(name="long.mp4#t=2.5,7.25", path="long.mp4", label="chopping", split="test", start=2.5, end=7.25),
-        Clip(name="long.mp4#t=10", path="long.mp4", label="slicing", split="test", start=10.0),
-        Clip(name="long.mp4#t=,2", path="long.mp4", label="peeling", split="test", end=2.0),
+        AnnotatedClip(name="a/soup.mp4", path="a/soup.mp4", label="stirring", split="train"),
+        AnnotatedClip(name="long.mp4#t=2.5,7.25", path="long.mp4", label="chopping", split="test", start=2.5, end=7.25),
+        AnnotatedClip(name="long.mp4#t=10", path="long.mp4", label="slicing", split="test", start=10.0),
+        AnnotatedClip(name="long.mp4#t=,2", path="long.mp4", label="peeling", split="test", end=2.0),
     ]
 
 
@@ -135,7 +135,7 @@ def test_kinetics_finds_clips_that_are_cut_already(tmp_path, videos, path):
     add_file(videos, "-abc_1.mp4")  # The whole video beside it is not needed.
     file = write(tmp_path, KINETICS + "dancing ballet,-abc_1,7,17,validate,0\n")
     (clip,) = read("kinetics", file, videos)
-    assert clip == Clip(name="-abc_1_000007_000017", path=path, label="dancing ballet", split="validate")
+    assert clip == AnnotatedClip(name="-abc_1_000007_000017", path=path, label="dancing ballet", split="validate")
 
 
 def test_kinetics_folders_without_quotes_and_brackets(tmp_path, videos):
@@ -180,15 +180,15 @@ def test_kinetics_cuts_whole_videos(tmp_path, videos):
     file = write(tmp_path, KINETICS + "singing,xyz,7,17,train,0\nsinging,xyz,30,40,train,0\n")
     whole = {"path": "train/singing/xyz.mkv", "label": "singing", "split": "train"}
     assert read("kinetics", file, videos) == [
-        Clip(name="xyz_000007_000017", start=7.0, end=17.0, **whole),
-        Clip(name="xyz_000030_000040", start=30.0, end=40.0, **whole),
+        AnnotatedClip(name="xyz_000007_000017", start=7.0, end=17.0, **whole),
+        AnnotatedClip(name="xyz_000030_000040", start=30.0, end=40.0, **whole),
     ]
 
 
 def test_kinetics_keeps_the_canonical_name_of_a_clip_that_is_not_there(tmp_path, videos):
     add_file(videos, "xyz_000007_000017.mp4.part")  # An unfinished download.
     (clip,) = read("kinetics", write(tmp_path, KINETICS + "singing,xyz,7,17,train,0\n"), videos)
-    assert clip == Clip(name="xyz_000007_000017", path="xyz_000007_000017.mp4", label="singing", split="train")
+    assert clip == AnnotatedClip(name="xyz_000007_000017", path="xyz_000007_000017.mp4", label="singing", split="train")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from i3d_jax.errors import UserError
 from i3d_jax.ingest.annotations import ClassList, read
+from i3d_jax.system.errors import UserError
 
 KINETICS = """\
 label,youtube_id,time_start,time_end,split

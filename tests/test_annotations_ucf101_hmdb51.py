@@ -2,8 +2,8 @@
 
 import pytest
 
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.annotations import Clip, combined_splits, read
+from i3d_jax.ingest.annotations import AnnotatedClip, combined_splits, read
+from i3d_jax.system.errors import UserError
 
 
 @pytest.fixture
@@ -46,21 +46,21 @@ def test_ucf101(lists, videos):
     add_file(videos, "v_ApplyEyeMakeup_g01_c01.mp4")  # Flat, and in another container.
     makeup = "ApplyEyeMakeup/v_ApplyEyeMakeup_g0{}_c01.avi"
     assert read("ucf101", files, videos) == [
-        Clip(
+        AnnotatedClip(
             name=makeup.format(8),
             path=makeup.format(8),  # It is not there.
             label="ApplyEyeMakeup",
             split="train01",
             splits=("train01",),
         ),
-        Clip(
+        AnnotatedClip(
             name="YoYo/v_YoYo_g08_c01.avi",
             path="YoYo/v_YoYo_g08_c01.avi",
             label="YoYo",
             split="train01",
             splits=("train01",),
         ),
-        Clip(
+        AnnotatedClip(
             name=makeup.format(1),
             path="v_ApplyEyeMakeup_g01_c01.mp4",
             label="ApplyEyeMakeup",
@@ -104,7 +104,7 @@ def test_a_published_split_may_be_named_as_a_stored_one(lists, videos):
 
 
 def test_other_dialects_have_no_combined_splits():
-    assert combined_splits([Clip(name="a", path="a", label="x", split="train01_test02")]) == {}
+    assert combined_splits([AnnotatedClip(name="a", path="a", label="x", split="train01_test02")]) == {}
 
 
 @pytest.mark.parametrize("names", [('it\'s a "test" .. 1', "Köln 跑"), ("same", "same")])
@@ -177,9 +177,13 @@ def test_hmdb51(lists, videos):
     )
     name = "brush_hair/#1 of it's.avi"
     assert read("hmdb51", lists, videos) == [
-        Clip(name=name, path=name, label="brush_hair", split="test02_train01", splits=("test02", "train01")),
-        Clip(name="brush_hair/b.avi", path="brush_hair/b.avi", label="brush_hair", split="test01", splits=("test01",)),
-        Clip(name="wave/wave_2.avi", path="wave/wave_2.avi", label="wave", split="train02", splits=("train02",)),
+        AnnotatedClip(name=name, path=name, label="brush_hair", split="test02_train01", splits=("test02", "train01")),
+        AnnotatedClip(
+            name="brush_hair/b.avi", path="brush_hair/b.avi", label="brush_hair", split="test01", splits=("test01",)
+        ),
+        AnnotatedClip(
+            name="wave/wave_2.avi", path="wave/wave_2.avi", label="wave", split="train02", splits=("train02",)
+        ),
     ]
 
 

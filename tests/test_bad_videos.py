@@ -14,9 +14,9 @@ from flow_videos import run
 
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.ingest.decode import UnreadableVideo, decode
 from i3d_jax.ingest.process import streams_of
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.video.decode import UnreadableVideo, decode
+from i3d_jax.video.write import write_video
 
 ROOT = Path(__file__).parents[1]
 SMALL = Preprocessing(short_side=32)
@@ -127,8 +127,8 @@ from pathlib import Path
 import numpy as np
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.flow import codec
-from i3d_jax.ingest import flow, process
-from i3d_jax.ingest.annotations import Clip
+from i3d_jax.video import encoded, fields
+from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.local import make_shards
 from i3d_jax.ingest.plan import plan
 from i3d_jax.ingest.shard import Job
@@ -137,13 +137,13 @@ class Still:
     add = lambda self, previous, following: sys.exit("flow of a video that is too long")
     finish = lambda self: []
 
-flow.BACKENDS["still"] = Still
-process.MOST_BYTES = int(sys.argv[2]) << 20
+fields.BACKENDS["still"] = Still
+encoded.MOST_BYTES = int(sys.argv[2]) << 20
 folder = Path(sys.argv[1])
 memory = lambda kind: int(Path("/proc/self/status").read_text().partition(kind + ":")[2].split()[0]) / 1024
 
 def prepare(number, seconds, described=None):
-    clip = Clip(name=str(number), path="long.mkv", label="a", split="train", end=seconds)
+    clip = AnnotatedClip(name=str(number), path="long.mkv", label="a", split="train", end=seconds)
     preprocessing = Preprocessing(short_side=96, frame_rate=1, flow=described)
     (shard,) = plan([clip], folder, labels=["a"], preprocessing=preprocessing)
     directory = folder / str(number)

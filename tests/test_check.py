@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from i3d_jax import prepare
-from i3d_jax.data.datasets import Spec
-from i3d_jax.errors import UserError
 from i3d_jax.ingest.annotations import read
 from i3d_jax.ingest.check import SplitCheck, check, report
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.ingest.published_counts import Spec
+from i3d_jax.system.errors import UserError
+from i3d_jax.video.write import write_video
 
 SPEC = Spec(name="tiny", dialect="csv", classes=3, splits={"train": 6, "val": 1}, source="this test")
 NOT_A_VIDEO = "it cannot be opened as a video: Invalid data found when processing input"

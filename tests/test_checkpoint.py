@@ -16,7 +16,7 @@ import pytest
 from tiny import Tiny, variables
 
 from i3d_jax import checkpoint, models
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 from i3d_jax.training.optimizer import make_optimizer, make_plateau
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state

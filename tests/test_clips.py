@@ -3,7 +3,7 @@ import pytest
 
 from i3d_jax import clips
 from i3d_jax.clips import Sampling
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 # Table 1 of the paper.
 I3D = Sampling(frames=64)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 from i3d_jax.training import compilation
 from i3d_jax.training.compilation import compiled_at_first, keep_compiled
 

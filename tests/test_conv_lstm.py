@@ -10,8 +10,8 @@ import pytest
 from test_models import small
 
 from i3d_jax import models
-from i3d_jax.errors import UserError
 from i3d_jax.models.conv_lstm import BatchNormalisedLSTM
+from i3d_jax.system.errors import UserError
 
 CHANNELS, UNITS, STATISTICS = 5, 3, 4
 

@@ -24,8 +24,8 @@ from foreign_checkpoints import (
 )
 
 from i3d_jax import checkpoint, models
-from i3d_jax.errors import UserError
 from i3d_jax.importers import boring_video
+from i3d_jax.system.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 

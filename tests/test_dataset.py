@@ -4,7 +4,7 @@ import pytest
 
 from i3d_jax.data.dataset import Split, open_dataset, write_description
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 TRAIN = Split(videos=3, frames=90, shards=2, skipped=1)
 TEST = Split(videos=0, frames=0, shards=0, skipped=0)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from i3d_jax.data.datasets import SPECS
 from i3d_jax.ingest.annotations import DIALECTS
+from i3d_jax.ingest.published_counts import SPECS
 
 
 def test_every_video_of_ucf101_is_in_one_half_of_each_split():

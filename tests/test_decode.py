@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.ingest import decode as decode_module
-from i3d_jax.ingest.decode import UnreadableVideo, UnusableTimestamps, decode
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.video import decode as decode_module
+from i3d_jax.video.decode import UnreadableVideo, UnusableTimestamps, decode
+from i3d_jax.video.write import write_video
 
 AS_STORED = Preprocessing(short_side=32)  # The generated videos' own size: nothing is resized.
 LOSSLESS = {"codec": "ffv1", "pixel_format": "bgr0"}

@@ -19,17 +19,18 @@ from test_transfer import random_variables
 from two_processes import IMAGE_NETWORK, SOON, WAYS, five_steps, free_address
 
 from i3d_jax import checkpoint, main, models
-from i3d_jax.data import synthetic
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import UserError
+from i3d_jax.drawn import actions
 from i3d_jax.ingest.annotations import read
-from i3d_jax.ingest.dataset import prepare_dataset
 from i3d_jax.ingest.local import make_shards
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.ingest.preparation import prepare_dataset
 from i3d_jax.study import miniature
-from i3d_jax.training import distributed, partition
+from i3d_jax.system import cluster
+from i3d_jax.system.errors import UserError
+from i3d_jax.training import partition
 from i3d_jax.training.partition import Devices
+from i3d_jax.video.write import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 6
@@ -98,7 +99,7 @@ def test_two_processes_of_two_devices_are_one_device_and_four(start, folder, mon
 def dataset(folder):
     """Sixteen videos to train on and eight to test, in one shard each: fewer than there are processes."""
     videos = folder / "videos"
-    annotations = synthetic.draw_dataset(videos, synthetic.plan({"train": 2, "test": 1}, seed=1), write_video)
+    annotations = actions.draw_dataset(videos, actions.plan({"train": 2, "test": 1}, seed=1), write_video)
     prepare_dataset(
         read("csv", annotations, videos),
         videos,
@@ -238,13 +239,13 @@ ELSEWHERE = """
 import os, sys
 from pathlib import Path
 from i3d_jax import main
-from i3d_jax.errors import run
-from i3d_jax.training import distributed
+from i3d_jax.system.errors import run
+from i3d_jax.system import cluster, hosts
 recipe = sys.argv.index("--config") + 1
 sys.argv[recipe] = str(Path(sys.argv[recipe]).absolute())
 os.chdir(Path({root!r}, "ab"[int(sys.argv[sys.argv.index("--process_id") + 1])]))
-distributed._SEEN_WITHIN_SECONDS = 2
-run(main.main, leave=distributed.leave)
+hosts._SEEN_WITHIN_SECONDS = 2
+run(main.main, leave=cluster.leave)
 """
 
 
@@ -330,24 +331,24 @@ def test_processes_that_disagree_each_stop_with_the_keys(start, dataset, tmp_pat
 
 JOINING = """
 import argparse, os, time
-from i3d_jax.errors import UserError, run
-from i3d_jax.training import distributed
+from i3d_jax.system.errors import UserError, run
+from i3d_jax.system import cluster, hosts
 def join(arguments):
     parser = argparse.ArgumentParser()
-    distributed.add_flags(parser)
-    distributed.join(parser.parse_args(arguments))
+    cluster.add_flags(parser)
+    cluster.join(parser.parse_args(arguments))
 """
 
 
 LEAVING = """
 def main(arguments):
     join(arguments)
-    if distributed.is_first():
+    if hosts.is_first():
         raise UserError("the coordinator is quick")
     end = os._exit
     os._exit = lambda code: (time.sleep(3), end(code))
     raise UserError("the other one is slow")
-run(main, leave=distributed.leave)
+run(main, leave=cluster.leave)
 """
 
 
@@ -364,13 +365,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 def main(arguments):
     join(arguments)
-    distributed.HEARTBEAT_SECONDS = 3
-    with distributed.explained():
+    hosts.HEARTBEAT_SECONDS = 3
+    with cluster.explained():
         multihost_utils.process_allgather(np.ones(1))
-        if distributed.is_first():
+        if hosts.is_first():
             multihost_utils.process_allgather(np.ones(1))
-        distributed.failure_of_any("the disk of process 1 is full")
-run(main, leave=distributed.leave)
+        hosts.failure_of_any("the disk of process 1 is full")
+run(main, leave=cluster.leave)
 """
 
 
@@ -385,7 +386,7 @@ def test_who_finds_nobody_says_where_it_looked(start):
     """Each alone at an address of its own."""
     alone, nowhere = free_address(), free_address()
     flags = "--join_timeout", "2", "--coordinator"
-    processes = start("-c", f"{JOINING}run(join, leave=distributed.leave)", each=((*flags, alone), (*flags, nowhere)))
+    processes = start("-c", f"{JOINING}run(join, leave=cluster.leave)", each=((*flags, alone), (*flags, nowhere)))
     expected = (
         f"error: not all of the 2 processes came to {alone}, where process 0 waits, within 2 s (--join_timeout)\n",
         f"error: the coordinator (process 0) at {nowhere} did not answer, or not all processes came to it, "
@@ -407,6 +408,6 @@ def test_who_finds_nobody_says_where_it_looked(start):
 )
 def test_flags_that_do_not_fit(flags, words):
     parser = argparse.ArgumentParser()
-    distributed.add_flags(parser)
+    cluster.add_flags(parser)
     with pytest.raises(UserError, match=words):
-        distributed.join(parser.parse_args(flags.split()))
+        cluster.join(parser.parse_args(flags.split()))

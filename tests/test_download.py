@@ -8,8 +8,8 @@ import io
 import pytest
 from mirrors import served
 
-from i3d_jax.errors import UserError
 from i3d_jax.importers import download
+from i3d_jax.system.errors import UserError
 
 CONTENT = bytes(range(256)) * 5000
 HALF = len(CONTENT) // 2

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from i3d_jax.errors import UserError
+from i3d_jax.drawn.miniature_actions import ACTIONS, HEIGHT, WIDTH, Action, draw, states, swinging
 from i3d_jax.ingest.annotations import ClassList, read
 from i3d_jax.study import miniature
-from i3d_jax.study.drawn_actions import ACTIONS, HEIGHT, WIDTH, Action, draw, states, swinging
+from i3d_jax.system.errors import UserError
 
 SIZE = miniature.Size(train=2, validation=1, groups=3, clips=1, frames=3, short_side=36)
 

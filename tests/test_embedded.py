@@ -5,9 +5,9 @@ import numpy as np
 from i3d_jax.clips import Sampling
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.pipeline import BatchOptions, evaluation_batches
+from i3d_jax.drawn.embedded import make_dataset
 from i3d_jax.flow import codec
-from i3d_jax.ingest.embedded import make_dataset
-from i3d_jax.ingest.flow_backend import description
+from i3d_jax.video.tvl1_backends import description
 
 
 def test_flow_tells_the_motions_apart(tmp_path):

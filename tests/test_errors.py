@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from i3d_jax.errors import did_you_mean
+from i3d_jax.system.errors import did_you_mean
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(body: str, *, shell: str = '"$0" -c "$1"') -> subprocess.CompletedProcess:
     """Runs a command whose `main` has this body."""
-    program = f"from i3d_jax.errors import run\ndef main(arguments):\n    {body}\nrun(main)\n"
+    program = f"from i3d_jax.system.errors import run\ndef main(arguments):\n    {body}\nrun(main)\n"
     command = ["bash", "-o", "pipefail", "-c", shell, sys.executable, program]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from i3d_jax.errors import UserError
 from i3d_jax.evaluation import results
 from i3d_jax.evaluation.accuracy import mean_class_accuracy, mean_loss, score, top_k
 from i3d_jax.evaluation.predictions import predict
+from i3d_jax.system.errors import UserError
 
 # Four videos, three classes: right, second, third, right.
 LOGITS = np.array([[3, 1, 0], [2, 1, 0], [2, 1, 0], [0, 1, 5]], np.float32)

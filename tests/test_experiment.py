@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from experiments import base, custom, quickstart
-from i3d_jax import checkpoint, experiment, models, start
+from i3d_jax import checkpoint, models
 from i3d_jax.data.dataset import Dataset, Split
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import UserError
+from i3d_jax.run import resolve
+from i3d_jax.run.initial_weights import InitialWeights
+from i3d_jax.system.errors import UserError
 
 NARROW = {"width_multiplier": 0.125}
 PIXELS = {"frame_rate": 25.0, "short_side": 256, "interpolation": "bilinear", "jpeg_quality": 95}
@@ -46,10 +48,7 @@ def stored(directory, described, seed=1):
 
 def start_of(directory, described, **changes):
     """What a run of a described model starts from, where it would have drawn `variables(described, 2)`."""
-    config = base.get_config(described.model)
-    config.init_from = str(directory)
-    config.update(changes)
-    return start.initial_from(config, described, variables(described, 2))
+    return InitialWeights(source=str(directory), **changes).fitted(described, variables(described, 2))
 
 
 def test_another_run(tmp_path):
@@ -78,7 +77,7 @@ def test_an_image_network_is_inflated(tmp_path, profile):
     images = description("inception_v1", ("cat", "dog"), {"interpolation": "bilinear", "crop": 224})
     theirs = stored(tmp_path / "images", images)
     run = description("i3d")
-    found, words = start_of(tmp_path / "images", run, init_profile=profile)
+    found, words = start_of(tmp_path / "images", run, profile=profile)
     assert "inflated" in words
     chex.assert_trees_all_equal(found["params"]["Logits"], variables(run, 2)["params"]["Logits"])
     kernel = theirs["params"]["Conv2d_2c_3x3"]["conv_2d"]["kernel"]
@@ -156,40 +155,40 @@ def test_what_a_run_cannot_start_from(tmp_path, other, run, words):
 def test_what_a_protocol_does_not_start_from(tmp_path, protocol, other, words):
     stored(tmp_path / "other", description(other))
     with pytest.raises(UserError, match=words):
-        start_of(tmp_path / "other", description("i3d"), transfer={"protocol": protocol})
+        start_of(tmp_path / "other", description("i3d"), protocol=protocol)
 
 
 def test_the_protocols_that_need_another_network():
     config = base.get_config("i3d")
     for protocol in (None, "original"):
         config.transfer.protocol = protocol
-        start.check_start(config)
+        resolve.initial_weights(config)
     for protocol in ("fixed", "full"):
         config.transfer.protocol, config.init_from = protocol, "somewhere"
-        start.check_start(config)
+        resolve.initial_weights(config)
         config.init_from = None
         with pytest.raises(UserError, match=f"{protocol}' starts from a network .* on videos: init_from must name"):
-            start.check_start(config)
+            resolve.initial_weights(config)
 
 
 def test_frozen_statistics_are_those_of_another_network():
     config = base.get_config("i3d")
     config.model.batch_norm = "frozen"
     with pytest.raises(UserError, match=r"'frozen' normalises by the running statistics .*: init_from must name"):
-        start.check_start(config)
+        resolve.initial_weights(config)
     config.init_from = "somewhere"
-    start.check_start(config)
+    resolve.initial_weights(config)
 
 
 @pytest.mark.parametrize("recipe", [quickstart, custom], ids=["quickstart", "custom"])
 def test_every_variant_of_a_recipe_makes_its_model(recipe):
     for variant in recipe.VARIANTS:
         config = recipe.get_config(variant)
-        model = experiment.create_model(config, 8)
+        model = resolve.create_model(config, 8)
         clips = config.data.frames, config.data.stride, config.data.crop, config.evaluation.frames
         # Table 1's own are followed through the networks in test_models.
         if clips != (*model.training_clip, model.test_clip.frames):
-            experiment.check_clips(config, model)
+            resolve.check_clips(config, model)
 
 
 def test_an_unknown_variant_is_named():
@@ -200,7 +199,7 @@ def test_an_unknown_variant_is_named():
 @pytest.mark.parametrize("name", [name for name in models.MODELS if name != "inception_v1"])
 def test_base_holds_every_option_of_every_architecture(name):
     config = base.get_config(name)
-    model = experiment.create_model(config, 400)
+    model = resolve.create_model(config, 400)
     options = {field.name for field in dataclasses.fields(model)} - {"parent", "name", "num_classes"}
     assert options == set(config.model) - {"name"}
     # All but the stream are the architecture's own values, and the clips are those of Table 1.
@@ -214,7 +213,7 @@ def test_base_holds_every_option_of_every_architecture(name):
 def test_an_image_network_is_no_recipe():
     config = base.get_config("inception_v1")
     with pytest.raises(UserError, match="network of single images"):
-        experiment.check_clips(config, experiment.create_model(config, 2))
+        resolve.check_clips(config, resolve.create_model(config, 2))
 
 
 def test_the_split_that_is_evaluated(tmp_path):
@@ -223,7 +222,7 @@ def test_the_split_that_is_evaluated(tmp_path):
         config.data.train_split, config.evaluation.split = train_split, asked
         sizes = {split: Split(videos=split not in empty, frames=0, shards=0, skipped=0) for split in splits}
         data = Dataset(directory=tmp_path, name="", labels=(), splits=sizes, preprocessing=Preprocessing())
-        return experiment.evaluation_split(config, data)
+        return resolve.evaluation_split(config, data)
 
     assert chosen("train", "train", "test", "val") == "val"
     assert chosen("train", "train", "test", "val", empty=["val"]) == "test"

@@ -2,8 +2,8 @@ import errno
 
 import pytest
 
-from i3d_jax.errors import UserError
-from i3d_jax.files import read_object, written_whole
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import read_object, written_whole
 
 
 def test_a_file_appears_only_when_whole(tmp_path):

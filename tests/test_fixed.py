@@ -18,15 +18,17 @@ from small_dataset import LABELS, pixels, write_dataset
 from test_transfer import random_variables
 
 from experiments import base
-from i3d_jax import checkpoint, experiment, fixed, lock, main, models, prepare
+from i3d_jax import checkpoint, main, models, prepare
 from i3d_jax.data.dataset import open_dataset
-from i3d_jax.errors import UserError
 from i3d_jax.evaluation.features import compute, read
-from i3d_jax.ingest.write_video import write_video
 from i3d_jax.models.network import Clip, Network
+from i3d_jax.run import frozen_features, resolve
+from i3d_jax.system import lock
+from i3d_jax.system.errors import UserError
 from i3d_jax.training import transfer
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state
+from i3d_jax.video.write import write_video
 
 LENGTHS = [6, 9, 4, 7, 5]
 
@@ -50,13 +52,15 @@ def make(dataset, workdir, *, scale=1.0, step=0, devices=4, **evaluation):
     config.batch_size, config.data.crop, config.evaluation.frames, config.evaluation.windows = 4, 16, 3, 2
     config.evaluation.update(evaluation)
     model = Means(num_classes=len(LABELS))
-    described = experiment.describe(config, dataset, model)
+    described = resolve.describe(config, dataset, model)
     variables = model.init(jax.random.key(0), {"rgb": jnp.zeros((1, 3, 16, 16, 3))})
     variables = {"params": {**variables["params"], "scale": jnp.float32(scale)}, "batch_stats": {}}
     devices = Devices(devices=jax.devices()[:devices])
     state = devices.place(initial_state(variables, optax.sgd(0.1)))
     state = state.replace(step=state.step + step, clips=state.clips + 4 * step)
-    return fixed.batches(config, workdir, dataset, described, model, state, devices)
+    evaluation = resolve.evaluation_of(config, workdir, dataset, model, devices)
+    clips = resolve.training_clips(config, dataset, model)
+    return frozen_features.batches(evaluation, clips, described, state)
 
 
 def test_features_by_hand_and_kept(tmp_path, capsys):

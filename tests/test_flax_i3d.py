@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from foreign_checkpoints import has_its_models_shapes, random_arrays, sonnet_shapes, write_tensorflow
 
-from i3d_jax.errors import UserError
 from i3d_jax.importers import flax_i3d, pickled_arrays, sonnet_i3d
+from i3d_jax.system.errors import UserError
 
 LEAVES = {
     "conv_3d/w": ("params", "Conv_0", "kernel"),

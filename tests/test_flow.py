@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from moving_pictures import sliding
 
-from i3d_jax.data import image
 from i3d_jax.flow import codec
-from i3d_jax.ingest.flow import FieldEncoder
-from i3d_jax.ingest.flow_backend import description
+from i3d_jax.records import images
+from i3d_jax.video.fields import FieldEncoder
+from i3d_jax.video.tvl1_backends import description
 
 STEP = 40 / 255  # Pixels: of the bytes.
 
@@ -17,7 +17,7 @@ def stored_fields(frames):
     encoder = FieldEncoder("opencv")
     encoded = [field for frame in frames for field in encoder.add(frame)] + encoder.finish()
     assert len(encoded) == len(frames) - 1
-    return np.stack([image.decode(field).numpy() for field in encoded])
+    return np.stack([images.decode(field).numpy() for field in encoded])
 
 
 @pytest.mark.parametrize(("right", "down"), [(3, 2), (-2, 1)])

@@ -14,17 +14,18 @@ from moving_pictures import sliding
 
 import i3d_jax.flow
 from i3d_jax.clips import Sampling
-from i3d_jax.data import image, pipeline
+from i3d_jax.data import pipeline
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.pipeline import BatchOptions
-from i3d_jax.errors import UserError
 from i3d_jax.flow import codec
-from i3d_jax.ingest import flow as flow_module
-from i3d_jax.ingest import flow_backend
-from i3d_jax.ingest.flow import FieldEncoder
-from i3d_jax.ingest.flow_backend import Jax, OpenCV
-from i3d_jax.ingest.flow_choice import Choice, choose
-from i3d_jax.ingest.windows import read_windows
+from i3d_jax.records import images
+from i3d_jax.system.errors import UserError
+from i3d_jax.video import fields as flow_module
+from i3d_jax.video import tvl1_backends
+from i3d_jax.video.backend_choice import Choice, choose
+from i3d_jax.video.fields import FieldEncoder
+from i3d_jax.video.tvl1_backends import Jax, OpenCV
+from i3d_jax.video.windows import read_windows
 
 ROOT = Path(__file__).parents[1]
 # Frames of 16 pixels have a pyramid of one scale, which compiles in seconds.
@@ -87,7 +88,7 @@ def test_a_pairs_place_in_a_batch_does_not_change_a_byte(monkeypatch):
     assert expected[0] == expected[3] == expected[4]
     assert encoded([second, third, fourth], monkeypatch, lambda: Jax(pairs=2)) == [expected[2], expected[5]]
     for ours, theirs in zip(expected, encoded(frames, monkeypatch, OpenCV), strict=True):
-        difference = image.decode(ours).numpy().astype(int) - image.decode(theirs).numpy()
+        difference = images.decode(ours).numpy().astype(int) - images.decode(theirs).numpy()
         assert np.abs(difference).max() <= 1
 
 
@@ -143,7 +144,7 @@ if __name__ == "__main__":
 def test_only_workers_start_jax(videos, dataset, tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
     """Two processes write the bytes of one."""
-    assert dataset.preprocessing.flow == flow_backend.description("i3d_jax")
+    assert dataset.preprocessing.flow == tvl1_backends.description("i3d_jax")
     options = arguments(videos, tmp_path / "dataset", *FLOW, "--processes", "2")
     done = subprocess.run(
         [sys.executable, tmp_path / "parent.py", *options],

@@ -8,7 +8,7 @@ import pytest
 from flow_videos import files, run, write_videos
 
 from i3d_jax import prepare
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 OPENCV = ("--flow_backend", "opencv")
 ADD = (*OPENCV, "--flow_only")

@@ -15,8 +15,8 @@ from i3d_jax.data import pipeline, reader
 from i3d_jax.data.foreign import Stated
 from i3d_jax.data.foreign_records import open_records
 from i3d_jax.data.pipeline import BatchOptions
-from i3d_jax.errors import UserError
 from i3d_jax.flow import codec
+from i3d_jax.system.errors import UserError
 
 LENGTHS = [6, 9, 4, 7, 3, 12, 5]
 RGB = BatchOptions(batch_size=4, sampling=Sampling(frames=4), streams=("rgb",), crop=16, max_damaged_share=0.0)
@@ -112,7 +112,7 @@ def test_a_flipped_clip_has_the_flow_of_the_flipped_video(tmp_path):
     [with_flip], [without] = training(dataset, options, 1), training(dataset, options, 1, flip=False)
     mirrored = np.array([not np.array_equal(*pair) for pair in zip(with_flip["flow"], without["flow"], strict=True)])
     assert 0 < mirrored.sum() < 8
-    places = {name: reader.list_records(flipped, SPLIT)[int(name.removeprefix("video"))] for name in without["video"]}
+    places = {name: flipped.records(SPLIT)[int(name.removeprefix("video"))] for name in without["video"]}
     for row in np.flatnonzero(mirrored):
         flow, place = with_flip["flow"][row], places[with_flip["video"][row]]
         video = reader.parse(reader.read_record(place), place, 3, ("flow",), flipped.layout)

@@ -16,7 +16,7 @@ from i3d_jax.data import pipeline
 from i3d_jax.data.foreign import Stated
 from i3d_jax.data.foreign_tfds import open_set
 from i3d_jax.data.pipeline import BatchOptions
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 LENGTHS = [6, 9, 4, 7, 3, 12, 5]
 RGB = BatchOptions(batch_size=4, sampling=Sampling(frames=4), streams=("rgb",), crop=16, max_damaged_share=0.0)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from i3d_jax import fuse as command
-from i3d_jax.errors import UserError
 from i3d_jax.evaluation.fusion import fuse
 from i3d_jax.evaluation.predictions import Predictions
+from i3d_jax.system.errors import UserError
 
 VIDEOS = ("a.mp4", "b.mp4", "c.mp4", "d.mp4")
 # RGB is right on a and b, flow on b and c; their sum on a, b and c; with flow counting three times, on b and c alone.

@@ -21,7 +21,6 @@ from foreign_checkpoints import (
 )
 
 from i3d_jax.data import cpu_tensorflow
-from i3d_jax.errors import UserError
 from i3d_jax.importers import (
     labels,
     slim_inception_v1,
@@ -29,6 +28,7 @@ from i3d_jax.importers import (
     tensorflow_checkpoint,
     torch_file,
 )
+from i3d_jax.system.errors import UserError
 
 # --- the release's checkpoints ----------------------------------------------------------------------------------------
 

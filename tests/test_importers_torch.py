@@ -20,8 +20,8 @@ from foreign_checkpoints import (
 )
 
 from i3d_jax import models
-from i3d_jax.errors import UserError
 from i3d_jax.importers import torch_file, torch_googlenet, torch_i3d
+from i3d_jax.system.errors import UserError
 
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
 pytest.importorskip("safetensors", reason='safetensors is not installed: pip install -e ".[torch]"')

@@ -10,9 +10,9 @@ import pytest
 from jax import lax
 
 from i3d_jax import models
-from i3d_jax.errors import UserError
 from i3d_jax.inflation import inflate, inflate_trunks
 from i3d_jax.models import layers
+from i3d_jax.system.errors import UserError
 
 
 def tree(kernel, **more):

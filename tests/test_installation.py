@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from i3d_jax import prepare
-from i3d_jax.ingest.write_video import write_video
 from i3d_jax.study import miniature
+from i3d_jax.video.write import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("i3d_jax", "experiments", "setup.py", "pyproject.toml", "README.md")

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from i3d_jax.errors import UserError
-from i3d_jax.lock import held
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.lock import held
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLD = (
-    "import sys, pathlib, i3d_jax.lock\nwith i3d_jax.lock.held(pathlib.Path(sys.argv[1])): print(flush=True); input()"
+    "import sys, pathlib, i3d_jax.system.lock as lock\n"
+    "with lock.held(pathlib.Path(sys.argv[1])): print(flush=True); input()"
 )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 from i3d_jax.training.logs import MetricsFile, duration
 from i3d_jax.training.loop import Cadence, EvaluationStopped, NonFinite, train
 from i3d_jax.training.state import TrainState

@@ -19,15 +19,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from i3d_jax import checkpoint, experiment, lock, main, predict, trainer
-from i3d_jax import config as configuration
-from i3d_jax.data import synthetic
+from i3d_jax import checkpoint, main, predict
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import Stopped, UserError
+from i3d_jax.drawn import actions
 from i3d_jax.ingest.annotations import read
-from i3d_jax.ingest.dataset import prepare_dataset
 from i3d_jax.ingest.local import make_shards
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.ingest.preparation import prepare_dataset
+from i3d_jax.run import build, train
+from i3d_jax.run import recipe as configuration
+from i3d_jax.run.evaluate import Evaluation
+from i3d_jax.system import lock
+from i3d_jax.system.errors import Stopped, UserError
+from i3d_jax.video.write import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 30
@@ -42,7 +45,7 @@ def folder(tmp_path_factory):
 def dataset(folder):
     """Sixteen videos to train on and eight to test, of 37 pixels, through the real preparation."""
     videos = folder / "videos"
-    annotations = synthetic.draw_dataset(videos, synthetic.plan({"train": 2, "test": 1}, seed=1), write_video)
+    annotations = actions.draw_dataset(videos, actions.plan({"train": 2, "test": 1}, seed=1), write_video)
     prepare_dataset(
         read("csv", annotations, videos),
         videos,
@@ -190,7 +193,7 @@ def test_predict_sees_the_pixels_that_evaluation_saw(folder, finished, capsys):
     video = folder / "videos" / str(stored["video"][3])
     assert predict.main([str(video), "--checkpoint", str(finished), "--top_k", "8", "--format", "json"]) == 0
     [found] = json.loads(capsys.readouterr().out)
-    labels = sorted(synthetic.ACTIONS)
+    labels = sorted(actions.ACTIONS)
     logits = {one["label"]: one["logit"] for one in found["predictions"]}
     np.testing.assert_allclose([logits[label] for label in labels], stored["logits"][3], rtol=1e-5, atol=1e-5)
     assert [one["logit"] for one in found["predictions"]] == sorted(logits.values(), reverse=True)
@@ -241,7 +244,7 @@ def test_stopped_by_sigterm_and_then_finished_and_then_given_more_steps(dataset,
 def test_sigterm_in_an_evaluation_saves_at_once_and_the_evaluation_is_made_up_for(dataset, tmp_path, monkeypatch):
     more = ["--config.total_steps=4", "--config.evaluation.every=2", "--config.evaluation.batch_size=4"]
     main.main(arguments(dataset, tmp_path / "whole", *more))
-    score = experiment.Evaluation.__call__
+    score = Evaluation.__call__
 
     def told(self, variables, step, between):
         if step in steps:
@@ -249,7 +252,7 @@ def test_sigterm_in_an_evaluation_saves_at_once_and_the_evaluation_is_made_up_fo
             os.kill(os.getpid(), signal.SIGTERM)
         return score(self, variables, step, between)
 
-    monkeypatch.setattr(experiment.Evaluation, "__call__", told)
+    monkeypatch.setattr(Evaluation, "__call__", told)
     for step in (2, 4):
         steps = [step]
         with pytest.raises(Stopped, match=f"stopped by SIGTERM after step {step}, which is saved"):
@@ -262,18 +265,18 @@ def test_sigterm_in_an_evaluation_saves_at_once_and_the_evaluation_is_made_up_fo
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_sigterm_in_the_last_evaluation_ends_what_would_come_after_the_run(tmp_path, monkeypatch):
+def test_sigterm_in_the_last_evaluation_ends_what_would_come_after_the_run(dataset, tmp_path, monkeypatch):
     """A study trains one run after the other in one process."""
 
-    def finish(config, workdir, termination):
+    def finish(run, termination):
         termination.in_loop()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(trainer, "_train", finish)
+    monkeypatch.setattr(train, "_train", finish)
     before = signal.getsignal(signal.SIGTERM)
-    config = configuration.load("experiments/custom.py:small", [])
+    config = configuration.load("experiments/custom.py:small", [f"--config.data.directory={dataset}"])
     with pytest.raises(Stopped, match=r"stopped by SIGTERM; .*run was trained to the end"):
-        trainer.train(config, tmp_path / "run")
+        build(config, tmp_path / "run").train()
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -417,8 +420,8 @@ def test_exit_codes_and_one_sentence(dataset, tmp_path, environment):
 def test_a_full_disk_is_one_sentence(dataset, tmp_path, environment):
     """Flushing a file to the disk fails with the system's error."""
     program = (
-        "import errno, i3d_jax.files as files, i3d_jax.main as main\n"
-        "from i3d_jax.errors import run\n"
+        "import errno, i3d_jax.system.files as files, i3d_jax.main as main\n"
+        "from i3d_jax.system.errors import run\n"
         "def full(*_): raise OSError(errno.ENOSPC, 'No space left on device')\n"
         "files.os.fsync = full\n"
         "run(main.main)\n"

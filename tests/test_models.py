@@ -14,10 +14,10 @@ import optax
 import pytest
 
 from i3d_jax import models
-from i3d_jax.errors import UserError
 from i3d_jax.models import inception
 from i3d_jax.models.layers import ConvolutionUnit, run_block
 from i3d_jax.models.network import cross_entropy
+from i3d_jax.system.errors import UserError
 
 # Computed from the layer lists, for 400 classes; (e) is confirmed by the release's checkpoints. The LSTM has 8,945,600
 # and two gains for each of its 4 x 512 gates. Two-Stream is two Inception-v1, one of which has 17 input channels more:

@@ -8,7 +8,7 @@ import pytest
 from i3d_jax import clips, prepare
 from i3d_jax.data import pipeline
 from i3d_jax.data.dataset import open_dataset
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.video.write import write_video
 
 # Videos of each split; "same.avi" is in two folders, one name has blanks, a quote and a letter beyond ASCII.
 UCF101 = {

@@ -11,7 +11,7 @@ from tiny import Tiny, batch, variables
 
 from benchmarks import hlo, roofline
 from i3d_jax import checkpoint, models
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 from i3d_jax.training import partition
 from i3d_jax.training.loop import Cadence, train
 from i3d_jax.training.optimizer import make_optimizer

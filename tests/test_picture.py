@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from i3d_jax.ingest.picture import picture, scaled_size
+from i3d_jax.video.picture import picture, scaled_size
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ import tensorflow as tf
 from small_dataset import HEIGHT, WIDTH, jpegs, pixels, stored_video, write_dataset
 
 from i3d_jax.clips import Sampling
-from i3d_jax.data import pipeline, records
+from i3d_jax.data import pipeline
 from i3d_jax.data.batches import Batches
 from i3d_jax.data.pipeline import BatchOptions
-from i3d_jax.errors import UserError
+from i3d_jax.records import example, shards
+from i3d_jax.system.errors import UserError
 
 LENGTHS = [6, 9, 4, 7, 3, 12, 5]  # frames of video0, video1, …
 OPTIONS = BatchOptions(batch_size=3, sampling=Sampling(frames=4), streams=("rgb",), crop=16, max_damaged_share=0.0)
@@ -219,9 +220,9 @@ def replace_frames(dataset, video, frames):
     """Gives a video other frames and writes the dataset's only shard anew."""
     videos = [stored_video(number, length) for number, length in enumerate(LENGTHS)]
     videos[video] = dataclasses.replace(videos[video], frames=frames)
-    with records.ShardWriter(dataset.shard_paths("train")[0]) as writer:
+    with shards.ShardWriter(dataset.shard_paths("train")[0]) as writer:
         for stored in videos:
-            writer.write(records.encode(stored))
+            writer.write(example.encode(stored))
     shutil.rmtree(dataset.directory / "index")
 
 

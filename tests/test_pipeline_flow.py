@@ -9,10 +9,11 @@ import pytest
 from small_dataset import HEIGHT, WIDTH, fields, jpegs, pixels, pngs, stored_video, write_dataset
 
 from i3d_jax.clips import Sampling
-from i3d_jax.data import pipeline, reader, records
+from i3d_jax.data import pipeline, reader
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.data.reader import DamagedRecord
-from i3d_jax.errors import UserError
+from i3d_jax.records import example, shards
+from i3d_jax.system.errors import UserError
 
 LENGTHS = [6, 9, 4, 7, 3, 12, 5]
 BOTH = BatchOptions(batch_size=7, sampling=Sampling(frames=4), streams=("rgb", "flow"), crop=16, max_damaged_share=0.0)
@@ -112,9 +113,9 @@ def rewrite(directory, **changes):
     dataset = write_dataset(directory, LENGTHS, shards=1, flow=True)
     videos = [stored_video(number, length, flow=True) for number, length in enumerate(LENGTHS)]
     videos[2] = dataclasses.replace(videos[2], **changes)
-    with records.ShardWriter(dataset.shard_paths("train")[0]) as writer:
+    with shards.ShardWriter(dataset.shard_paths("train")[0]) as writer:
         for video in videos:
-            writer.write(records.encode(video))
+            writer.write(example.encode(video))
     shutil.rmtree(directory / "index")
     return dataset
 
@@ -165,7 +166,7 @@ def test_a_damaged_field_spoils_only_the_clips_that_need_it(tmp_path, streams):
 )
 def test_records_whose_flow_does_not_serve(tmp_path, changes, streams, message):
     dataset = rewrite(tmp_path / "damaged", **changes)
-    place = reader.list_records(dataset, "train")[2]
+    place = dataset.records("train")[2]
     with pytest.raises(DamagedRecord, match=rf"record 2: .*{message}"):
         reader.parse(reader.read_record(place), place, 3, streams)
     reader.parse(reader.read_record(place), place, 3)

@@ -11,8 +11,8 @@ from moving_pictures import sliding, write_lossless
 
 from i3d_jax import checkpoint, models, predict
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.flow_backend import description
+from i3d_jax.system.errors import UserError
+from i3d_jax.video.tvl1_backends import description
 
 LABELS = ("left", "right", "up")
 # What is known of the flow of the published weights.

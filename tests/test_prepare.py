@@ -15,15 +15,15 @@ import pytest
 from i3d_jax import prepare
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import UserError
 from i3d_jax.ingest import output
 from i3d_jax.ingest import shard as shard_module
-from i3d_jax.ingest.annotations import Clip
-from i3d_jax.ingest.dataset import prepare_dataset
+from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.local import make_shards
+from i3d_jax.ingest.preparation import prepare_dataset
 from i3d_jax.ingest.process import Skipped, process
 from i3d_jax.ingest.shard import Job
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.system.errors import UserError
+from i3d_jax.video.write import write_video
 
 SMALL = Preprocessing(short_side=32)
 ROOT = Path(__file__).parents[1]
@@ -211,7 +211,7 @@ def test_a_shard_that_is_not_whole_is_made_again(videos, clips, expected, tmp_pa
 
 def test_what_earlier_plans_and_killed_runs_left_is_removed(videos, clips, expected, tmp_path):
     directory = tmp_path / "dataset"
-    other_split = [Clip(name="x", path="0.mp4", label="left", split="validation")]
+    other_split = [AnnotatedClip(name="x", path="0.mp4", label="left", split="validation")]
     make([*clips, *other_split], videos, directory, shards=3)
     for name in ("train-00000-of-00002.tfrecord.tmp-12", "dataset.json.tmp-12", "index/test-00000-of-00003.json.tmp-1"):
         (directory / name).touch()
@@ -281,7 +281,7 @@ def test_folders_that_are_not_ours_are_refused(videos, clips, tmp_path):
 
 
 def test_no_readable_video_at_all(videos, tmp_path):
-    bad = [Clip(name=name, path=name, label="left", split="train") for name in ("3.mp4", "absent.mp4")]
+    bad = [AnnotatedClip(name=name, path=name, label="left", split="train") for name in ("3.mp4", "absent.mp4")]
     with pytest.raises(UserError, match=r"found none among 2: 3\.mp4, for one, is skipped because"):
         make(bad, videos, tmp_path)
     assert not (tmp_path / "dataset.json").exists()
@@ -289,7 +289,7 @@ def test_no_readable_video_at_all(videos, tmp_path):
 
 
 def test_clips_of_one_name_are_refused(videos, tmp_path):
-    twice = [Clip(name="a", path=path, label="left", split="train") for path in ("0.mp4", "1.mp4")]
+    twice = [AnnotatedClip(name="a", path=path, label="left", split="train") for path in ("0.mp4", "1.mp4")]
     with pytest.raises(UserError, match="'a' listed twice"):
         make(twice, videos, tmp_path)
 

@@ -16,10 +16,10 @@ from flow_videos import arguments, files, run, write_videos
 from moving_pictures import write_lossless
 
 from i3d_jax import prepare
-from i3d_jax.errors import UserError
 from i3d_jax.ingest.beam import kind_of
 from i3d_jax.ingest.process import process
 from i3d_jax.ingest.shard import Job
+from i3d_jax.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SHARDS = ("--shards", "2")

@@ -13,10 +13,10 @@ from i3d_jax.clips import Sampling
 from i3d_jax.data import pipeline
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.pipeline import BatchOptions
-from i3d_jax.errors import UserError
 from i3d_jax.flow import codec
-from i3d_jax.ingest.flow_backend import description
-from i3d_jax.ingest.windows import read_windows
+from i3d_jax.system.errors import UserError
+from i3d_jax.video.tvl1_backends import description
+from i3d_jax.video.windows import read_windows
 
 FRAMES = {"short.mkv": 4, "one.mkv": 1, "fast.mkv": 9, "slow.mkv": 7}
 MOTIONS = {"short.mkv": (0, 0), "one.mkv": (0, 0), "fast.mkv": (3, 2), "slow.mkv": (-1, 0)}

@@ -3,8 +3,8 @@
 import pytest
 
 from i3d_jax.data.preprocessing import Preprocessing, refuse_mismatch, unknown
-from i3d_jax.errors import UserError
 from i3d_jax.flow import codec
+from i3d_jax.system.errors import UserError
 
 FLOW = codec.description(implementation="opencv", version="1")
 

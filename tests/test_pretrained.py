@@ -18,8 +18,8 @@ from mirrors import index_entries, served
 from test_flax_i3d import ported
 
 from i3d_jax import checkpoint, convert
-from i3d_jax.errors import UserError
 from i3d_jax.importers import download, package_index, pretrained, published
+from i3d_jax.system.errors import UserError
 
 NAME = "rgb_scratch"
 LABELS = "".join(f"action {number}\n" for number in range(400)).encode()

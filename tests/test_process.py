@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.ingest import process as process_module
-from i3d_jax.ingest.annotations import Clip
-from i3d_jax.ingest.decode import UnreadableVideo
-from i3d_jax.ingest.process import Skipped, decode_images, process, streams_of
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.ingest.annotations import AnnotatedClip
+from i3d_jax.ingest.process import Skipped, process
+from i3d_jax.video import encoded
+from i3d_jax.video.decode import UnreadableVideo
+from i3d_jax.video.encoded import decode_images, streams_of
+from i3d_jax.video.write import write_video
 
 SMALL = Preprocessing(short_side=32)
 LABELS = ["chopping", "slicing"]
@@ -34,7 +35,7 @@ def frames():
 
 
 def clip(path="a.mkv", **piece):
-    return Clip(name="the clip", path=path, label="slicing", split="train", **piece)
+    return AnnotatedClip(name="the clip", path=path, label="slicing", split="train", **piece)
 
 
 def test_a_whole_video(tmp_path, frames):
@@ -100,6 +101,6 @@ def test_what_cannot_be_read_is_skipped(tmp_path, real_videos):
 def test_a_video_too_long_for_a_record_is_skipped(tmp_path, frames, monkeypatch):
     write_video(tmp_path / "a.mkv", frames, 25, codec="ffv1", pixel_format="bgr0")
     sizes = [len(frame) for frame in streams_of(tmp_path / "a.mkv", SMALL)["rgb"]]
-    monkeypatch.setattr(process_module, "MOST_BYTES", sum(sizes[:5]))
+    monkeypatch.setattr(encoded, "MOST_BYTES", sum(sizes[:5]))
     with pytest.raises(UnreadableVideo, match=r"its first 6 frames take more than .* cut it with start and end"):
         streams_of(tmp_path / "a.mkv", SMALL)

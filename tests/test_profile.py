@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 from i3d_jax.training.profile import Profile, ProfiledSteps
 
 

@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 from small_dataset import HEIGHT, WIDTH, jpegs, stored_video, write_dataset
 
-from i3d_jax.data import reader, records
+from i3d_jax.data import reader
 from i3d_jax.data.reader import DamagedRecord
-from i3d_jax.errors import UserError
+from i3d_jax.records import example
+from i3d_jax.system.errors import UserError
 
 SHARD = "train-00000-of-00001.tfrecord"
 LENGTHS = [3, 1, 2]
@@ -28,7 +29,7 @@ def flip_bit(path, offset):
 
 def test_records_come_in_the_order_of_the_shards(tmp_path):
     dataset = write_dataset(tmp_path, [1, 2, 3, 4, 5], shards=3)
-    places = reader.list_records(dataset, "train")
+    places = dataset.records("train")
     assert [(place.path.name[6:11], place.number) for place in places] == [
         ("00000", 0),
         ("00000", 1),
@@ -37,14 +38,14 @@ def test_records_come_in_the_order_of_the_shards(tmp_path):
         ("00002", 0),
     ]
     assert [reader.read_record(place) for place in places] == [
-        records.encode(stored_video(video, length)) for video, length in enumerate([1, 2, 3, 4, 5])
+        example.encode(stored_video(video, length)) for video, length in enumerate([1, 2, 3, 4, 5])
     ]
 
 
 def test_records_are_found_without_an_index(dataset):
-    with_index = reader.list_records(dataset, "train")
+    with_index = dataset.records("train")
     shutil.rmtree(dataset.directory / "index")
-    assert reader.list_records(dataset, "train") == with_index
+    assert dataset.records("train") == with_index
 
 
 def test_what_tensorflow_wrote_is_read(tmp_path):
@@ -53,12 +54,12 @@ def test_what_tensorflow_wrote_is_read(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / SHARD)) as writer:
         for content in (b"one", b"", b"three" * 1000):
             writer.write(content)
-    contents = [reader.read_record(place) for place in reader.list_records(dataset, "train")]
+    contents = [reader.read_record(place) for place in dataset.records("train")]
     assert contents == [b"one", b"", b"three" * 1000]
 
 
 def test_a_parsed_video(dataset):
-    place = reader.list_records(dataset, "train")[0]
+    place = dataset.records("train")[0]
     video = reader.parse(reader.read_record(place), place, labels=3)
     assert (video.name, video.label, video.height, video.width) == ("video0", 0, HEIGHT, WIDTH)
     assert tuple(video.image("rgb", frame) for frame in range(3)) == jpegs(0, 3)
@@ -71,10 +72,10 @@ def test_a_parsed_video(dataset):
 def test_a_flipped_bit_is_found_and_harms_no_other_record(dataset, indexed, offset, message):
     if not indexed:
         shutil.rmtree(dataset.directory / "index")
-    places = reader.list_records(dataset, "train")
+    places = dataset.records("train")
     middle = places[1]
     flip_bit(middle.path, offset + (middle.offset if offset >= 0 else places[2].offset))
-    places = reader.list_records(dataset, "train")
+    places = dataset.records("train")
     with pytest.raises(DamagedRecord, match=rf"{SHARD}, record 1: .*{message}"):
         reader.read_record(places[1])
     reader.read_record(places[0])
@@ -90,10 +91,10 @@ def test_a_flipped_bit_is_found_and_harms_no_other_record(dataset, indexed, offs
 def test_a_shard_cut_short(dataset, indexed, kept):
     if not indexed:
         shutil.rmtree(dataset.directory / "index")
-    places = reader.list_records(dataset, "train")
+    places = dataset.records("train")
     content = places[0].path.read_bytes()
     places[0].path.write_bytes(content[: places[1].offset + kept] if kept > 0 else content[:-1])
-    places = reader.list_records(dataset, "train")
+    places = dataset.records("train")
     reader.read_record(places[0])
     damaged = 1 if kept > 0 else 2
     assert len(places) == (3 if indexed else damaged + 1)
@@ -104,17 +105,17 @@ def test_a_shard_cut_short(dataset, indexed, kept):
 
 def altered(context=(), lists=()):
     """A record of video0 without some keys, or with others' contents."""
-    example = tf.train.SequenceExample.FromString(records.encode(stored_video(0, 2)))
+    record = tf.train.SequenceExample.FromString(example.encode(stored_video(0, 2)))
     for key, feature in context:
-        del example.context.feature[key]
+        del record.context.feature[key]
         if feature is not None:
-            example.context.feature[key].CopyFrom(feature)
+            record.context.feature[key].CopyFrom(feature)
     for key, values in lists:
-        del example.feature_lists.feature_list[key]
+        del record.feature_lists.feature_list[key]
         for value in values or ():
             feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=value))
-            example.feature_lists.feature_list[key].feature.append(feature)
-    return example.SerializeToString()
+            record.feature_lists.feature_list[key].feature.append(feature)
+    return record.SerializeToString()
 
 
 def label(value):
@@ -137,7 +138,7 @@ BMP = cv2.imencode(".bmp", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
     ],
 )
 def test_records_that_do_not_serve(dataset, record, message):
-    place = reader.list_records(dataset, "train")[1]
+    place = dataset.records("train")[1]
     with pytest.raises(DamagedRecord, match=rf"{SHARD}, record 1: .*{message}"):
         reader.parse(record, place, labels=3)
 
@@ -154,7 +155,7 @@ SMALL = cv2.imencode(".jpg", np.zeros((9, 7, 3), np.uint8))[1].tobytes()
     ],
 )
 def test_a_later_frame_that_does_not_serve(dataset, second, message):
-    place = reader.list_records(dataset, "train")[0]
+    place = dataset.records("train")[0]
     video = reader.parse(altered(lists=[("image/encoded", [[jpegs(0, 2)[0]], second])]), place, labels=3)
     assert video.image("rgb", 0) == jpegs(0, 2)[0]
     with pytest.raises(DamagedRecord, match=rf"{SHARD}, record 0: its {message}"):
@@ -178,7 +179,7 @@ def test_an_excluded_frame_spoils_only_the_clips_that_need_it(dataset):
     [([], "video0"), (["example/id"], "folder/video0.mp4"), (["example/id", "clip/data_path"], f"{SHARD}, record 2")],
 )
 def test_names_of_other_programs_records(dataset, missing, expected):
-    place = reader.list_records(dataset, "train")[2]
+    place = dataset.records("train")[2]
     assert reader.parse(altered(context=[(key, None) for key in missing]), place, labels=3).name == expected
 
 

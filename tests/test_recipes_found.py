@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from i3d_jax import config
-from i3d_jax.errors import UserError
+from i3d_jax.run import recipe
+from i3d_jax.system.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = """\
@@ -16,7 +16,7 @@ from experiments import base
 
 def get_config():
     config = base.get_config()
-    config.batch_size = {}
+    recipe.batch_size = {}
     return config
 """
 
@@ -32,36 +32,36 @@ def elsewhere(tmp_path, monkeypatch):
     "recipe", ["quickstart", "quickstart.py", "experiments/quickstart", "experiments/quickstart.py"]
 )
 def test_an_installed_recipe_is_found_from_everywhere(elsewhere, recipe):
-    path, found = config.find(f"{recipe}:i3d")
+    path, found = recipe.find(f"{recipe}:i3d")
     assert path == ROOT / "experiments/quickstart.py"
     assert found == f"{path}:i3d"
-    assert config.load(f"{recipe}:i3d", []).model.name == "i3d"
+    assert recipe.load(f"{recipe}:i3d", []).model.name == "i3d"
 
 
 @pytest.mark.parametrize("recipe", ["quickstart", "quickstart.py", "experiments/quickstart.py"])
 def test_the_working_directory_comes_first(elsewhere, recipe):
     (elsewhere / "experiments/quickstart.py").write_text(RECIPE.format(77))
-    assert config.load(recipe, []).batch_size == 77
-    assert config.load("kinetics", []).batch_size == 384
+    assert recipe.load(recipe, []).batch_size == 77
+    assert recipe.load("kinetics", []).batch_size == 384
 
 
 def test_a_recipe_of_ones_own_outside_of_any_folder_of_recipes(elsewhere):
     (elsewhere / "mine.py").write_text(RECIPE.format(78))
-    assert config.load("mine", []).batch_size == config.load("mine.py", []).batch_size == 78
+    assert recipe.load("mine", []).batch_size == recipe.load("mine.py", []).batch_size == 78
 
 
 def test_what_is_not_there_lists_the_installed_ones(elsewhere):
     with pytest.raises(
         UserError, match=r"no recipe kinetic \(did you mean 'kinetics'\?\); there are: custom, hmdb51, kinetics, "
     ):
-        config.find("kinetic")
+        recipe.find("kinetic")
     with pytest.raises(UserError, match=r"no recipe elsewhere/kinetics\.py"):
-        config.find("elsewhere/kinetics.py")
+        recipe.find("elsewhere/kinetics.py")
 
 
 def test_recipes_in_a_process_of_its_own_beside_a_package_of_the_same_name(elsewhere):
     """A folder `experiments` of the user's, with other things in it, stands in nobody's way."""
     (elsewhere / "experiments/__init__.py").write_text("")
-    program = "from i3d_jax import config; print(config.load('quickstart', []).model.name)"
+    program = "from i3d_jax.run import recipe; print(recipe.load('quickstart', []).model.name)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=elsewhere, timeout=120)
     assert done.stdout.split() == ["i3d"], done.stderr

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from i3d_jax.data import records
-from i3d_jax.data.records import ShardIndex, ShardWriter
+from i3d_jax.records import example, shards
+from i3d_jax.records.shards import ShardIndex, ShardWriter
 
-VIDEO = records.StoredVideo(
+VIDEO = example.StoredVideo(
     name="wrestling_000010",
     data_path="arm wrestling/wrestling.mp4",
     label="arm wrestling",
@@ -33,7 +33,7 @@ INDEX = ShardIndex(
 def test_records_hold_the_keys_of_media_sequence_and_dmvr():
     # The keys stand here as text: they are other programs' names, and a slip in a constant must not pass.
     context, lists = tf.io.parse_single_sequence_example(
-        records.encode(VIDEO),
+        example.encode(VIDEO),
         context_features={
             "example/id": tf.io.FixedLenFeature([], tf.string),
             "clip/data_path": tf.io.FixedLenFeature([], tf.string),
@@ -75,7 +75,7 @@ def test_records_hold_the_keys_of_media_sequence_and_dmvr():
 def test_flow_has_the_keys_of_media_sequence():
     flow = dataclasses.replace(VIDEO, flow=(b"field",))
     context, lists = tf.io.parse_single_sequence_example(
-        records.encode(flow),
+        example.encode(flow),
         context_features={
             "image/format": tf.io.FixedLenFeature([], tf.string),
             "FORWARD_FLOW/image/format": tf.io.FixedLenFeature([], tf.string),
@@ -106,16 +106,16 @@ def test_flow_has_the_keys_of_media_sequence():
 
 
 def test_a_record_without_flow_says_nothing_of_it():
-    assert b"FLOW" not in records.encode(VIDEO)
+    assert b"FLOW" not in example.encode(VIDEO)
 
 
 def test_the_same_video_gives_the_same_bytes_in_another_process():
     script = (
-        "import hashlib, pickle, sys; from i3d_jax.data import records; "
-        "print(hashlib.sha256(records.encode(pickle.load(sys.stdin.buffer))).hexdigest())"
+        "import hashlib, pickle, sys; from i3d_jax.records import example; "
+        "print(hashlib.sha256(example.encode(pickle.load(sys.stdin.buffer))).hexdigest())"
     )
     ran = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(VIDEO), capture_output=True, check=True)
-    assert ran.stdout.decode().strip() == hashlib.sha256(records.encode(VIDEO)).hexdigest()
+    assert ran.stdout.decode().strip() == hashlib.sha256(example.encode(VIDEO)).hexdigest()
 
 
 def test_tensorflow_reads_our_shards(tmp_path):
@@ -132,7 +132,7 @@ def test_our_framing_is_tensorflows(tmp_path):
     path = tmp_path / "file"
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(b"payload")
-    assert path.read_bytes() == records.header(7) + b"payload" + records.footer(b"payload")
+    assert path.read_bytes() == shards.header(7) + b"payload" + shards.footer(b"payload")
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -151,9 +151,9 @@ def test_a_shard_is_written_whole_or_not_at_all(tmp_path, error):
 
 
 def test_names():
-    assert records.shard_name("train", 3, 1200) == "train-00003-of-01200.tfrecord"
+    assert shards.shard_name("train", 3, 1200) == "train-00003-of-01200.tfrecord"
     shard = Path("data/test-00000-of-00004.tfrecord")
-    assert records.index_path(shard) == Path("data/index/test-00000-of-00004.json")
+    assert shards.index_path(shard) == Path("data/index/test-00000-of-00004.json")
 
 
 def test_an_index_comes_back_as_it_was(tmp_path):
@@ -186,5 +186,5 @@ def test_an_unreadable_index_is_none(tmp_path, content):
 
 
 def test_importing_needs_no_tensorflow():
-    script = "import sys; sys.modules['tensorflow'] = None; import i3d_jax.data.records, i3d_jax.data.dataset"
+    script = "import sys; sys.modules['tensorflow'] = None; import i3d_jax.records.shards, i3d_jax.data.dataset"
     subprocess.run([sys.executable, "-c", script], check=True)

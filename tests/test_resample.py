@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from i3d_jax.ingest.resample import resample
+from i3d_jax.video.resample import resample
 
 RATE = Fraction(25)
 

@@ -12,9 +12,10 @@ import pytest
 from tiny import Tiny, batch, variables
 
 from experiments import base, kinetics
-from i3d_jax import checkpoint, experiment
-from i3d_jax import config as configuration
-from i3d_jax.errors import UserError
+from i3d_jax import checkpoint
+from i3d_jax.run import recipe as configuration
+from i3d_jax.run import resolve
+from i3d_jax.system.errors import UserError
 from i3d_jax.training.loop import Cadence, train
 from i3d_jax.training.optimizer import after_evaluation, make_optimizer, make_plateau, rates_text
 from i3d_jax.training.partition import Devices
@@ -23,7 +24,7 @@ from i3d_jax.training.step import training_step
 
 
 def rates(config, steps):
-    return [float(experiment.create_optimizer(config)[1](step)) for step in steps]
+    return [float(resolve.create_optimizer(config).schedule(step)) for step in steps]
 
 
 # (step, rate) on both sides of every boundary, in thousands of steps, and at the end.
@@ -195,7 +196,7 @@ def test_wrong_schedules(changes, words):
         config.update_from_flattened_dict(
             {"optimizer.schedule": "plateau", "optimizer.learning_rates": (0.1,), "optimizer.boundaries": ()}
         )
-        assert experiment.create_optimizer(config)[2] is not None
+        assert resolve.create_optimizer(config).plateau is not None
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=words):
-        experiment.create_optimizer(config)
+        resolve.create_optimizer(config)

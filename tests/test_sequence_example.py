@@ -1,7 +1,7 @@
 import pytest
 import tensorflow as tf
 
-from i3d_jax.data import sequence_example
+from i3d_jax.records import sequence_example
 
 
 def bytes_feature(*values):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from i3d_jax.data.sequence_example_writer import serialize
+from i3d_jax.records.sequence_example_writer import serialize
 
 CONTEXT = {"b": b"\x00" * 300, "a": 3, "negative": -1, "largest": 2**63 - 1, "zero": 0, "ä": b"", "rate": 29.97}
 LISTS = {

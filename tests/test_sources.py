@@ -10,9 +10,10 @@ from foreign_records import SPLIT, mediapipe, write_records
 from foreign_sets import build, video_features
 from small_dataset import LABELS
 
-from i3d_jax import config as configuration
-from i3d_jax import experiment, main, predict
-from i3d_jax.errors import UserError
+from i3d_jax import main, predict
+from i3d_jax.run import recipe as configuration
+from i3d_jax.run import resolve
+from i3d_jax.system.errors import UserError
 
 
 def example(video, frames):
@@ -80,8 +81,8 @@ def test_what_is_stated_stands_in_the_checkpoint(tfds, tmp_path):
     stated = {"data__stated__frame_rate": 25, "data__stated__interpolation": "bilinear"}
     _, recipe, _, _, *changes = arguments(tmp_path, **stated, **tfds)
     config = configuration.load(recipe, changes)
-    dataset = experiment.open_data(config, tmp_path, flow=False)
-    found = experiment.describe(config, dataset, experiment.create_model(config, 3)).preprocessing
+    dataset = resolve.open_data(config, tmp_path, flow=False)
+    found = resolve.describe(config, dataset, resolve.create_model(config, 3)).preprocessing
     assert (found["frame_rate"], found["short_side"], found["interpolation"]) == (25.0, 36, "bilinear")
     assert found["jpeg_quality"] == "unknown (small_videos/1.0.0)"
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 from tiny import Tiny, batch, variables
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 from i3d_jax.training import metrics
 from i3d_jax.training.optimizer import make_optimizer, make_plateau
 from i3d_jax.training.partition import Devices

@@ -13,11 +13,12 @@ from small_dataset import LABELS, fields, pixels, write_dataset
 from test_models import small
 
 from experiments import base
-from i3d_jax import experiment, models
-from i3d_jax.data.records import ShardIndex, index_path
-from i3d_jax.errors import UserError
+from i3d_jax import models
 from i3d_jax.models.network import Clip, Network
-from i3d_jax.report.summary import stream_rows
+from i3d_jax.records.shards import ShardIndex, index_path
+from i3d_jax.run import resolve
+from i3d_jax.run.summary import stream_rows
+from i3d_jax.system.errors import UserError
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.step import evaluation_step
 
@@ -83,7 +84,7 @@ def evaluate(dataset, workdir, *, batch_size, devices, max_damaged_share=0.0):
     config.data.crop, config.evaluation.frames, config.evaluation.windows = 16, 3, 2
     config.evaluation.batch_size = batch_size
     used = Devices(devices=jax.devices()[:devices])
-    evaluation = experiment.Evaluation(config, workdir, dataset, Means(num_classes=len(LABELS)), used)
+    evaluation = resolve.evaluation_of(config, workdir, dataset, Means(num_classes=len(LABELS)), used)
     return evaluation({}, 7), dict(np.load(workdir / "predictions" / "test.npz"))
 
 

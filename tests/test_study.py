@@ -8,10 +8,10 @@ import re
 
 import pytest
 
-from i3d_jax.errors import UserError
 from i3d_jax.study import __main__ as command
 from i3d_jax.study import published, table
-from i3d_jax.study.plan import Run, cells, chosen, runs, with_sources
+from i3d_jax.study.plan import PlannedRun, cells, chosen, runs, with_sources
+from i3d_jax.system.errors import UserError
 
 
 def names(found):
@@ -68,7 +68,7 @@ def test_each_run_once_behind_what_it_starts_from():
     assert len(ordered) == (10 + 6 * 2) * 2 * 3 + 10 + 10 + 9
     assert len(set(names(ordered))) == len(ordered)
     for position, run in enumerate(ordered):
-        if isinstance(run.start, Run):
+        if isinstance(run.start, PlannedRun):
             assert ordered.index(run.start) < position
             assert run.variant in (f"{run.start.variant}_fixed", f"{run.start.variant}_full")
     with_flow = {run.variant for run in ordered if run.needs_flow}

@@ -18,20 +18,20 @@ import pytest
 from two_processes import free_address
 
 from experiments import cells, hmdb51, kinetics, minikinetics, ucf101
-from i3d_jax import checkpoint, experiment, models, prepare
-from i3d_jax import config as configuration
+from i3d_jax import checkpoint, models, prepare
 from i3d_jax.checkpoint import is_whole
 from i3d_jax.data.dataset import open_dataset
-from i3d_jax.errors import UserError
 from i3d_jax.evaluation import results
 from i3d_jax.evaluation.predictions import Predictions
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.run import Run, resolve
+from i3d_jax.run import recipe as configuration
 from i3d_jax.study import miniature, plan
 from i3d_jax.study.runs import Study, accuracy, check, train_all
-from i3d_jax.study.runs import figures as stored_figures
+from i3d_jax.system.errors import UserError
 from i3d_jax.training import transfer
 from i3d_jax.training.state import initial_state
 from i3d_jax.training.step import training_step
+from i3d_jax.video.write import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {"kinetics": kinetics, "minikinetics": minikinetics, "ucf101": ucf101, "hmdb51": hmdb51}
@@ -68,15 +68,15 @@ def test_the_recipes_of_a_network_make_it_and_take_its_clips(network):
             if variant.removesuffix("_fixed").removesuffix("_full") != network:
                 continue
             config = recipe.get_config(variant)
-            model = experiment.create_model(config, 10)
+            model = resolve.create_model(config, 10)
             assert (config.data.frames, config.data.stride, config.data.crop) == tuple(model.training_clip)
             assert config.evaluation.frames == model.test_clip.frames
-            experiment.create_optimizer(config)
-            experiment.cadence(config)
+            resolve.create_optimizer(config)
+            resolve.cadence_of(config)
             protocol = next((one for one in ("fixed", "full") if variant.endswith(one)), "original")
             assert config.transfer.protocol == (protocol if name in ("ucf101", "hmdb51") else None)
     # All have the same clips; a training clip has every kind of layer that a longer one has.
-    experiment.check_clips(config, model)
+    resolve.check_clips(config, model)
 
 
 def test_the_published_settings():
@@ -131,9 +131,9 @@ def test_every_recipe_of_a_network_takes_a_training_step(network, datasets):
                 continue
             config = recipe.get_config(variant + cells.MINIATURE)
             config.model.width_multiplier, config.batch_size, config.optimizer.boundaries = WIDTH, 2, (1,)
-            model = experiment.create_model(config, len(dataset.labels))
+            model = resolve.create_model(config, len(dataset.labels))
             if batch is None:
-                found = next(experiment.clips_to_train_on(config, dataset, model, first_clip=0))
+                found = next(resolve.training_clips(config, dataset, model).batches(first_clip=0))
                 batch = {key: value for key, value in found.items() if key != "video"}
             fixed = config.transfer.protocol == transfer.FIXED
             key = (str(config.model), str(config.optimizer), fixed)
@@ -158,7 +158,7 @@ def _compiled(config, model, fixed):
         "params": jax.tree.map(lambda leaf: random.normal(0, 0.1, leaf.shape).astype(np.float32), template["params"]),
         "batch_stats": jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), template["batch_stats"]),
     }
-    optimizer, *_ = experiment.create_optimizer(config)
+    optimizer = resolve.create_optimizer(config).optimizer
     optimizer = transfer.restrict(optimizer, transfer.trained(variables["params"], config.transfer.protocol))
     trained = transfer.Classifiers(model) if fixed else model
     return initial_state(variables, optimizer), jax.jit(training_step(trained, optimizer, seed=0))
@@ -191,8 +191,8 @@ def study(output, datasets, imagenet, overrides=()):
 def pretend(where, figures):
     """Stands in for training: leaves what `figures` has for a run's name, its accuracy or its logits."""
 
-    def train(arguments):
-        recipe, workdir = arguments[1], Path(arguments[3])
+    def train(run):
+        workdir = run.workdir
         where.append(workdir.name)
         workdir.mkdir(parents=True, exist_ok=True)
         value = figures[workdir.name]
@@ -205,17 +205,17 @@ def pretend(where, figures):
             top1, videos = None, np.array([f"video {number}" for number in range(len(value))])
             predictions = Predictions(videos, np.zeros(len(value), np.int32), np.array(value, np.float32), {})
             predictions.save(workdir / "predictions" / f"{split}.npz")
-        config = configuration.load(recipe, arguments[4:])
-        windows = {"frames": config.evaluation.frames, "windows": config.evaluation.windows}
-        results.record(workdir / "results.json", split, {"top1": top1, "step": config.total_steps, **windows})
-        last = workdir / "checkpoints" / str(config.total_steps)
+        resolved, total_steps = json.loads(run.resolved), run.cadence.total_steps
+        windows = {"frames": resolved["evaluation"]["frames"], "windows": resolved["evaluation"]["windows"]}
+        results.record(workdir / "results.json", split, {"top1": top1, "step": total_steps, **windows})
+        last = workdir / "checkpoints" / str(total_steps)
         (last / "tree").mkdir(parents=True)
         (last / "model.json").write_text("{}")
 
     return train
 
 
-def test_the_mean_over_splits_and_the_sum_of_streams_by_hand(tmp_path, datasets, imagenet):
+def test_the_mean_over_splits_and_the_sum_of_streams_by_hand(tmp_path, datasets, imagenet, monkeypatch):
     found = [
         one
         for one in plan.cells("accuracy", [1, 3])
@@ -229,41 +229,45 @@ def test_the_mean_over_splits_and_the_sum_of_streams_by_hand(tmp_path, datasets,
         figures |= {f"hmdb51-i3d_rgb-split{split}": rgb, f"hmdb51-i3d_flow-split{split}": flow}
     here, trained = study(tmp_path, datasets, imagenet), []
     ordered = plan.runs(found)
-    assert train_all(here, ordered, train=pretend(trained, figures)) == {}
+    monkeypatch.setattr(Run, "train", pretend(trained, figures))
+    assert train_all(here, ordered) == {}
     assert trained == [run.name for run in ordered]
     measured = {(one.row, one.column): accuracy(here, one, {}) for one in found}
     assert measured == {("c3d", "ucf101/rgb"): 37.5, ("i3d", "hmdb51/rgb+flow"): 75.0}
     # All are finished: nothing is trained again.
-    assert train_all(here, ordered, train=pretend(trained, {})) == {}
+    assert train_all(here, ordered) == {}
     assert len(trained) == len(ordered)
 
 
-def test_a_run_that_was_killed_between_its_figures_and_its_last_checkpoint_goes_on(tmp_path, datasets, imagenet):
+def test_a_run_that_was_killed_between_its_figures_and_its_last_checkpoint_goes_on(
+    tmp_path, datasets, imagenet, monkeypatch
+):
     """Another starts from that checkpoint."""
     [run] = [run for run in plan.runs(plan.cells("transfer", [1])) if run.name == "minikinetics-c3d"]
     here, trained = study(tmp_path, datasets, imagenet), []
-    train = pretend(trained, {run.name: 0.5})
-    assert train_all(here, [run], train=train) == {}
+    monkeypatch.setattr(Run, "train", pretend(trained, {run.name: 0.5}))
+    assert train_all(here, [run]) == {}
     [last] = (here.workdir(run) / "checkpoints").iterdir()
     # What Orbax calls the folder until all is written.
     (last / "tree").rename(last / "tree.orbax-checkpoint-tmp-1")
-    assert stored_figures(here, run) is None
+    assert here.build(run).figures() is None
     shutil.rmtree(last)
-    assert train_all(here, [run], train=train) == {}
-    assert train_all(here, [run], train=train) == {}
+    assert train_all(here, [run]) == {}
+    assert train_all(here, [run]) == {}
     assert trained == [run.name] * 2
-    assert stored_figures(here, run)["top1"] == 0.5
+    assert here.build(run).figures()["top1"] == 0.5
     # Figures by other windows are none.
-    assert stored_figures(study(tmp_path, datasets, imagenet, ["--config.evaluation.windows=7"]), run) is None
+    assert study(tmp_path, datasets, imagenet, ["--config.evaluation.windows=7"]).build(run).figures() is None
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path, datasets, imagenet, capsys):
+def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path, datasets, imagenet, capsys, monkeypatch):
     wanted = [one for one in plan.cells("transfer", [1]) if one.row in ("c3d", "conv_lstm") and one.sums]
     wanted = [one for one in wanted if one.column in ("ucf101/original", "ucf101/full")]
     figures = {run.name: 0.5 for run in plan.runs(wanted)}
     figures["minikinetics-c3d"] = UserError("the loss of step 3 is nan")
     here = study(tmp_path, datasets, imagenet)
-    failures = train_all(here, plan.runs(wanted), train=pretend([], figures))
+    monkeypatch.setattr(Run, "train", pretend([], figures))
+    failures = train_all(here, plan.runs(wanted))
     assert {run.name: reason for run, reason in failures.items()} == {
         "minikinetics-c3d": "the loss of step 3 is nan",
         "ucf101-c3d_full-split1": "it starts from minikinetics-c3d, which failed",

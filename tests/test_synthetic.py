@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from i3d_jax.data import synthetic
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.drawn import actions
+from i3d_jax.system.errors import UserError
+from i3d_jax.video.write import write_video
 
 PARTNERS = [
     ("moving left", "moving right"),
@@ -22,20 +22,20 @@ LABELS = {action for pair in PARTNERS for action in pair}
 
 def draw(action, seed, *, frames=25, height=64, width=64, frame_rate=25):
     rng = np.random.default_rng(seed)
-    return synthetic.draw(action, rng, frames=frames, height=height, width=width, frame_rate=frame_rate)
+    return actions.draw(action, rng, frames=frames, height=height, width=width, frame_rate=frame_rate)
 
 
 def object_on_black(action, seed, *, height, width):
     """Draws an action's motion as a white object on a black background: float [T, H, W] in 0..1."""
-    states = synthetic.trajectory(action, np.random.default_rng(seed), frames=25)
+    states = actions.trajectory(action, np.random.default_rng(seed), frames=25)
     background = np.zeros((height, width, 3), np.float32)
     texture = np.full((8, 8, 3), 255, np.float32)
-    return synthetic.render(states, background=background, texture=texture)[..., 0] / 255
+    return actions.render(states, background=background, texture=texture)[..., 0] / 255
 
 
 def test_the_eight_actions():
-    assert set(synthetic.ACTIONS) == LABELS
-    assert len(synthetic.ACTIONS) == 8
+    assert set(actions.ACTIONS) == LABELS
+    assert len(actions.ACTIONS) == 8
 
 
 @pytest.mark.parametrize(("action", "partner"), PARTNERS)
@@ -56,7 +56,7 @@ def test_shape_dtype_and_repetition(action):
 @pytest.mark.parametrize("action", sorted(LABELS))
 def test_one_parameter_runs_evenly_and_the_others_stand(action):
     column = {"moving left": 0, "moving right": 0, "moving up": 1, "moving down": 1, "growing": 2, "shrinking": 2}
-    states = synthetic.trajectory(action, np.random.default_rng(0), frames=20)
+    states = actions.trajectory(action, np.random.default_rng(0), frames=20)
     steps = np.diff(states, axis=0)
     runs = column.get(action, 3)
     assert (np.delete(steps, runs, axis=1) == 0).all()
@@ -70,10 +70,10 @@ def test_a_random_frame_has_the_same_states_in_all_actions():
     # middle of its run would differ by ten times that.
     videos, frames = 3000, 25
     samples = {}
-    for index, action in enumerate(synthetic.ACTIONS):
+    for index, action in enumerate(actions.ACTIONS):
         rng = np.random.default_rng([11, index])
         samples[action] = np.stack(
-            [synthetic.trajectory(action, rng, frames=frames)[rng.integers(frames)] for _ in range(videos)]
+            [actions.trajectory(action, rng, frames=frames)[rng.integers(frames)] for _ in range(videos)]
         )
     reference = samples["moving left"]
     for action, states in samples.items():
@@ -134,7 +134,7 @@ def is_whole(frame):
 def test_turns_in_its_direction(action, sign):
     for seed in range(5):
         frames = draw(action, seed, frames=6, height=160, width=160)
-        states = synthetic.trajectory(action, np.random.default_rng(seed), frames=6)
+        states = actions.trajectory(action, np.random.default_rng(seed), frames=6)
         centre = tuple(80 + 160 * states[0, :2])
         radius = 160 * math.exp(states[0, 2])
         # Turning runs along the angle of a polar picture; OpenCV's angle grows clockwise, 360 degrees in 720 rows.
@@ -151,8 +151,8 @@ def test_turns_in_its_direction(action, sign):
 @pytest.mark.parametrize("frame_rate", [15, 30000 / 1001, Fraction(30000, 1001), 50])
 def test_speed_is_one_a_second_at_every_rate(frame_rate):
     frames = round(2 * frame_rate) + 1
-    slow = synthetic.trajectory("moving right", np.random.default_rng(0), frames=51)
-    other = synthetic.trajectory("moving right", np.random.default_rng(0), frames=frames, frame_rate=frame_rate)
+    slow = actions.trajectory("moving right", np.random.default_rng(0), frames=51)
+    other = actions.trajectory("moving right", np.random.default_rng(0), frames=frames, frame_rate=frame_rate)
     np.testing.assert_allclose(np.diff(other[:, 0])[0] * float(frame_rate), np.diff(slow[:, 0])[0] * 25, rtol=1e-9)
 
 
@@ -162,10 +162,10 @@ def test_object_stays_largely_in_view():
         for action in ("moving left", "moving up", "growing"):
             inside += object_on_black(action, seed, height=64, width=64).sum()
             # A picture twice as large shows the same object, as large as before, with room around it.
-            states = synthetic.trajectory(action, np.random.default_rng(seed), frames=25) * [0.5, 0.5, 1, 1]
+            states = actions.trajectory(action, np.random.default_rng(seed), frames=25) * [0.5, 0.5, 1, 1]
             states[:, 2] -= math.log(2)
             black, white = np.zeros((128, 128, 3), np.float32), np.full((8, 8, 3), 255, np.float32)
-            whole += synthetic.render(states, background=black, texture=white)[..., 0].sum() / 255
+            whole += actions.render(states, background=black, texture=white)[..., 0].sum() / 255
     assert inside / whole > 0.9
 
 
@@ -177,7 +177,7 @@ def test_refuses_unknown_action_and_no_frames():
 
 
 def test_plan():
-    videos = synthetic.plan({"train": 60, "test": 5}, seed=3)
+    videos = actions.plan({"train": 60, "test": 5}, seed=3)
     assert len(videos) == 65 * 8
     assert len({video.name for video in videos}) == len(videos)
     assert videos[0].name == "moving_left_0000.mp4"
@@ -201,8 +201,8 @@ def test_plan():
 
 
 def test_more_videos_leave_the_earlier_ones_as_they_were():
-    fewer = synthetic.plan({"train": 4}, seed=0)
-    assert synthetic.plan({"train": 9}, seed=0)[: len(fewer)] == fewer
+    fewer = actions.plan({"train": 4}, seed=0)
+    assert actions.plan({"train": 9}, seed=0)[: len(fewer)] == fewer
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_more_videos_leave_the_earlier_ones_as_they_were():
 )
 def test_plan_refuses(videos, seed, found):
     with pytest.raises(UserError, match=found):
-        synthetic.plan(videos, seed=seed)
+        actions.plan(videos, seed=seed)
 
 
 def test_dataset_of_real_files(tmp_path):
-    videos = synthetic.plan({"train": 2, "test": 1}, seed=0)
-    annotations = synthetic.draw_dataset(tmp_path / "new", videos, write_video)
+    videos = actions.plan({"train": 2, "test": 1}, seed=0)
+    annotations = actions.draw_dataset(tmp_path / "new", videos, write_video)
     with annotations.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["video"], row["label"], row["split"]) for row in rows] == [(v.name, v.action, v.split) for v in videos]
@@ -227,7 +227,7 @@ def test_dataset_of_real_files(tmp_path):
             assert stream.codec_context.name == "h264"
             assert stream.average_rate == video.frame_rate
         rng = np.random.default_rng(video.scene)
-        drawn = synthetic.draw(
+        drawn = actions.draw(
             video.action,
             rng,
             frames=video.frames,
@@ -239,7 +239,7 @@ def test_dataset_of_real_files(tmp_path):
 
 
 def test_dataset_goes_on_where_it_stopped(tmp_path):
-    videos = synthetic.plan({"train": 2}, seed=0)
+    videos = actions.plan({"train": 2}, seed=0)
     written = []
 
     def write(path, frames, frame_rate):
@@ -249,13 +249,13 @@ def test_dataset_goes_on_where_it_stopped(tmp_path):
         path.write_bytes(frames.tobytes())
 
     with pytest.raises(OSError, match="full"):
-        synthetic.draw_dataset(tmp_path, videos, write)
+        actions.draw_dataset(tmp_path, videos, write)
     assert not (tmp_path / "labels.csv").exists()
     first = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(first) == 5
 
     resumed = []
-    synthetic.draw_dataset(
+    actions.draw_dataset(
         tmp_path, videos, lambda path, frames, rate: (resumed.append(path.name), path.write_bytes(frames.tobytes()))
     )
     assert resumed == [video.name for video in videos[5:]]
@@ -268,9 +268,9 @@ def test_a_still_frame_says_nothing_to_a_nearest_neighbour():
     def frames_of(scenes):
         pictures, labels = [], []
         for scene in scenes:
-            for label, action in enumerate(synthetic.ACTIONS):
+            for label, action in enumerate(actions.ACTIONS):
                 rng = np.random.default_rng([scene, label])
-                frames = synthetic.draw(action, rng, frames=25, height=32, width=32)
+                frames = actions.draw(action, rng, frames=25, height=32, width=32)
                 pictures.append(frames[rng.integers(25)].ravel())
                 labels.append(label)
         return np.stack(pictures).astype(np.float32), np.array(labels)

@@ -11,7 +11,7 @@ import pytest
 from tiny import Tiny, batch, variables
 
 from i3d_jax import models
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 from i3d_jax.training import metrics
 from i3d_jax.training.optimizer import kernels, make_optimizer, stepwise
 from i3d_jax.training.partition import Devices

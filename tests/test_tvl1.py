@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from i3d_jax import flow
-from i3d_jax.errors import UserError
 from i3d_jax.flow import codec, sampling
 from i3d_jax.flow.median import comparators, median
+from i3d_jax.system.errors import UserError
 
 VIDEOS = Path(__file__).parents[2] / "shared" / "videos"
 # (file, first frame, frames from it to the next): the last two are strong motion, up to 40 pixels.

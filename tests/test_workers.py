@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from i3d_jax.ingest import workers
-from i3d_jax.ingest.workers import ITEMS_AHEAD, in_order
+from i3d_jax.system import workers
+from i3d_jax.system.workers import ITEMS_AHEAD, in_order
 
 
 def slow_at_first(number):
@@ -99,7 +99,7 @@ def test_no_items():
 
 
 def test_workers_that_cannot_start_are_an_error(monkeypatch):
-    monkeypatch.setattr("i3d_jax.ingest.workers._start", functools.partial(os._exit, 1))
+    monkeypatch.setattr("i3d_jax.system.workers._start", functools.partial(os._exit, 1))
     with pytest.raises(BrokenProcessPool):
         list(in_order(abs, range(3), processes=2, crashed=crashed))
 
@@ -107,7 +107,7 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch):
 PARENT = """
 import functools, signal, sys, time
 from pathlib import Path
-from i3d_jax.ingest.workers import in_order
+from i3d_jax.system.workers import in_order
 
 def breathe(number, folder):
     while True:
@@ -147,7 +147,7 @@ def test_workers_do_not_outlive_a_parent_that_is_killed_or_interrupted(tmp_path,
 
 OWN_PLATFORM = """
 import jax
-from i3d_jax.ingest.workers import in_order
+from i3d_jax.system.workers import in_order
 def look(_): return jax.config.jax_platforms
 if __name__ == "__main__":
     print(list(in_order(look, range(2), processes=2, crashed=None, environment={"JAX_PLATFORMS": "elsewhere"})))

@@ -4,8 +4,8 @@ import av
 import numpy as np
 import pytest
 
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.system.errors import UserError
+from i3d_jax.video.write import write_video
 
 
 def moving_ramps(frames=12, height=48, width=64) -> np.ndarray:

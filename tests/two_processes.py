@@ -18,9 +18,10 @@ import jax
 import numpy as np
 from tiny import Tiny, batch, variables
 
-from i3d_jax.errors import UserError, run
 from i3d_jax.study import miniature
-from i3d_jax.training import distributed, partition
+from i3d_jax.system import cluster, hosts
+from i3d_jax.system.errors import UserError, run
+from i3d_jax.training import partition
 from i3d_jax.training.optimizer import make_optimizer
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state
@@ -66,13 +67,13 @@ def agree_and_step(output: Path) -> None:
         np.savez(output / f"{name}{process}.npz", *five_steps(Devices(**way)))
     told = {
         "devices": str(Devices()),
-        "gathered": distributed.gather({"process": process, "words": "ü" * process}),
-        "made": distributed.by_first(lambda: f"by {process}"),
+        "gathered": hosts.gather({"process": process, "words": "ü" * process}),
+        "made": hosts.by_first(lambda: f"by {process}"),
     }
-    told["failed"] = [distributed.failure_of_any(reason) for reason in ("1 is full" if process else None, None)]
-    distributed.refuse_different({"a": 1, "b": [1, 2]}, what="values")
+    told["failed"] = [hosts.failure_of_any(reason) for reason in ("1 is full" if process else None, None)]
+    hosts.refuse_different({"a": 1, "b": [1, 2]}, what="values")
     try:
-        distributed.refuse_different({"a": 1, "b": [process], "c": process}, what="values")
+        hosts.refuse_different({"a": 1, "b": [process], "c": process}, what="values")
     except UserError as error:
         told["refused"] = str(error)
     miniature.image_network(output / "image_network", IMAGE_NETWORK)
@@ -93,12 +94,12 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("task", choices=("five_steps", "steps_without_end"))
     parser.add_argument("--output", type=Path)
-    distributed.add_flags(parser)
+    cluster.add_flags(parser)
     options = parser.parse_args(arguments)
     if options.task == "steps_without_end":
-        distributed.HEARTBEAT_SECONDS = SOON
-    distributed.join(options)
-    with distributed.explained():
+        hosts.HEARTBEAT_SECONDS = SOON
+    cluster.join(options)
+    with cluster.explained():
         if options.task == "five_steps":
             agree_and_step(options.output)
         else:
@@ -106,4 +107,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main, leave=distributed.leave)
+    run(main, leave=cluster.leave)

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from i3d_jax import clips
-from i3d_jax.data import cpu_tensorflow, image
-from i3d_jax.data.reader import Place, SplitReader
+from i3d_jax.data import cpu_tensorflow
+from i3d_jax.data.reader import SplitReader
 from i3d_jax.flow import codec
+from i3d_jax.records import images
+from i3d_jax.records.shards import RecordPlace
 
 _PREFETCHED_BATCHES = 2
 # In place of the label of a row whose clip could not be chosen.
@@ -46,7 +48,7 @@ class EncodedClip(NamedTuple):
       mirrored: whether left and right change places, in all streams; u of the flow is negated then.
     """
 
-    place: Place
+    place: RecordPlace
     name: str
     label: int
     streams: Mapping[str, EncodedStream]
@@ -159,7 +161,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
                 (name, number)
                 for name, stream in clip.streams.items()
                 for number, encoded in zip(stream.numbers, stream.images, strict=True)
-                if not image.decodes(encoded)
+                if not images.decodes(encoded)
             ]
             if bad:
                 found = True
@@ -248,7 +250,7 @@ class _Loader:
             return codec.negate_u(pixels, self._flow_rounding, minimum=tf.minimum) if name == "flow" else pixels
 
         def decode(encoded):
-            return tf.slice(image.decode(encoded), begin, crop_shape)
+            return tf.slice(images.decode(encoded), begin, crop_shape)
 
         def decode_all(decode):
             return tf.map_fn(decode, images, fn_output_signature=tf.TensorSpec(crop_shape, tf.uint8))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from i3d_jax.data.layout import Layout, MediaSequence
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.data.records import shard_name
-from i3d_jax.errors import UserError
-from i3d_jax.files import written_whole
+from i3d_jax.records.layout import Layout, MediaSequence
+from i3d_jax.records.shards import RecordPlace, ShardIndex, index_path, places, scan_lengths, shard_name
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import written_whole
 
 FORMAT_VERSION = 1
 DESCRIPTION = "dataset.json"
@@ -46,8 +46,6 @@ class Dataset:
         in a split of its own (test02_train01_train03); `combined` puts such splits together.
       preprocessing: how the stored frames were made.
       combined: by name, the splits of `splits` whose videos make it up, such as train01.
-      shards: of what another program wrote (`data.foreign`): for each split its shards, and for each of these the bytes
-        of every record; {} for a dataset of ours, whose shards have names by a rule and an index each.
       layout: where its records keep what a clip needs.
     """
 
@@ -57,8 +55,10 @@ class Dataset:
     splits: Mapping[str, Split]
     preprocessing: Preprocessing
     combined: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    shards: Mapping[str, Mapping[Path, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     layout: Layout = dataclasses.field(default_factory=MediaSequence)
+
+    # Why one without flow has none.
+    without_flow: ClassVar[str] = "which was prepared without flow: add it with prepare --flow tvl1 --flow_only"
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -81,15 +81,20 @@ class Dataset:
 
     def shard_paths(self, split: str) -> list[Path]:
         """Returns the paths of a split's shards, in order."""
-        return [
-            path
-            for part in self.parts(split)
-            for path in self.shards.get(part)
-            or [
-                self.directory / shard_name(part, shard, self.splits[part].shards)
-                for shard in range(self.splits[part].shards)
-            ]
-        ]
+        return [path for part in self.parts(split) for path in self._shards_of(part)]
+
+    def _shards_of(self, part: str) -> list[Path]:
+        shards = self.splits[part].shards
+        return [self.directory / shard_name(part, shard, shards) for shard in range(shards)]
+
+    def records(self, split: str) -> list[RecordPlace]:
+        """Returns where every record of a split stands, shard by shard in the order of the file."""
+        return [place for path in self.shard_paths(split) for place in places(path, self._record_lengths(path))]
+
+    def _record_lengths(self, path: Path) -> Iterable[int]:
+        """The bytes of each record of a shard: as its index tells them, where there is one, else the record headers."""
+        index = ShardIndex.read(index_path(path))
+        return scan_lengths(path) if index is None else index.lengths
 
 
 def write_description(

@@ -11,17 +11,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from i3d_jax.data import image
 from i3d_jax.data.dataset import Dataset, Split
-from i3d_jax.data.layout import Layout
 from i3d_jax.data.preprocessing import Preprocessing, unknown
-from i3d_jax.data.reader import DamagedRecord, Place, read_record, scan_lengths, shard_places
-from i3d_jax.errors import UserError
+from i3d_jax.data.reader import DamagedRecord, read_record
+from i3d_jax.records import images
+from i3d_jax.records.layout import Layout
+from i3d_jax.records.shards import RecordPlace, places, scan_lengths
+from i3d_jax.system.errors import UserError
 
 # Where so many of the first records cannot be read, it is not for a few damaged ones.
 _TRIED = 20
 
 Shards = Mapping[str, Mapping[Path, tuple[int, ...]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForeignDataset(Dataset):
+    """A dataset that another program wrote.
+
+    Attributes:
+      shards: for each split its shards, and for each of these the bytes of every record, as `scan` gives them.
+    """
+
+    shards: Shards
+
+    without_flow = "whose records hold none"
+
+    def _shards_of(self, part: str) -> list[Path]:
+        return list(self.shards[part])
+
+    def _record_lengths(self, path: Path) -> tuple[int, ...]:
+        return next(shards[path] for shards in self.shards.values() if path in shards)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +57,7 @@ class FirstRecord(NamedTuple):
     """A record that stands for all of a dataset's: its bytes, where it stands, the shorter side of its first frame."""
 
     record: bytes
-    place: Place
+    place: RecordPlace
     short_side: int
 
 
@@ -54,11 +74,11 @@ def scan(paths: Mapping[str, Sequence[Path]], directory: Path) -> Shards:
     return {split: {path: tuple(scan_lengths(path)) for path in shards} for split, shards in paths.items()}
 
 
-def places(shards: Shards) -> Iterable[Place]:
+def all_places(shards: Shards) -> Iterable[RecordPlace]:
     """Yields where the records of all splits stand."""
     for split in shards.values():
         for path, lengths in split.items():
-            yield from shard_places(path, lengths)
+            yield from places(path, lengths)
 
 
 def first_record(shards: Shards, layout: Layout, directory: Path) -> FirstRecord:
@@ -68,13 +88,13 @@ def first_record(shards: Shards, layout: Layout, directory: Path) -> FirstRecord
       UserError: there is none among the first.
     """
     problems = []
-    for place in itertools.islice(places(shards), _TRIED):
+    for place in itertools.islice(all_places(shards), _TRIED):
         try:
             record = read_record(place)
             frames = layout.find(record, ("rgb",)).images["rgb"]
             if not frames:
                 raise ValueError(f"it has no frames ({layout.image_keys['rgb']})")
-            return FirstRecord(record, place, min(image.size(layout.image(record, frames[0]))))
+            return FirstRecord(record, place, min(images.size(layout.image(record, frames[0]))))
         except DamagedRecord as error:
             problems.append(str(error))
         except ValueError as error:
@@ -94,7 +114,7 @@ def describe(
     first: FirstRecord,
     told: Mapping[str, Any],
     stated: Stated,
-) -> Dataset:
+) -> ForeignDataset:
     """Makes a dataset of the shards that another program wrote.
 
     Args:
@@ -119,7 +139,7 @@ def describe(
         preprocessing = Preprocessing(short_side=first.short_side, **{**fields, **told})
     except UserError as error:
         raise UserError(f"{directory}, {first.place.path.name}: {error}") from error
-    return Dataset(
+    return ForeignDataset(
         directory=directory,
         name=name,
         labels=tuple(labels),

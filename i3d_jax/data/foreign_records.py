@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from i3d_jax.data import foreign, records, sequence_example
+from i3d_jax.data import foreign
 from i3d_jax.data.dataset import DESCRIPTION, Dataset
 from i3d_jax.data.foreign import Stated
-from i3d_jax.data.layout import MediaSequence, label_name
-from i3d_jax.data.reader import DamagedRecord, Place, read_record, shard_places
-from i3d_jax.errors import UserError
+from i3d_jax.data.reader import DamagedRecord, read_record
 from i3d_jax.flow import codec
+from i3d_jax.records import example, sequence_example
+from i3d_jax.records.layout import MediaSequence, label_name
+from i3d_jax.records.shards import HEADER_BYTES, RecordPlace, places
+from i3d_jax.system.errors import UserError
 
 # Both scripts write no suffix.
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5,})-of-(?P<shards>\d{5,})(\.tfrecords?)?")
@@ -88,12 +90,12 @@ def _told(record: bytes) -> Mapping[str, Any]:
     """
     context, lists = sequence_example.split(record)
     told: dict[str, Any] = {}
-    rate = sequence_example.float_value(record, context.get(records.IMAGE_FRAME_RATE, (0, 0)))
+    rate = sequence_example.float_value(record, context.get(example.IMAGE_FRAME_RATE, (0, 0)))
     if rate is not None and 0 < rate < math.inf:
         told["frame_rate"] = round(rate, 2)  # MediaPipe computes it from two times in whole microseconds
     flow = lists.get(MediaSequence.image_keys["flow"], (0, 0))
     if sequence_example.features(record, flow):
-        saturation = sequence_example.float_value(record, context.get(records.FLOW_SATURATION, (0, 0)))
+        saturation = sequence_example.float_value(record, context.get(example.FLOW_SATURATION, (0, 0)))
         told["flow"] = codec.mediapipe_description(bound=saturation)
     return told
 
@@ -118,19 +120,19 @@ def _collect_labels(shards: foreign.Shards, directory: Path) -> list[str]:
     for split in shards.values():
         for path, lengths in split.items():
             with open(path, "rb", buffering=0) as file:
-                names |= {_label_name(file, place) for place in shard_places(path, lengths)}
+                names |= {_label_name(file, place) for place in places(path, lengths)}
     names -= {None}
     if not names:
         raise UserError(
-            f"the records of {directory} do not name their labels ({records.LABEL_STRING} or {records.LABEL_TEXT}): "
+            f"the records of {directory} do not name their labels ({example.LABEL_STRING} or {example.LABEL_TEXT}): "
             "a file of the names, one a line in the order of the indexes, was expected as --config.data.labels=FILE"
         )
     return sorted(names)
 
 
-def _label_name(file: BinaryIO, place: Place) -> str | None:
+def _label_name(file: BinaryIO, place: RecordPlace) -> str | None:
     """Returns the name of a record's label without reading its frames, None where it has none or is damaged."""
-    file.seek(place.offset + records.HEADER_BYTES)
+    file.seek(place.offset + HEADER_BYTES)
     beginning = file.read(min(place.length, _BEGINNING))
     context = sequence_example.leading_context(beginning)
     try:

@@ -19,8 +19,8 @@ import numpy as np
 from i3d_jax.data import cpu_tensorflow, foreign
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.foreign import Stated
-from i3d_jax.data.layout import FlatExample
-from i3d_jax.errors import UserError, did_you_mean
+from i3d_jax.records.layout import FlatExample
+from i3d_jax.system.errors import UserError, did_you_mean
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<configuration>[\w+.-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")

@@ -16,8 +16,8 @@ from i3d_jax import clips
 from i3d_jax.data.batches import Batches, EncodedClip, EncodedStream
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.reader import DamagedRecord, EncodedVideo, SplitReader
-from i3d_jax.errors import UserError
 from i3d_jax.flow import codec
+from i3d_jax.system.errors import UserError
 
 # Each kind of draw has a stream of random numbers of its own.
 _SHUFFLE, _CLIP = 0, 1

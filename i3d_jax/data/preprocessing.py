@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from i3d_jax.errors import UserError
+from i3d_jax.flow import codec
+from i3d_jax.system.errors import UserError
 
 _UNKNOWN = "unknown"
 
@@ -62,7 +62,7 @@ class Preprocessing:
         if self.flow is not None:
             if not isinstance(self.flow, Mapping):
                 raise UserError(f"the description of the flow must be an object, found {self.flow!r}")
-            rounding, roundings = _codec().rounding_of(self.flow), _codec().ROUNDINGS
+            rounding, roundings = codec.rounding_of(self.flow), codec.ROUNDINGS
             if rounding not in roundings:
                 raise UserError(f"the flow's rounding must be {' or '.join(roundings)}, found {rounding!r}")
 
@@ -106,13 +106,6 @@ class Preprocessing:
             raise UserError(f"{where}: 'preprocessing' holds a value of another kind than expected: {error}") from error
 
 
-def _codec() -> ModuleType:
-    # Imported late: beside it stands TV-L1, and with that JAX, which `prepare --help` can do without.
-    from i3d_jax.flow import codec
-
-    return codec
-
-
 def comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a JSON object with those of its flow beside them, as "flow.bound", to be compared by name.
 
@@ -123,7 +116,7 @@ def comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(flow, Mapping):
         return dict(fields)
     if "implementation" in flow:
-        flow = {"rounding": _codec().rounding_of(flow), **flow}
+        flow = {"rounding": codec.rounding_of(flow), **flow}
     return {**fields, "flow": flow.get("algorithm"), **{f"flow.{name}": value for name, value in flow.items()}}
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, TypeVar
 
-from i3d_jax.data import image, records, sequence_example
 from i3d_jax.data.dataset import Dataset
-from i3d_jax.data.layout import Layout, MediaSequence
-from i3d_jax.errors import UserError
+from i3d_jax.records import images, sequence_example, shards
+from i3d_jax.records.layout import Layout, MediaSequence
+from i3d_jax.records.shards import RecordPlace
+from i3d_jax.system.errors import UserError
 
 Chosen = TypeVar("Chosen")
 
@@ -23,29 +22,10 @@ _OURS = MediaSequence()
 _log = logging.getLogger(__name__)
 
 
-class Place(NamedTuple):
-    """Where a record stands.
-
-    Attributes:
-      path: of the shard file.
-      number: of the record in the shard, from 0.
-      offset: of its header, in bytes.
-      length: of its payload, in bytes.
-    """
-
-    path: Path
-    number: int
-    offset: int
-    length: int
-
-    def __str__(self) -> str:
-        return f"{self.path.name}, record {self.number}"
-
-
 class DamagedRecord(Exception):
     """A record that cannot be used; its text says which one, by shard file and number, and what is wrong with it."""
 
-    def __init__(self, place: Place, problem: str):
+    def __init__(self, place: RecordPlace, problem: str):
         super().__init__(f"{place}: {problem}")
         self.place = place
 
@@ -65,7 +45,7 @@ class EncodedVideo(NamedTuple):
       undecodable: (stream, number) of the images that are known not to decode.
     """
 
-    place: Place
+    place: RecordPlace
     name: str
     label: int
     height: int
@@ -98,58 +78,16 @@ class EncodedVideo(NamedTuple):
 
 
 def _image_and_size(
-    layout: Layout, record: bytes, place: Place, span: sequence_example.Span, what: str
+    layout: Layout, record: bytes, place: RecordPlace, span: sequence_example.Span, what: str
 ) -> tuple[bytes, tuple[int, int]]:
     try:
         encoded = layout.image(record, span)
-        return encoded, image.size(encoded)
+        return encoded, images.size(encoded)
     except ValueError as error:
         raise DamagedRecord(place, f"{what} is no JPEG or PNG image ({error})") from error
 
 
-def list_records(dataset: Dataset, split: str) -> list[Place]:
-    """Returns where every record of a split stands, shard by shard in the order of the file.
-
-    A shard's index tells it where there is one; else the record headers do, or what was read of them when the dataset
-    was opened.
-    """
-    known = {path: lengths for part in dataset.parts(split) for path, lengths in dataset.shards.get(part, {}).items()}
-    places: list[Place] = []
-    for path in dataset.shard_paths(split):
-        index = None if path in known else records.ShardIndex.read(records.index_path(path))
-        lengths = known.get(path, scan_lengths(path)) if index is None else index.lengths
-        places += shard_places(path, lengths)
-    return places
-
-
-def shard_places(path: Path, lengths: Iterable[int]) -> Iterator[Place]:
-    """Yields where the records of a shard stand, from the bytes of each."""
-    offset = 0
-    for number, length in enumerate(lengths):
-        yield Place(path, number, offset, length)
-        offset += records.HEADER_BYTES + length + records.FOOTER_BYTES
-
-
-def scan_lengths(path: Path) -> Iterator[int]:
-    """Yields the length in bytes of every record of a TFRecord file, from its headers alone.
-
-    Where a header is damaged nothing after it can be found: a record of length 0 stands for the rest of the file.
-    """
-    with open(path, "rb", buffering=0) as file:
-        end = os.fstat(file.fileno()).st_size
-        offset = 0
-        while offset < end:
-            file.seek(offset)
-            header = file.read(records.HEADER_BYTES)
-            length = struct.unpack("<Q", header[:8])[0] if len(header) == records.HEADER_BYTES else 0
-            if header != records.header(length):
-                yield 0
-                return
-            yield length
-            offset += records.HEADER_BYTES + length + records.FOOTER_BYTES
-
-
-def read_record(place: Place) -> bytes:
+def read_record(place: RecordPlace) -> bytes:
     """Reads one record and checks both of its checksums.
 
     Raises:
@@ -157,25 +95,25 @@ def read_record(place: Place) -> bytes:
     """
     try:
         with open(place.path, "rb", buffering=0) as file:
-            needed = records.HEADER_BYTES + place.length + records.FOOTER_BYTES
+            needed = shards.HEADER_BYTES + place.length + shards.FOOTER_BYTES
             found = os.fstat(file.fileno()).st_size - place.offset
             if found < needed:
                 raise DamagedRecord(place, f"cut short, {max(found, 0)} of {needed} bytes are there")
             file.seek(place.offset)
             header, record, footer = (
-                file.read(size) for size in (records.HEADER_BYTES, place.length, records.FOOTER_BYTES)
+                file.read(size) for size in (shards.HEADER_BYTES, place.length, shards.FOOTER_BYTES)
             )
     except OSError as error:
         raise DamagedRecord(place, f"cannot be read: {error.strerror}") from error
-    if header != records.header(place.length):
+    if header != shards.header(place.length):
         raise DamagedRecord(place, "the header is damaged (it does not match its checksum or its place)")
-    if footer != records.footer(record):
+    if footer != shards.footer(record):
         raise DamagedRecord(place, "the bytes do not match their checksum")
     return record
 
 
 def parse(
-    record: bytes, place: Place, labels: int, streams: Collection[str] = ("rgb",), layout: Layout = _OURS
+    record: bytes, place: RecordPlace, labels: int, streams: Collection[str] = ("rgb",), layout: Layout = _OURS
 ) -> EncodedVideo:
     """Reads a serialized record; its frames and flow fields stay bytes.
 
@@ -224,15 +162,12 @@ class SplitReader:
           UserError: there is no such split, it is empty, or it has no flow and flow is one of `streams`.
         """
         if "flow" in streams and dataset.preprocessing.flow is None:
-            why = "which was prepared without flow: add it with prepare --flow tvl1 --flow_only"
-            if dataset.shards:
-                why = "whose records hold none"
-            raise UserError(f"the stream 'flow' was asked of {dataset.directory}, {why}")
-        self.places = list_records(dataset, split)
+            raise UserError(f"the stream 'flow' was asked of {dataset.directory}, {dataset.without_flow}")
+        self.places = dataset.records(split)
         if not self.places:
             raise UserError(f"the split {split!r} of {dataset.directory} is empty")
-        self.damaged: dict[Place, str] = {}
-        self._undecodable: dict[Place, frozenset[tuple[str, int]]] = {}
+        self.damaged: dict[RecordPlace, str] = {}
+        self._undecodable: dict[RecordPlace, frozenset[tuple[str, int]]] = {}
         self._split = split
         self._streams = tuple(streams)
         self._labels = len(dataset.labels)
@@ -240,7 +175,7 @@ class SplitReader:
         self._max_damaged_share = max_damaged_share
         self._lock = threading.Lock()
 
-    def read(self, place: Place, choose: Callable[[EncodedVideo], Chosen]) -> Chosen | None:
+    def read(self, place: RecordPlace, choose: Callable[[EncodedVideo], Chosen]) -> Chosen | None:
         """Returns what `choose` takes from the video of a record, or None, counting it, where the record is damaged.
 
         A damaged record is tried again each time, since other frames of it may serve: what comes back may not depend
@@ -260,7 +195,7 @@ class SplitReader:
             self._count(error)
             return None
 
-    def exclude_images(self, place: Place, images: Collection[tuple[str, int]]) -> None:
+    def exclude_images(self, place: RecordPlace, images: Collection[tuple[str, int]]) -> None:
         """Notes (stream, number) of images that do not decode; from now on a clip that needs them finds it damaged."""
         with self._lock:
             self._undecodable[place] = self._undecodable.get(place, frozenset()) | frozenset(images)

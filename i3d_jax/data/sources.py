@@ -9,7 +9,7 @@ from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.foreign import Stated
 from i3d_jax.data.foreign_records import open_records
 from i3d_jax.data.foreign_tfds import open_set
-from i3d_jax.errors import UserError, did_you_mean
+from i3d_jax.system.errors import UserError, did_you_mean
 
 # What `data.directory` is for each.
 SOURCES = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from i3d_jax.errors import UserError
-from i3d_jax.files import make_folder, written_whole
-from i3d_jax.training import distributed
+from i3d_jax.system import hosts
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import make_folder, written_whole
 
 # What the arrays of features are called in the file, before the scope of the classifier that sees them.
 _PREFIX = "features/"
@@ -96,11 +96,11 @@ def compute(
     names, labels, found = [], [], {}
     for batch in batches:
         rows, done = len(batch["mask"]), len(names)
-        mask = distributed.gather_rows(np.asarray(batch["mask"], bool))
-        names.extend(distributed.gather_rows(np.asarray(batch["video"], np.str_))[mask])
-        labels.extend(distributed.gather_rows(np.asarray(batch["label"], np.int32))[mask])
+        mask = hosts.gather_rows(np.asarray(batch["mask"], bool))
+        names.extend(hosts.gather_rows(np.asarray(batch["video"], np.str_))[mask])
+        labels.extend(hosts.gather_rows(np.asarray(batch["label"], np.int32))[mask])
         for scope, values in sorted(features_of(batch).items()):
-            values = distributed.gather_rows(np.asarray(values, np.float32)[:rows])[mask]
+            values = hosts.gather_rows(np.asarray(values, np.float32)[:rows])[mask]
             finite = np.isfinite(values).all(axis=(1, 2, 3))
             if not finite.all():
                 raise UserError(f"the network's features of the video {names[done:][finite.argmin()]} are not finite")

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from i3d_jax.errors import UserError
 from i3d_jax.evaluation.predictions import Predictions
+from i3d_jax.system.errors import UserError
 
 
 def fuse(

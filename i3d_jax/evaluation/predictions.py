@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from i3d_jax.errors import UserError
-from i3d_jax.files import make_folder, written_whole
-from i3d_jax.training import distributed
+from i3d_jax.system import hosts
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import make_folder, written_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Predictions:
         """
         file = io.BytesIO()
         np.savez(file, row=global_row(self.row), **self._arrays())
-        hosts = [np.load(io.BytesIO(content)) for content in distributed.gather_bytes(file.getvalue())]
-        order = np.argsort(np.concatenate([host["row"] for host in hosts]))
-        arrays = {name: np.concatenate([host[name] for host in hosts])[order] for name in hosts[0].files}
+        shares = [np.load(io.BytesIO(content)) for content in hosts.gather_bytes(file.getvalue())]
+        order = np.argsort(np.concatenate([share["row"] for share in shares]))
+        arrays = {name: np.concatenate([share[name] for share in shares])[order] for name in shares[0].files}
         streams = {stream: arrays[f"logits_{stream}"] for stream in self.stream_logits}
         return Predictions(arrays["video"], arrays["label"], arrays["logits"], streams, arrays["row"])
 

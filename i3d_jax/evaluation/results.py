@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from i3d_jax.files import read_object, written_whole
+from i3d_jax.system.files import read_object, written_whole
 
 
 def read(path: Path) -> dict[str, dict[str, float]]:

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from i3d_jax.errors import UserError, is_full_disk
+from i3d_jax.system.errors import UserError, is_full_disk
 
 # How long a server may be silent, in seconds: while it is connected to, before it answers, and between two blocks.
 SILENCE = 20

@@ -13,11 +13,11 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from i3d_jax.errors import UserError
 from i3d_jax.importers import pickled_arrays
 from i3d_jax.importers.imported import Imported, read_network, refuse_other_stream, stream_of
 from i3d_jax.importers.naming import BROADCAST_VECTOR, Naming
 from i3d_jax.importers.weights import Weights
+from i3d_jax.system.errors import UserError
 
 _COLLECTIONS = ("params", "batch_stats")
 _UNITS = {"Mixed_5b/Branch_2/Conv3d_0a_3x3": "Mixed_5b/Branch_2/Conv3d_0b_3x3"}

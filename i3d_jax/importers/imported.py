@@ -11,11 +11,11 @@ import jax
 
 from i3d_jax import checkpoint, models
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.errors import UserError
 from i3d_jax.flow import codec
 from i3d_jax.importers import naming
 from i3d_jax.importers.naming import Naming
 from i3d_jax.importers.weights import Weights
+from i3d_jax.system.errors import UserError
 
 # The evaluation that the paper reports: one window of ten seconds.
 EVALUATION = {"crop": 224, "frames": 250, "windows": 1}

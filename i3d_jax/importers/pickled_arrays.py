@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 _ARRAY, _SCALAR = np.zeros(1, np.float32), np.float32(0)
 # What a pickled array names, by whatever module: NumPy has renamed `numpy.core` to `numpy._core`.

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from i3d_jax import lock
-from i3d_jax.errors import UserError
-from i3d_jax.files import make_folder, users_cache, written_whole
 from i3d_jax.importers import download, package_index, published, tensorflow_checkpoint
+from i3d_jax.system import lock
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import make_folder, users_cache, written_whole
 
 # The release's folder `data`; `--mirror` names another place for it.
 RELEASE = "https://github.com/google-deepmind/kinetics-i3d/raw/master/data"

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from i3d_jax.errors import UserError, did_you_mean
 from i3d_jax.importers import naming, sonnet_i3d
+from i3d_jax.system.errors import UserError, did_you_mean
 
 
 class Labels(NamedTuple):

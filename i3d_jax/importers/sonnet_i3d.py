@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from i3d_jax.errors import UserError
 from i3d_jax.importers import tensorflow_checkpoint
 from i3d_jax.importers.imported import Imported, read_network, refuse_other_stream, stream_of
 from i3d_jax.importers.naming import AS_OURS, BROADCAST_VECTOR, Naming
 from i3d_jax.importers.weights import Weights
+from i3d_jax.system.errors import UserError
 
 PREFIXES = {"RGB/inception_i3d/": "rgb", "Flow/inception_i3d/": "flow"}
 LEAVES = {

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from i3d_jax.data import cpu_tensorflow
-from i3d_jax.errors import UserError, install_hint
 from i3d_jax.importers.weights import Weights
+from i3d_jax.system.errors import UserError, install_hint
 
 # The magic number at the end of a table of LevelDB's, in which TensorFlow writes both of its formats.
 _END_OF_TABLE = bytes.fromhex("57fb808b247547db")

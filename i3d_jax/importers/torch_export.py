@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from i3d_jax import checkpoint
-from i3d_jax.errors import UserError
 from i3d_jax.importers import torch_file, torch_i3d
+from i3d_jax.system.errors import UserError
 
 TARGETS = ("torch_i3d", "safetensors")
 # What the ports do, and cannot do otherwise.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from i3d_jax.errors import UserError, install_hint
-from i3d_jax.files import written_whole
 from i3d_jax.importers.weights import Weights
+from i3d_jax.system.errors import UserError, install_hint
+from i3d_jax.system.files import written_whole
 
 SAFETENSORS_SUFFIX = ".safetensors"
 # Training scripts put the state dict under one of these keys, beside the optimizer's.

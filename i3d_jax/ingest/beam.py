@@ -19,10 +19,10 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners import create_runner
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
-from i3d_jax.errors import INTERRUPTED_CODE, STOPPED_CODE, UserError
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.shard import Job, crashed, make_shard, size_in_bytes
-from i3d_jax.ingest.workers import Workers, leave_after
+from i3d_jax.system.errors import INTERRUPTED_CODE, STOPPED_CODE, UserError
+from i3d_jax.system.workers import Workers, leave_after
 
 COUNTERS = "prepare"  # Their namespace.
 # They begin by looking for a program on the internet.

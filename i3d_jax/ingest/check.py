@@ -10,12 +10,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from i3d_jax.data.datasets import Spec
-from i3d_jax.ingest.annotations import Clip
-from i3d_jax.ingest.decode import UnreadableVideo, check_header
+from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.process import MISSING, Skipped
+from i3d_jax.ingest.published_counts import Spec
 from i3d_jax.ingest.shard import crashed
-from i3d_jax.ingest.workers import in_order
+from i3d_jax.system.workers import in_order
+from i3d_jax.video.decode import UnreadableVideo, check_header
 
 MOST_NAMED = 10  # Clips that cannot be read.
 
@@ -39,7 +39,7 @@ class Check:
     skipped: tuple[Skipped, ...]
 
 
-def check(clips: Sequence[Clip], videos: str | os.PathLike, *, processes: int, progress: bool = True) -> Check:
+def check(clips: Sequence[AnnotatedClip], videos: str | os.PathLike, *, processes: int, progress: bool = True) -> Check:
     """Looks for every clip's file and opens it, decoding nothing; a file that is damaged further on passes.
 
     Args:
@@ -51,7 +51,7 @@ def check(clips: Sequence[Clip], videos: str | os.PathLike, *, processes: int, p
     look = functools.partial(_look, videos=Path(videos))
     results = in_order(look, clips, processes=processes, crashed=lambda clip: crashed(clip).reason)
     reasons = dict(zip(clips, tqdm(results, total=len(clips), unit=" videos", disable=not progress), strict=True))
-    by_split: dict[str, list[Clip]] = {}
+    by_split: dict[str, list[AnnotatedClip]] = {}
     for clip in clips:
         for split in clip.splits or (clip.split,):
             by_split.setdefault(split, []).append(clip)
@@ -91,7 +91,7 @@ def _beside(listed: int, published: int | None) -> str:
     return f"; published {published}{distance}"
 
 
-def _look(clip: Clip, videos: Path) -> str | None:
+def _look(clip: AnnotatedClip, videos: Path) -> str | None:
     """Returns why a clip cannot be read, None if it seems that it can."""
     path = videos / clip.path
     if not os.path.isfile(path):

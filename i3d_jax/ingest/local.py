@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tqdm import tqdm
 
-from i3d_jax.data.records import StoredVideo
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.process import Skipped
 from i3d_jax.ingest.shard import Job, crashed, make_shard, size_in_bytes
-from i3d_jax.ingest.workers import ONE_THREAD, in_order
+from i3d_jax.records.example import StoredVideo
+from i3d_jax.system.workers import ONE_THREAD, in_order
 
 
 def make_shards(

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from i3d_jax import lock
 from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION, UNFINISHED
 from i3d_jax.data.preprocessing import Preprocessing, comparable
-from i3d_jax.errors import UserError
-from i3d_jax.files import make_folder, written_whole
 from i3d_jax.ingest.plan import Shard
+from i3d_jax.system import lock
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import make_folder, written_whole
 
 # Stands in the folder from a run's first write until its `dataset.json` does: the mark of a killed run.
 SKIPPED = "skipped.csv"

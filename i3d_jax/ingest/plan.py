@@ -12,8 +12,8 @@ from pathlib import Path
 
 from i3d_jax.data.dataset import FORMAT_VERSION
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.data.records import FOOTER_BYTES, HEADER_BYTES, ShardIndex, index_path, shard_name
-from i3d_jax.ingest.annotations import Clip
+from i3d_jax.ingest.annotations import AnnotatedClip
+from i3d_jax.records.shards import FOOTER_BYTES, HEADER_BYTES, ShardIndex, index_path, shard_name
 
 CLIPS_PER_SHARD = 64  # Some 500 MB of ten-second videos at the default preprocessing.
 # Some 230 MB. Their flow takes hours of a core, and a run that is killed loses the shards that it was making.
@@ -37,7 +37,7 @@ class Shard:
     split: str
     number: int
     shards: int
-    clips: tuple[Clip, ...]
+    clips: tuple[AnnotatedClip, ...]
     fingerprint: str
 
     def path(self, directory: Path) -> Path:
@@ -61,7 +61,7 @@ class Shard:
 
 
 def plan(
-    clips: Sequence[Clip],
+    clips: Sequence[AnnotatedClip],
     videos: Path,
     *,
     labels: Sequence[str],
@@ -94,7 +94,7 @@ def plan(
                 count = math.ceil(len(members) / most)
         else:
             count = shards if isinstance(shards, int) else shards[split]
-        contents: list[list[Clip]] = [[] for _ in range(count)]
+        contents: list[list[AnnotatedClip]] = [[] for _ in range(count)]
         for clip in sorted(members, key=_hash):
             contents[_hash(clip) % count].append(clip)
         for number, content in enumerate(contents):
@@ -105,12 +105,12 @@ def plan(
     return placed
 
 
-def _hash(clip: Clip) -> int:
+def _hash(clip: AnnotatedClip) -> int:
     return int.from_bytes(hashlib.sha256(clip.name.encode()).digest())
 
 
 def _fingerprint(
-    clips: Sequence[Clip], videos: Path, label_indexes: Mapping[str, int], preprocessing: Preprocessing
+    clips: Sequence[AnnotatedClip], videos: Path, label_indexes: Mapping[str, int], preprocessing: Preprocessing
 ) -> str:
     """Returns a hash of everything that decides about a shard's bytes."""
     made_from = {

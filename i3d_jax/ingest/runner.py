@@ -6,11 +6,11 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 
-from i3d_jax.errors import UserError, install_hint
 from i3d_jax.ingest import local
-from i3d_jax.ingest.flow_choice import Choice
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.shard import Job
+from i3d_jax.system.errors import UserError, install_hint
+from i3d_jax.video.backend_choice import Choice
 
 
 def shard_maker(

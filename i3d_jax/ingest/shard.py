@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.data.records import ShardIndex, ShardWriter, StoredVideo, encode
-from i3d_jax.ingest.annotations import Clip
+from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.process import Skipped, process
+from i3d_jax.records.example import StoredVideo, encode
+from i3d_jax.records.shards import ShardIndex, ShardWriter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,12 @@ class Job:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
 
-    def read(self, clip: Clip) -> StoredVideo | Skipped:
+    def read(self, clip: AnnotatedClip) -> StoredVideo | Skipped:
         """Reads one clip."""
         return process(clip, self.videos, self.labels, self.preprocessing)
 
 
-def crashed(clip: Clip) -> Skipped:
+def crashed(clip: AnnotatedClip) -> Skipped:
     """Returns the result of a clip that killed the process that read it."""
     return Skipped(clip.name, "the decoder crashed")
 

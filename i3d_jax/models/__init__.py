@@ -9,17 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from i3d_jax.clips import STREAMS
-from i3d_jax.errors import UserError, did_you_mean
 from i3d_jax.models.c3d import C3D
 from i3d_jax.models.conv_lstm import ConvLSTM
 from i3d_jax.models.fused import Fused
 from i3d_jax.models.i3d import I3D, TwoStreamI3D
-from i3d_jax.models.inception import LAST_BLOCKS
 from i3d_jax.models.inception_v1 import InceptionV1
-from i3d_jax.models.layers import SPATIAL_PADDINGS, TEMPORAL_PADDINGS
-from i3d_jax.models.network import BATCH_NORMS, BOTH_STREAMS, Network, SnapshotNetwork
+from i3d_jax.models.network import Network
 from i3d_jax.models.two_stream import TwoStream
+from i3d_jax.system.errors import UserError, did_you_mean
 
 # As the paper's figure 2 orders them, behind the network of images that they begin with.
 MODELS: dict[str, type[Network]] = {
@@ -31,15 +28,6 @@ MODELS: dict[str, type[Network]] = {
     "i3d": I3D,
     "two_stream_i3d": TwoStreamI3D,
 }
-# What an option that is a word may be.
-_CHOICES = {
-    "stream": STREAMS,
-    "temporal_padding": TEMPORAL_PADDINGS,
-    "stem_padding": SPATIAL_PADDINGS,
-    "last_block": LAST_BLOCKS,
-    "batch_norm": BATCH_NORMS,
-}
-_DTYPES = ("float32", "bfloat16")
 
 
 def create(name: str, num_classes: int = 400, **options) -> Network:
@@ -68,37 +56,7 @@ def create(name: str, num_classes: int = 400, **options) -> Network:
             raise UserError(
                 f"the model {name!r} has no option {option!r}{did_you_mean(option, known)}; it has {', '.join(known)}"
             )
-    if num_classes < 1:
-        raise UserError(f"the model needs at least one class, found num_classes {num_classes}")
-    if not 0 <= options.get("dropout_rate", 0) < 1:
-        raise UserError(f"the dropout rate must be at least 0 and below 1, found {options['dropout_rate']}")
-    if not 0 < options.get("width_multiplier", 1) <= 8:
-        raise UserError(f"the width multiplier must be above 0 and at most 8, found {options['width_multiplier']}")
-    decay = options.get("batch_norm_decay", 0)
-    if not 0 <= decay < 1:
-        raise UserError(f"the model's batch_norm_decay must be at least 0 and below 1, found {decay}")
-    for option in ("frame_size", "statistics_steps"):
-        if options.get(option, 1) < 1:
-            raise UserError(f"the model's {option} must be at least 1, found {options[option]}")
-    all_choices = {**_CHOICES, "stream": (*STREAMS, BOTH_STREAMS)} if issubclass(model, SnapshotNetwork) else _CHOICES
-    for option, choices in all_choices.items():
-        if option in options and options[option] not in choices:
-            raise UserError(f"the model's {option} must be one of {', '.join(choices)}, found {options[option]!r}")
-    if "dtype" in options:
-        named = [dtype for dtype in _DTYPES if _is_dtype(options["dtype"], dtype)]
-        if not named:
-            raise UserError(f"the dtype must be one of {', '.join(_DTYPES)}, found {options['dtype']!r}")
-        options["dtype"] = jnp.dtype(named[0])
     return model(num_classes=num_classes, **options)
-
-
-def _is_dtype(value: Any, name: str) -> bool:
-    """Says whether a value, such as "bfloat16" or `jnp.bfloat16`, stands for the dtype of that name."""
-    try:
-        # NumPy takes an empty name and None for its own default.
-        return value not in ("", None) and jnp.dtype(value).name == name
-    except TypeError:
-        return False
 
 
 def template(model: Network) -> dict[str, Any]:

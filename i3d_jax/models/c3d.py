@@ -15,10 +15,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from i3d_jax.errors import UserError
 from i3d_jax.models.inception import scaled
 from i3d_jax.models.layers import batch_normalised_relu, max_pool, release_initializer, run_block
 from i3d_jax.models.network import Clip, Network, frames_of, with_predictions
+from i3d_jax.system.errors import UserError
 
 # Channels of the convolutions by their names in C3D; a name without a width is a pool.
 LAYERS = {
@@ -52,6 +52,10 @@ class C3D(Network):
     streams = ("rgb",)
     training_clip = Clip(FRAMES, 1, 112)
     test_clip = Clip(15 * FRAMES, 1, 112)
+
+    def __post_init__(self):
+        self.refuse_below_one("frame_size")
+        super().__post_init__()
 
     def example_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the inputs that it was made for, without the batch's axis: a clip of its frame size."""

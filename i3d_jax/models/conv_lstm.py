@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from i3d_jax.errors import UserError
 from i3d_jax.models import inception
 from i3d_jax.models.batch_norm import BATCH_NORM_EPSILON
 from i3d_jax.models.layers import release_initializer
 from i3d_jax.models.network import Clip, InceptionNetwork, cross_entropy, frames_of, with_predictions
+from i3d_jax.system.errors import UserError
 
 UNITS = 512
 FORGET_BIAS = 1.0
@@ -44,6 +44,10 @@ class ConvLSTM(InceptionNetwork):
     image_trunks = ("InceptionV1",)
     training_clip = Clip(25, 5, 224)
     test_clip = Clip(50, 5, 224)
+
+    def __post_init__(self):
+        self.refuse_below_one("statistics_steps")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 
 from i3d_jax.clips import STREAMS
-from i3d_jax.errors import UserError
 from i3d_jax.models import inception
+from i3d_jax.models.layers import TEMPORAL_PADDINGS
 from i3d_jax.models.network import STREAM_SCOPES, Clip, InceptionNetwork, cross_entropy, frames_of, with_predictions
+from i3d_jax.system.errors import UserError
 
 # Fewer frames leave less than the two steps that the last average pool takes.
 MINIMUM_FRAMES = 9
@@ -33,6 +34,10 @@ class I3D(InceptionNetwork):
     image_trunks = ("",)
     training_clip = Clip(64, 1, 224)
     test_clip = Clip(250, 1, 224)
+
+    def __post_init__(self):
+        self.refuse_unless_one_of(stream=STREAMS, temporal_padding=TEMPORAL_PADDINGS)
+        super().__post_init__()
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -95,6 +100,10 @@ class TwoStreamI3D(InceptionNetwork):
     image_trunks = tuple(STREAM_SCOPES.values())
     training_clip = I3D.training_clip
     test_clip = I3D.test_clip
+
+    def __post_init__(self):
+        self.refuse_unless_one_of(temporal_padding=TEMPORAL_PADDINGS)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
-from i3d_jax.clips import CHANNELS
-from i3d_jax.errors import UserError
+from i3d_jax.clips import CHANNELS, STREAMS
 from i3d_jax.models import inception
 from i3d_jax.models.network import FLOW_STACK, Clip, InceptionNetwork, check_size, with_predictions
+from i3d_jax.system.errors import UserError
 
 
 class InceptionV1(InceptionNetwork):
@@ -25,9 +25,14 @@ class InceptionV1(InceptionNetwork):
 
     stream: str = "rgb"
 
+    sees_videos = False
     image_trunks = ("",)
     training_clip = Clip(1, 1, 224)
     test_clip = Clip(1, 1, 224)
+
+    def __post_init__(self):
+        self.refuse_unless_one_of(stream=STREAMS)
+        super().__post_init__()
 
     @property
     def streams(self) -> tuple[str, ...]:

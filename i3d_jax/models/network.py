@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -11,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from i3d_jax.clips import CHANNELS, STREAMS
-from i3d_jax.errors import UserError
 from i3d_jax.models import drawing, inception
-from i3d_jax.models.layers import ConvolutionUnit
+from i3d_jax.models.layers import SPATIAL_PADDINGS, ConvolutionUnit
 from i3d_jax.models.lowering import for_shapes
+from i3d_jax.system.errors import UserError
 
 # Fields of flow around one frame that the networks of images see at a time (paper, section 2.4).
 FLOW_STACK = 10
@@ -25,6 +26,7 @@ STREAM_SCOPES = {"rgb": "RGB", "flow": "Flow"}
 # The option `stream` of a network that is made of both, or of one of them.
 BOTH_STREAMS = "both"
 BATCH_NORMS = ("train", "frozen")
+DTYPES = ("float32", "bfloat16")
 
 
 class Clip(NamedTuple):
@@ -56,6 +58,7 @@ class Network(nn.Module):
         the forward pass: less memory, more arithmetic, the same numbers up to rounding.
 
     Class attributes:
+      sees_videos: whether it sees clips; else it sees single images.
       streams: what it sees, of "rgb" and "flow".
       flow_per_frame: fields of flow around each frame that it sees; 0 without flow.
       image_trunks: the scopes that begin as the trunk of an ImageNet network, () for none; "" is the whole.
@@ -70,11 +73,42 @@ class Network(nn.Module):
     batch_norm: str = "train"
     rematerialise: bool = False
 
+    sees_videos: ClassVar[bool] = True
     streams: ClassVar[tuple[str, ...]]
     flow_per_frame: ClassVar[int] = 0
     image_trunks: ClassVar[tuple[str, ...]] = ()
     training_clip: ClassVar[Clip]
     test_clip: ClassVar[Clip]
+
+    def __post_init__(self):
+        if self.num_classes < 1:
+            raise UserError(f"the model needs at least one class, found num_classes {self.num_classes}")
+        if not 0 <= self.dropout_rate < 1:
+            raise UserError(f"the dropout rate must be at least 0 and below 1, found {self.dropout_rate}")
+        if not 0 < self.width_multiplier <= 8:
+            raise UserError(f"the width multiplier must be above 0 and at most 8, found {self.width_multiplier}")
+        if not 0 <= self.batch_norm_decay < 1:
+            raise UserError(
+                f"the model's batch_norm_decay must be at least 0 and below 1, found {self.batch_norm_decay}"
+            )
+        self.refuse_unless_one_of(batch_norm=BATCH_NORMS)
+        # One value for whatever stands for a dtype, so that equal networks are equal.
+        object.__setattr__(self, "dtype", _computed_in(self.dtype))
+        super().__post_init__()
+
+    def refuse_unless_one_of(self, **choices: Sequence[str]) -> None:
+        """Raises a `UserError` for an option that is none of its choices."""
+        for option, words in choices.items():
+            if getattr(self, option) not in words:
+                raise UserError(
+                    f"the model's {option} must be one of {', '.join(words)}, found {getattr(self, option)!r}"
+                )
+
+    def refuse_below_one(self, *options: str) -> None:
+        """Raises a `UserError` for an option that is a count and below 1."""
+        for option in options:
+            if getattr(self, option) < 1:
+                raise UserError(f"the model's {option} must be at least 1, found {getattr(self, option)}")
 
     def init(self, rngs, inputs, train: bool = False, **options) -> dict[str, Any]:
         """Draws the variables {"params", "batch_stats"} for inputs of the given shapes, in one program.
@@ -182,6 +216,10 @@ class InceptionNetwork(Network):
     stem_padding: str = "same"
     last_block: str = inception.LAST_BLOCKS[-1]
 
+    def __post_init__(self):
+        self.refuse_unless_one_of(stem_padding=SPATIAL_PADDINGS, last_block=inception.LAST_BLOCKS)
+        super().__post_init__()
+
     def shared_options(self) -> dict[str, Any]:
         """The options that every architecture of this kind has."""
         return {**super().shared_options(), "stem_padding": self.stem_padding, "last_block": self.last_block}
@@ -195,6 +233,10 @@ class SnapshotNetwork(InceptionNetwork):
     """
 
     stream: str = BOTH_STREAMS
+
+    def __post_init__(self):
+        self.refuse_unless_one_of(stream=(*STREAMS, BOTH_STREAMS))
+        super().__post_init__()
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -280,6 +322,16 @@ def frames_of(inputs: Mapping[str, jax.Array], stream: str, *, model: str, minim
         )
     check_size(videos, model=model, minimum_size=minimum_size)
     return videos
+
+
+def _computed_in(dtype: Any) -> jnp.dtype:
+    """Returns the dtype that a value such as "bfloat16" or `jnp.bfloat16` stands for, if networks compute in it."""
+    for name in DTYPES:
+        # NumPy takes an empty name and None for its own default.
+        with contextlib.suppress(TypeError):
+            if dtype not in ("", None) and jnp.dtype(dtype).name == name:
+                return jnp.dtype(name)
+    raise UserError(f"the dtype must be one of {', '.join(DTYPES)}, found {dtype!r}")
 
 
 def check_size(images: jax.Array, *, model: str, minimum_size: int) -> None:

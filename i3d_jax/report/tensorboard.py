@@ -12,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from i3d_jax.files import make_folder
+from i3d_jax.system.files import make_folder
 
 
 class TensorBoard:

@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from i3d_jax import lock
-from i3d_jax.errors import UserError, run
-from i3d_jax.files import written_whole
 from i3d_jax.study import published, table
-from i3d_jax.study.plan import Cell, Run, chosen, runs, with_sources
-from i3d_jax.training import distributed
+from i3d_jax.study.plan import Cell, PlannedRun, chosen, runs, with_sources
+from i3d_jax.system import cluster, hosts, lock
+from i3d_jax.system.errors import UserError, run
+from i3d_jax.system.files import written_whole
 
 if TYPE_CHECKING:
     from i3d_jax.study.runs import Study
@@ -59,13 +58,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.dry_run:
         _list(_study(options, overrides), runs(needed))
         return 0
-    distributed.join(options)
-    with distributed.explained():
-        given = {f"--{name}": value for name, value in vars(options).items() if name not in distributed.FLAGS}
-        distributed.refuse_different({**given, "--config.KEY=VALUE": overrides}, what="arguments")
+    cluster.join(options)
+    with cluster.explained():
+        given = {f"--{name}": value for name, value in vars(options).items() if name not in cluster.FLAGS}
+        hosts.refuse_different({**given, "--config.KEY=VALUE": overrides}, what="arguments")
         output = Path(options.output)
         # Of several processes the first holds the folder, for all of them.
-        with lock.held(output) if distributed.is_first() else contextlib.nullcontext():
+        with lock.held(output) if hosts.is_first() else contextlib.nullcontext():
             return _fill(_study(options, overrides), needed)
 
 
@@ -84,7 +83,6 @@ def _study(options: argparse.Namespace, overrides: Sequence[str]) -> Study:
 def _fill(study: Study, needed: Sequence[Cell]) -> int:
     """Trains what the cells need and writes the tables; returns the exit code."""
     # Imported late, as what `_study` imports: --help and mistakes in what is chosen need none of it.
-    from i3d_jax import main as training
     from i3d_jax.study.runs import accuracy, check, train_all
 
     if study.miniature:
@@ -93,17 +91,17 @@ def _fill(study: Study, needed: Sequence[Cell]) -> int:
     # Before hours of training.
     earlier = table.from_csv(study.output / "table.csv")
     check(study, ordered, asked=FLAGS)
-    failures = train_all(study, ordered, train=training.main)
-    if distributed.is_first():
+    failures = train_all(study, ordered)
+    if hosts.is_first():
         measured = {cell: accuracy(study, cell, failures) for cell in needed if cell.sums}
         note = DRAWN_NOTE if study.miniature else ""
         _write(study.output, table.fill(needed, measured), earlier, note)
     for failed, reason in failures.items():
-        distributed.say(f"failed: {failed.name}: {reason}")
+        hosts.say(f"failed: {failed.name}: {reason}")
     return 2 if failures else 0
 
 
-def _list(study: Study, ordered: Sequence[Run]) -> None:
+def _list(study: Study, ordered: Sequence[PlannedRun]) -> None:
     """Prints the command of every run; what is not named stands in capitals, but for what a miniature draws itself."""
     from i3d_jax.study.miniature import DRAWN
 
@@ -114,7 +112,7 @@ def _list(study: Study, ordered: Sequence[Run]) -> None:
         study, datasets={**places, **study.datasets}, imagenet=study.imagenet or places["imagenet"]
     )
     # All before the first is printed: they say what is wrong with a change.
-    named.configuration(ordered[0])
+    named.last_checkpoint(ordered[0])
     commands = [named.command(one) for one in ordered]
     print("\n".join("python -m i3d_jax.main " + shlex.join(command) for command in commands))
     open_places = [str(place) for name, place in places.items() if str(place) == name.upper()]
@@ -125,8 +123,8 @@ def _list(study: Study, ordered: Sequence[Run]) -> None:
 def _with_drawn(study: Study) -> Study:
     """Draws and prepares the miniature datasets, as far as none are named and none are there."""
     from i3d_jax import prepare
-    from i3d_jax.ingest.write_video import write_video
     from i3d_jax.study.miniature import DRAWN, Size, image_network, make
+    from i3d_jax.video.write import write_video
 
     size, datasets, imagenet = Size(), study.datasets, study.imagenet
     if not set(DRAWN) <= set(datasets):
@@ -135,7 +133,7 @@ def _with_drawn(study: Study) -> Study:
         def draw() -> None:
             make(folder, size, prepare=prepare.main, write_video=write_video)
 
-        distributed.by_first(draw)
+        hosts.by_first(draw)
         datasets = {**{name: folder / name for name in DRAWN}, **datasets}
     if imagenet is None:
         imagenet = image_network(study.output / "imagenet", size)
@@ -200,10 +198,10 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(FLAGS["imagenet"], metavar="CHECKPOINT", help=imagenet_help)
     splits_help = "of UCF-101 and HMDB-51; a cell is the mean over them (default: 1, as published)"
     data.add_argument("--splits", metavar="N", type=int, nargs="+", choices=(1, 2, 3), default=[1], help=splits_help)
-    distributed.add_flags(parser)
+    cluster.add_flags(parser)
     parser.add_argument_group("--config.KEY=VALUE", "changes a key of the recipe in every run (experiments/base.py)")
     return parser
 
 
 if __name__ == "__main__":
-    run(main, leave=distributed.leave)
+    run(main, leave=cluster.leave)

@@ -14,10 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from i3d_jax import checkpoint, models
-from i3d_jax.errors import UserError
-from i3d_jax.files import make_folder, written_whole
-from i3d_jax.study.drawn_actions import ACTIONS, FRAME_RATE, draw
-from i3d_jax.training import distributed
+from i3d_jax.drawn.miniature_actions import ACTIONS, FRAME_RATE, draw
+from i3d_jax.system import hosts
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import make_folder, written_whole
 
 SEED = 0
 DRAWN = ("minikinetics", "ucf101", "hmdb51")
@@ -183,7 +183,7 @@ def image_network(directory: Path, size: Size) -> Path:
     Returns:
       The checkpoint directory; one that is whole is left alone.
     """
-    if not distributed.by_first(lambda: checkpoint.is_whole(directory)):
+    if not hosts.by_first(lambda: checkpoint.is_whole(directory)):
         options = {"width_multiplier": size.width_multiplier, "last_block": size.last_block}
         model = models.create("inception_v1", num_classes=len(_STAND_IN_LABELS), **options)
         shapes = {

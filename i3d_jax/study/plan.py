@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from i3d_jax.errors import UserError, did_you_mean
 from i3d_jax.study import published
+from i3d_jax.system.errors import UserError, did_you_mean
 
 # The datasets whose splits are numbered: their runs and cells are of each split.
 SPLIT_DATASETS = ("ucf101", "hmdb51")
@@ -25,7 +25,7 @@ ONLY_RGB = ("conv_lstm", "c3d")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class PlannedRun:
     """One training run.
 
     Attributes:
@@ -38,7 +38,7 @@ class Run:
     dataset: str
     variant: str
     split: int | None = None
-    start: Run | str | None = None
+    start: PlannedRun | str | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +71,7 @@ class Cell:
     row: str
     column: str
     published: float | None
-    sums: tuple[tuple[Run, ...], ...] = ()
+    sums: tuple[tuple[PlannedRun, ...], ...] = ()
     from_cells: tuple[str, ...] = ()
 
 
@@ -105,7 +105,7 @@ def _filling(table: str, row: str, column: str, splits: Sequence[int]) -> dict[s
 
 def _sums(
     dataset: str, variants: Sequence[str], splits: Sequence[int], *, protocol: str | None = None, start: bool = True
-) -> tuple[tuple[Run, ...], ...]:
+) -> tuple[tuple[PlannedRun, ...], ...]:
     if not variants:
         return ()
     if dataset not in SPLIT_DATASETS:
@@ -115,12 +115,12 @@ def _sums(
 
 def _run(
     dataset: str, variant: str, split: int | None = None, protocol: str | None = None, *, from_imagenet: bool = True
-) -> Run:
+) -> PlannedRun:
     if protocol is not None:
         start = _run("minikinetics", variant)
-        return Run(dataset=dataset, variant=f"{variant}_{protocol}", split=split, start=start)
+        return PlannedRun(dataset=dataset, variant=f"{variant}_{protocol}", split=split, start=start)
     start = "imagenet" if from_imagenet and variant not in FROM_SCRATCH else None
-    return Run(dataset=dataset, variant=variant, split=split, start=start)
+    return PlannedRun(dataset=dataset, variant=variant, split=split, start=start)
 
 
 def chosen(
@@ -166,12 +166,12 @@ def with_sources(chosen_cells: Sequence[Cell], splits: Sequence[int]) -> list[Ce
     return list(needed)
 
 
-def runs(needed_cells: Iterable[Cell]) -> list[Run]:
+def runs(needed_cells: Iterable[Cell]) -> list[PlannedRun]:
     """Lists the runs of cells, each once, behind the run that it starts from."""
-    found: dict[Run, None] = {}
+    found: dict[PlannedRun, None] = {}
     for cell in needed_cells:
         for run in (run for one_sum in cell.sums for run in one_sum):
-            if isinstance(run.start, Run):
+            if isinstance(run.start, PlannedRun):
                 found[run.start] = None
             found[run] = None
     return list(found)

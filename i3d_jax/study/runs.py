@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import ml_collections
-
-from i3d_jax import checkpoint, experiment
-from i3d_jax import config as configuration
+from i3d_jax import checkpoint
 from i3d_jax.data.dataset import Dataset, open_dataset
-from i3d_jax.errors import UserError
-from i3d_jax.evaluation import results
 from i3d_jax.evaluation.accuracy import top_k
 from i3d_jax.evaluation.fusion import fuse
 from i3d_jax.evaluation.predictions import Predictions
-from i3d_jax.study.plan import Cell, Run
-from i3d_jax.training import distributed
+from i3d_jax.run import Run, build
+from i3d_jax.run import recipe as configuration
+from i3d_jax.study.plan import Cell, PlannedRun
+from i3d_jax.system import hosts
+from i3d_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,23 +40,27 @@ class Study:
     overrides: Sequence[str]
     miniature: bool
 
-    def workdir(self, run: Run) -> Path:
+    def workdir(self, run: PlannedRun) -> Path:
         """The workdir of a run."""
         return self.output / "runs" / run.name
 
-    def last_checkpoint(self, run: Run) -> Path:
+    def last_checkpoint(self, run: PlannedRun) -> Path:
         """The checkpoint that a run leaves at its end, by its step, so that one trained longer is not taken for it."""
-        return self.workdir(run) / "checkpoints" / str(self.configuration(run).total_steps)
+        return self.workdir(run) / "checkpoints" / str(_loaded(self.recipe(run), tuple(self.changes(run))).total_steps)
 
-    def configuration(self, run: Run) -> ml_collections.ConfigDict:
-        """The configuration of a run; a `UserError` says why it cannot be read."""
-        return configuration.load(self.recipe(run), self.changes(run))
+    def check(self, run: PlannedRun) -> None:
+        """Raises a `UserError` if its recipe cannot be read, or its workdir was made by another configuration."""
+        configuration.refuse_other(_loaded(self.recipe(run), tuple(self.changes(run))), self.workdir(run))
 
-    def recipe(self, run: Run) -> str:
+    def build(self, run: PlannedRun) -> Run:
+        """Resolves its recipe; a `UserError` says what it lacks."""
+        return build(_loaded(self.recipe(run), tuple(self.changes(run))), self.workdir(run))
+
+    def recipe(self, run: PlannedRun) -> str:
         """The recipe of a run."""
         return f"experiments/{run.dataset}.py:{run.variant}{'-miniature' * self.miniature}"
 
-    def changes(self, run: Run) -> list[str]:
+    def changes(self, run: PlannedRun) -> list[str]:
         """What the command line of a run changes in its recipe."""
         changes = [f"--config.data.directory={self.datasets[run.dataset]}"]
         if run.split is not None:
@@ -69,12 +72,12 @@ class Study:
         # Runs of one network are compiled once.
         return [*changes, f"--config.compilation_cache={self.output / 'compiled'}", *self.overrides]
 
-    def command(self, run: Run) -> list[str]:
+    def command(self, run: PlannedRun) -> list[str]:
         """The arguments of `i3d_jax.main` for a run."""
         return ["--config", self.recipe(run), "--workdir", str(self.workdir(run)), *self.changes(run)]
 
 
-def check(study: Study, runs: Sequence[Run], *, asked: Mapping[str, str]) -> None:
+def check(study: Study, runs: Sequence[PlannedRun], *, asked: Mapping[str, str]) -> None:
     """Looks for what the runs need, before any of them begins.
 
     Args:
@@ -110,10 +113,10 @@ def check(study: Study, runs: Sequence[Run], *, asked: Mapping[str, str]) -> Non
     if from_images and checkpoint.load(study.imagenet)[2]["model"] != "inception_v1":
         raise UserError(f"{asked['imagenet']}: {study.imagenet} is no image network (inception_v1)")
     for run in runs:
-        configuration.refuse_other(study.configuration(run), study.workdir(run))
+        study.check(run)
 
 
-def _check_splits(dataset: Dataset, runs: Sequence[Run]) -> None:
+def _check_splits(dataset: Dataset, runs: Sequence[PlannedRun]) -> None:
     for split in dict.fromkeys(run.split for run in runs if run.split is not None):
         for half in (f"train0{split}", f"test0{split}"):
             if half not in dataset.split_names:
@@ -123,17 +126,16 @@ def _check_splits(dataset: Dataset, runs: Sequence[Run]) -> None:
                 )
 
 
-def _and_more(runs: Sequence[Run]) -> str:
+def _and_more(runs: Sequence[PlannedRun]) -> str:
     return f" and {len(runs) - 1} more" if len(runs) > 1 else ""
 
 
-def train_all(study: Study, runs: Sequence[Run], *, train: Callable[[list[str]], None]) -> dict[Run, str]:
+def train_all(study: Study, runs: Sequence[PlannedRun]) -> dict[PlannedRun, str]:
     """Trains the runs that are not finished, one after the other; which it is stands on standard error.
 
     Args:
       study: where and how.
       runs: each behind the one that it starts from.
-      train: `i3d_jax.main.main`; what it prints goes to standard error.
 
     Returns:
       Why each run that failed has failed; the others are finished. With several processes, the same on all.
@@ -141,65 +143,52 @@ def train_all(study: Study, runs: Sequence[Run], *, train: Callable[[list[str]],
     Raises:
       UserError: a run failed in one of several processes, and the others cannot go on without it.
     """
-    failures: dict[Run, str] = {}
+    failures: dict[PlannedRun, str] = {}
     for number, run in enumerate(runs, 1):
         title = f"run {number} of {len(runs)}: {run.name}"
         if run.start in failures:
             failures[run] = f"it starts from {run.start.name}, which failed"
-            distributed.say(f"{title} is left out: {failures[run]}")
+            hosts.say(f"{title} is left out: {failures[run]}")
             continue
         try:
             reason = None
-            _train(study, run, title, train)
+            _train(study, run, title)
         except UserError as error:
             reason = str(error)
-        if (reason := distributed.failure_of_any(reason)) is not None:
+        if (reason := hosts.failure_of_any(reason)) is not None:
             failures[run] = reason
-            distributed.say(f"{title} failed: {reason}")
+            hosts.say(f"{title} failed: {reason}")
     return failures
 
 
-def _train(study: Study, run: Run, title: str, train: Callable[[list[str]], None]) -> None:
-    if _is_finished(study, run):
-        distributed.say(f"{title} is finished")
+def _train(study: Study, run: PlannedRun, title: str) -> None:
+    built = study.build(run)
+    if _is_finished(built):
+        hosts.say(f"{title} is finished")
         return
-    distributed.say(title)
+    hosts.say(title)
+    # The tables alone are printed to standard output.
     with contextlib.redirect_stdout(sys.stderr):
-        train(study.command(run))
-    if not _is_finished(study, run):
+        built.train()
+    if not _is_finished(built):
         raise UserError(f"{study.workdir(run)} holds no checkpoint of the last step with its result")
     # The next run may start from it.
-    distributed.refuse_unshared(study.last_checkpoint(run) / "tree")
+    hosts.refuse_unshared(study.last_checkpoint(run) / "tree")
 
 
-def _is_finished(study: Study, run: Run) -> bool:
+def _is_finished(run: Run) -> bool:
     # All look, so that what is wrong is an error on all, and process 0 decides: a network file system may not show the
     # others yet what it has just written.
-    return distributed.gather(figures(study, run) is not None)[0]
+    return hosts.gather(run.figures() is not None)[0]
 
 
-def figures(study: Study, run: Run) -> Mapping[str, float] | None:
-    """The figures of a run at its last step, as its `results.json` holds them; None if it is not finished.
-
-    It is finished with the checkpoint of that step: a run that was killed may have the figures without it.
-
-    Raises:
-      UserError: its workdir was made by another configuration, or its recipe cannot be read.
-    """
-    config, split = _configured(study, run)
-    configuration.refuse_other(config, study.workdir(run))
-    if not checkpoint.is_whole(study.last_checkpoint(run)):
-        return None
-    found = results.read(study.workdir(run) / "results.json").get(split, {})
-    return found if experiment.recorded_under(config, config.total_steps).items() <= found.items() else None
+@functools.lru_cache(maxsize=256)
+def _loaded(name: str, changes: tuple[str, ...]):
+    """Reads a recipe once."""
+    return configuration.load(name, changes)
 
 
-def _configured(study: Study, run: Run) -> tuple[ml_collections.ConfigDict, str]:
-    config = study.configuration(run)
-    return config, experiment.evaluation_split(config, open_dataset(study.datasets[run.dataset]))
-
-
-def accuracy(study: Study, cell: Cell, failures: Mapping[Run, str]) -> float | str:
+def accuracy(study: Study, cell: Cell, failures: Mapping[PlannedRun, str]) -> float | str:
     """The top-1 accuracy of a cell in percent, the mean over its splits; or why there is none.
 
     Where a cell is of several runs, their logits are added.
@@ -213,9 +202,9 @@ def accuracy(study: Study, cell: Cell, failures: Mapping[Run, str]) -> float | s
         return str(error)
 
 
-def _of_split(study: Study, summed: Sequence[Run]) -> float:
+def _of_split(study: Study, summed: Sequence[PlannedRun]) -> float:
     if len(summed) == 1:
-        return figures(study, summed[0])["top1"]
-    files = [study.workdir(run) / "predictions" / f"{_configured(study, run)[1]}.npz" for run in summed]
+        return study.build(summed[0]).figures()["top1"]
+    files = [study.workdir(run) / "predictions" / f"{study.build(run).evaluation.split}.npz" for run in summed]
     fused = fuse(*map(Predictions.load, files), names=[os.fspath(file) for file in files])
     return top_k(fused.logits, fused.label, 1)

@@ -8,9 +8,9 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from i3d_jax.errors import UserError
 from i3d_jax.study import published
 from i3d_jax.study.plan import Cell, cells, runs
+from i3d_jax.system.errors import UserError
 
 CSV_COLUMNS = ("table", "row", "column", "value", "published", "difference", "runs", "splits", "reason")
 

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from i3d_jax import files
-from i3d_jax.errors import UserError
-from i3d_jax.files import make_folder
+from i3d_jax.system import files
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import make_folder
 from i3d_jax.training.logs import duration
 
 # What `compilation_cache` may be besides a directory.

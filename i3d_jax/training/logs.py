@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from i3d_jax.files import written_whole
+from i3d_jax.system.files import written_whole
 
 
 class MetricsFile:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 import optax
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 from i3d_jax.training.metrics import Sums, add, means
 from i3d_jax.training.optimizer import after_evaluation
 from i3d_jax.training.state import TrainState

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 SCHEDULES = ("stepwise", "plateau")
 

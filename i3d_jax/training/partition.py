@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from i3d_jax.errors import UserError, did_you_mean
+from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.training.state import TrainState
 
 MODES = ("pjit", "pmap")

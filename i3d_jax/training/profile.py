@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from i3d_jax.clips import STREAMS
-from i3d_jax.errors import UserError
 from i3d_jax.models.network import Network
+from i3d_jax.system.errors import UserError
 from i3d_jax.training.metrics import Sums, masked_sum
 from i3d_jax.training.state import TrainState
 

@@ -12,16 +12,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from i3d_jax.errors import UserError
 from i3d_jax.ingest.annotations.classes import ClassList
-from i3d_jax.ingest.annotations.clip import Clip, Listed
+from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed
 from i3d_jax.ingest.annotations.hmdb51 import SPLIT_FILES, read_hmdb51
 from i3d_jax.ingest.annotations.kinetics import read_kinetics
 from i3d_jax.ingest.annotations.table import read_csv
 from i3d_jax.ingest.annotations.ucf101 import LISTS, read_ucf101
 from i3d_jax.ingest.annotations.video_files import VideoFiles
+from i3d_jax.system.errors import UserError
 
-__all__ = ["DIALECTS", "ClassList", "Clip", "combined_splits", "read"]
+__all__ = ["DIALECTS", "AnnotatedClip", "ClassList", "combined_splits", "read"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def read(
     files: str | os.PathLike | Sequence[str | os.PathLike],
     videos: str | os.PathLike,
     classes: ClassList | None = None,
-) -> list[Clip]:
+) -> list[AnnotatedClip]:
     """Reads annotations.
 
     Args:
@@ -91,7 +91,7 @@ def read(
     return _different(listed, overlap=chosen.overlap)
 
 
-def combined_splits(clips: Iterable[Clip]) -> dict[str, list[str]]:
+def combined_splits(clips: Iterable[AnnotatedClip]) -> dict[str, list[str]]:
     """Returns, for each split of a dataset whose splits overlap, the stored splits that make it up; else nothing."""
     pairs = sorted({(split, clip.split) for clip in clips for split in clip.splits})
     return {split: [stored for one, stored in pairs if one == split] for split, _ in pairs}
@@ -108,7 +108,7 @@ def _files(path: Path, named: tuple[str, str] | None) -> list[Path]:
     return files
 
 
-def _different(listed: Iterable[Listed], *, overlap: bool) -> list[Clip]:
+def _different(listed: Iterable[Listed], *, overlap: bool) -> list[AnnotatedClip]:
     """Returns the clips, one that several splits list once; refuses any other repetition."""
     seen: dict[tuple, list[Listed]] = {}
     for one in listed:
@@ -141,7 +141,7 @@ def _refuse_repetition(one: Listed, other: Listed, *, overlap: bool) -> None:
     raise UserError(f"{one.where}: {clip.name} is listed twice, first in {other.where}{difference}")
 
 
-def _merged(clips: Sequence[Clip]) -> Clip:
+def _merged(clips: Sequence[AnnotatedClip]) -> AnnotatedClip:
     if len(clips) == 1:
         return clips[0]
     splits = tuple(sorted(clip.split for clip in clips))

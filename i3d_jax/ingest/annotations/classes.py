@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.annotations.clip import Clip, Listed, nearest, read_lines
+from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed, nearest, read_lines
 from i3d_jax.ingest.annotations.kinetics import youtube_id
+from i3d_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ClassList:
                 )
         return [one for one in listed if _spelt(one.clip.label) in self.where]
 
-    def order(self, clips: Iterable[Clip]) -> list[str]:
+    def order(self, clips: Iterable[AnnotatedClip]) -> list[str]:
         """Returns the labels of clips in the order of the list; alphabetically if it lists YouTube identifiers."""
         position = {entry: number for number, entry in enumerate(self.where)}
         labels = sorted({clip.label for clip in clips})

@@ -8,11 +8,11 @@ import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Clip:
+class AnnotatedClip:
     """One annotated video, or one piece of a longer one.
 
     Attributes:
@@ -41,7 +41,7 @@ class Listed:
     """A clip, and for messages where it is listed."""
 
     where: str
-    clip: Clip
+    clip: AnnotatedClip
 
     def refuse_outside(self) -> None:
         """Refuses a path that leaves the videos folder; a symbolic link in it may point wherever its owner likes."""

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from i3d_jax.errors import UserError
 from i3d_jax.ingest.annotations.clip import Listed, read_lines
 from i3d_jax.ingest.annotations.ucf101 import found_clip
 from i3d_jax.ingest.annotations.video_files import VideoFiles
+from i3d_jax.system.errors import UserError
 
 SPLIT_FILES = r"(.+)_test_split(\d)\.txt"
 SPLITS_OF_MARKS = {"0": None, "1": "train", "2": "test"}

@@ -18,11 +18,11 @@ import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 
-from i3d_jax.data.datasets import VALIDATION_NAMES
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.annotations.clip import Clip, Listed
+from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed
 from i3d_jax.ingest.annotations.table import read_rows
 from i3d_jax.ingest.annotations.video_files import VideoFiles
+from i3d_jax.ingest.published_counts import VALIDATION_NAMES
+from i3d_jax.system.errors import UserError
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 REPLACEMENTS = "replacement/replacement_for_corrupted_k400"
@@ -51,13 +51,13 @@ def read_kinetics(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
         path = video_files.find(name, folders)
         if path or not (whole := video_files.find(identifier, folders)):
             # The downloader has cut it, or it is not there.
-            clip = Clip(name=name, path=path or f"{name}.mp4", label=label, split=split)
+            clip = AnnotatedClip(name=name, path=path or f"{name}.mp4", label=label, split=split)
         else:
-            clip = Clip(name=name, path=whole, label=label, split=split, start=start, end=end)
+            clip = AnnotatedClip(name=name, path=whole, label=label, split=split, start=start, end=end)
         yield Listed(row.where, clip)
 
 
-def youtube_id(clip: Clip) -> str:
+def youtube_id(clip: AnnotatedClip) -> str:
     """Returns the YouTube identifier of a clip of Kinetics."""
     return clip.name.rsplit("_", 2)[0]
 

@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.annotations.clip import Clip, Listed, read_text
+from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed, read_text
 from i3d_jax.ingest.annotations.video_files import VideoFiles
+from i3d_jax.system.errors import UserError
 
 COLUMNS = ("video", "label", "split")
 
@@ -99,7 +99,9 @@ def read_csv(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
             raise UserError(f"{row.where}: the path of a video was expected, found none")
         start, end = row.start_and_end("start", "end")
         piece = "" if start is None and end is None else f"#t={_number(start)},{_number(end)}".rstrip(",")
-        yield Listed(row.where, Clip(name=path + piece, path=path, label=label, split=split, start=start, end=end))
+        yield Listed(
+            row.where, AnnotatedClip(name=path + piece, path=path, label=label, split=split, start=start, end=end)
+        )
 
 
 def _number(seconds: float | None) -> str:

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.annotations.clip import Clip, Listed, nearest, read_lines
+from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed, nearest, read_lines
 from i3d_jax.ingest.annotations.video_files import EXTENSIONS, VideoFiles
+from i3d_jax.system.errors import UserError
 
 LISTS = r"(train|test)list(\d\d)\.txt"
 CLASSES = "classInd.txt"
@@ -43,13 +43,13 @@ def read_ucf101(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
         yield Listed(where, found_clip(label, file_name, split, video_files))
 
 
-def found_clip(label: str, file_name: str, split: str, video_files: VideoFiles) -> Clip:
+def found_clip(label: str, file_name: str, split: str, video_files: VideoFiles) -> AnnotatedClip:
     """Returns the clip, its file in the folder of the class or else at the top, in any container."""
     stem, extension = posixpath.splitext(file_name)
     extensions = dict.fromkeys((extension, *EXTENSIONS))
     name = f"{label}/{file_name}"
     path = video_files.find(stem, (label, ""), extensions) or name
-    return Clip(name=name, path=path, label=label, split=split, splits=(split,))
+    return AnnotatedClip(name=name, path=path, label=label, split=split, splits=(split,))
 
 
 def _read_classes(file: Path) -> dict[int, str]:

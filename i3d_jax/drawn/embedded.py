@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from i3d_jax.data import synthetic
 from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.drawn import actions
 from i3d_jax.ingest.annotations import read
-from i3d_jax.ingest.dataset import prepare_dataset
-from i3d_jax.ingest.flow_backend import description as flow_description
 from i3d_jax.ingest.local import make_shards
-from i3d_jax.ingest.workers import ONE_THREAD
-from i3d_jax.ingest.write_video import write_video
+from i3d_jax.ingest.preparation import prepare_dataset
+from i3d_jax.system.workers import ONE_THREAD
+from i3d_jax.video.tvl1_backends import description as flow_description
+from i3d_jax.video.write import write_video
 
 # The paper crops 224 pixels from a short side of 256.
 SHORT_SIDE_OF_CROP = 256 / 224
@@ -38,9 +38,9 @@ def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int, 
       The dataset folder.
     """
     counts = {"train": videos_per_action, "test": max(1, videos_per_action // 4)}
-    plan = synthetic.plan(counts, seed=seed)
+    plan = actions.plan(counts, seed=seed)
     bar = tqdm(plan, desc="drawing videos", unit="video", file=sys.stderr)
-    annotations = synthetic.draw_dataset(folder / "videos", bar, write_video)
+    annotations = actions.draw_dataset(folder / "videos", bar, write_video)
     directory = folder / ("dataset_flow" if flow else "dataset")
     prepare_dataset(
         read("csv", annotations, folder / "videos"),

@@ -18,8 +18,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from i3d_jax.data import synthetic
-from i3d_jax.data.synthetic import mix
+from i3d_jax.drawn import actions
+from i3d_jax.drawn.actions import mix
 
 FRAME_RATE = Fraction(25)
 HEIGHT, WIDTH = 64, 80
@@ -27,7 +27,7 @@ HEIGHT, WIDTH = 64, 80
 _X, _Y, _SIZE, _ANGLE = range(4)
 
 # So the pixels behind the figures of docs/experiments.md were drawn.
-_colour = functools.partial(synthetic.colour, dtype=np.float64)
+_colour = functools.partial(actions.colour, dtype=np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Action:
     swings: int | None = None
 
 
-MINIKINETICS = {label: Action(*motion) for label, motion in synthetic.MOTIONS.items()}
+MINIKINETICS = {label: Action(*motion) for label, motion in actions.MOTIONS.items()}
 UCF101 = {
-    f"{name}{manner}": Action(*synthetic.MOTIONS[f"moving {name.lower()}"], swings)
+    f"{name}{manner}": Action(*actions.MOTIONS[f"moving {name.lower()}"], swings)
     for name in ("Left", "Right", "Up", "Down")
     for manner, swings in (("Pulsing", _SIZE), ("Rocking", _ANGLE))
 }
 HMDB51 = {
-    f"{label.replace(' ', '_')}_{manner}": Action(*synthetic.MOTIONS[label], swings)
+    f"{label.replace(' ', '_')}_{manner}": Action(*actions.MOTIONS[label], swings)
     for label in ("growing", "shrinking", "turning clockwise", "turning anticlockwise")
     for manner, swings in (("swaying", _X), ("bobbing", _Y))
 }
@@ -67,15 +67,15 @@ def draw(dataset: str, label: str, *, scene: int, take: int, frames: int, seed: 
     number = list(ACTIONS).index(dataset)
     background, texture = _LOOKS[dataset](np.random.default_rng([seed, number, scene]))
     moved = states(ACTIONS[dataset][label], np.random.default_rng([seed, number, scene, take]), frames=frames)
-    return synthetic.render(moved, background=background, texture=texture)
+    return actions.render(moved, background=background, texture=texture)
 
 
 def states(action: Action, rng: np.random.Generator, *, frames: int) -> np.ndarray:
-    """Draws the states that the object goes through: float64 [T, 4], in the units of `synthetic.trajectory`.
+    """Draws the states that the object goes through: float64 [T, 4], in the units of `actions.trajectory`.
 
     The generator moves on alike for all actions.
     """
-    run, found = synthetic.runs_and_stands(rng, frames=frames, frame_rate=FRAME_RATE)
+    run, found = actions.runs_and_stands(rng, frames=frames, frame_rate=FRAME_RATE)
     swing = swinging(frames, start=int(rng.integers(2 * frames)))
     found[:, action.column] = run[:: action.direction, action.column]
     if action.swings is not None:
@@ -95,7 +95,7 @@ def swinging(frames: int, *, start: int) -> np.ndarray:
 def _noise(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The look of `data.synthetic`: a patch of two soft colours over muted smooth noise."""
     hue = rng.random()
-    return synthetic.background(rng, hue, HEIGHT, WIDTH), synthetic.object_texture(rng, hue + 0.5)
+    return actions.background(rng, hue, HEIGHT, WIDTH), actions.object_texture(rng, hue + 0.5)
 
 
 def _stripes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +104,7 @@ def _stripes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     down, across = _grid(HEIGHT, WIDTH)
     waves = np.sin((np.cos(angle) * across + np.sin(angle) * down) * rng.uniform(8, 14) + rng.uniform(0, 2 * np.pi))
     background = mix(_colour(hue, 0.3, 0.5), _colour(hue + 0.1, 0.3, 0.75), (waves + 1) / 2)
-    down, across = _grid(synthetic.TEXTURE_SIZE, synthetic.TEXTURE_SIZE)
+    down, across = _grid(actions.TEXTURE_SIZE, actions.TEXTURE_SIZE)
     chequered = (np.floor(1.5 * (down + 1)) + np.floor(1.5 * (across + 1))) % 2
     return background, mix(_colour(hue + 0.4, 0.9, 0.35), _colour(hue + 0.6, 0.7, 1.0), chequered)
 
@@ -115,7 +115,7 @@ def _rings(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     down, across = _grid(HEIGHT, WIDTH)
     distance = np.hypot(down - places[0], across - places[1])
     background = mix(_colour(hue, 0.2, 0.85), _colour(hue + 0.3, 0.4, 0.35), np.clip(distance / 2, 0, 1))
-    down, across = _grid(synthetic.TEXTURE_SIZE, synthetic.TEXTURE_SIZE)
+    down, across = _grid(actions.TEXTURE_SIZE, actions.TEXTURE_SIZE)
     sectors = np.floor((np.arctan2(down, across) / (2 * np.pi) + 0.5) * 5) % 2
     return background, mix(_colour(hue + 0.5, 1.0, 0.9), _colour(hue + 0.65, 0.8, 0.3), sectors)
 

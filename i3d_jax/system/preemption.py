@@ -9,7 +9,7 @@ import signal
 import jax
 from jax.experimental import multihost_utils
 
-from i3d_jax.errors import Stopped
+from i3d_jax.system.errors import Stopped
 
 
 class Termination:

@@ -1,6 +1,6 @@
-"""The files of a dataset: SequenceExamples with MediaSequence keys in TFRecord shards, and an index of each shard.
+"""Shards: TFRecord files, where the records in them stand, and an index of each.
 
-References: MediaPipe's `media_sequence.h` for the keys, TensorFlow's `record_writer.cc` for the framing.
+Reference: TensorFlow's `record_writer.cc` for the framing.
 """
 
 from __future__ import annotations
@@ -10,104 +10,16 @@ import dataclasses
 import json
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import google_crc32c
 
-from i3d_jax.data import sequence_example_writer
-from i3d_jax.data.sequence_example_writer import Value
-from i3d_jax.files import make_folder, written_whole
-from i3d_jax.flow import codec
-
-NAME = "example/id"
-DATA_PATH = "clip/data_path"
-# What a video is called, the most telling first; MediaPipe's script writes the first three at most, DMVR's the last.
-NAMES = (NAME, DATA_PATH, "clip/media_id", "video/filename")
-START = "clip/start/timestamp"
-END = "clip/end/timestamp"
-LABEL_STRING = "clip/label/string"  # MediaSequence's name
-LABEL_TEXT = "clip/label/text"  # DMVR's name for the same
-LABEL_INDEX = "clip/label/index"
-IMAGE_FORMAT = "image/format"
-IMAGE_CHANNELS = "image/channels"
-IMAGE_HEIGHT = "image/height"
-IMAGE_WIDTH = "image/width"
-IMAGE_FRAME_RATE = "image/frame_rate"
-IMAGE_ENCODED = "image/encoded"
-IMAGE_TIMESTAMP = "image/timestamp"
-FLOW = "FORWARD_FLOW/"  # the prefix under which flow has the same keys as the frames
-FLOW_SATURATION = "FORWARD_FLOW/image/saturation"  # pixels of displacement that the largest byte stands for
+from i3d_jax.system.files import make_folder, written_whole
 
 HEADER_BYTES = 12  # the payload's length (uint64) and its masked checksum (uint32)
 FOOTER_BYTES = 4  # the payload's masked checksum (uint32)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StoredVideo:
-    """One video as a record holds it; picklable, so that a worker process can hand it to the writer.
-
-    Attributes:
-      name: unique in the dataset.
-      data_path: the source file as the annotations name it.
-      label: the action.
-      label_index: the label's place in the dataset's list of labels, from 0.
-      start_microseconds: where the piece starts in the source file.
-      end_microseconds: where it ends.
-      frame_rate: frames a second.
-      height: pixels.
-      width: pixels.
-      frames: one RGB JPEG a frame.
-      timestamps: microseconds of each frame from the start of the piece.
-      flow: one PNG of the frames' size for the field from each frame to the next, one fewer than there are frames, its
-        channels u, v and 0 as `flow.codec` codes them; () for a video without flow.
-    """
-
-    name: str
-    data_path: str
-    label: str
-    label_index: int
-    start_microseconds: int
-    end_microseconds: int
-    frame_rate: float
-    height: int
-    width: int
-    frames: tuple[bytes, ...]
-    timestamps: tuple[int, ...]
-    flow: tuple[bytes, ...] = ()
-
-
-def encode(video: StoredVideo) -> bytes:
-    """Returns the video as a serialized `tf.train.SequenceExample`; the same video always gives the same bytes."""
-
-    def images(format_name: bytes) -> dict[str, Value]:
-        return {
-            IMAGE_FORMAT: format_name,
-            IMAGE_CHANNELS: 3,
-            IMAGE_HEIGHT: video.height,
-            IMAGE_WIDTH: video.width,
-        }
-
-    def image_lists(encoded: tuple[bytes, ...]) -> dict[str, tuple[Value, ...]]:
-        return {IMAGE_ENCODED: encoded, IMAGE_TIMESTAMP: video.timestamps[: len(encoded)]}
-
-    context = {
-        NAME: video.name.encode(),
-        DATA_PATH: video.data_path.encode(),
-        START: video.start_microseconds,
-        END: video.end_microseconds,
-        LABEL_STRING: video.label.encode(),
-        LABEL_TEXT: video.label.encode(),
-        LABEL_INDEX: video.label_index,
-        IMAGE_FRAME_RATE: float(video.frame_rate),
-        **images(b"JPEG"),
-    }
-    feature_lists = image_lists(video.frames)
-    if video.flow:
-        context |= {FLOW + key: value for key, value in images(b"PNG").items()}
-        context[FLOW_SATURATION] = codec.BOUND
-        feature_lists |= {FLOW + key: values for key, values in image_lists(video.flow).items()}
-    return sequence_example_writer.serialize(context, feature_lists)
 
 
 def masked_checksum(data: bytes) -> int:
@@ -125,6 +37,52 @@ def header(length: int) -> bytes:
 def footer(record: bytes) -> bytes:
     """Returns the 4 bytes that stand after a record."""
     return struct.pack("<I", masked_checksum(record))
+
+
+class RecordPlace(NamedTuple):
+    """Where a record stands.
+
+    Attributes:
+      path: of the shard file.
+      number: of the record in the shard, from 0.
+      offset: of its header, in bytes.
+      length: of its payload, in bytes.
+    """
+
+    path: Path
+    number: int
+    offset: int
+    length: int
+
+    def __str__(self) -> str:
+        return f"{self.path.name}, record {self.number}"
+
+
+def places(path: Path, lengths: Iterable[int]) -> Iterator[RecordPlace]:
+    """Yields where the records of a shard stand, from the bytes of each."""
+    offset = 0
+    for number, length in enumerate(lengths):
+        yield RecordPlace(path, number, offset, length)
+        offset += HEADER_BYTES + length + FOOTER_BYTES
+
+
+def scan_lengths(path: Path) -> Iterator[int]:
+    """Yields the length in bytes of every record of a TFRecord file, from its headers alone.
+
+    Where a header is damaged nothing after it can be found: a record of length 0 stands for the rest of the file.
+    """
+    with open(path, "rb", buffering=0) as file:
+        end = os.fstat(file.fileno()).st_size
+        offset = 0
+        while offset < end:
+            file.seek(offset)
+            found = file.read(HEADER_BYTES)
+            length = struct.unpack("<Q", found[:8])[0] if len(found) == HEADER_BYTES else 0
+            if found != header(length):
+                yield 0
+                return
+            yield length
+            offset += HEADER_BYTES + length + FOOTER_BYTES
 
 
 class ShardWriter:

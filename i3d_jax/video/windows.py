@@ -10,10 +10,10 @@ import numpy as np
 
 from i3d_jax import clips
 from i3d_jax.data.preprocessing import Preprocessing, centre_crop, refuse_mismatch
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.decode import UnreadableVideo
-from i3d_jax.ingest.flow_backend import BACKENDS, description
-from i3d_jax.ingest.process import decode_images, streams_of
+from i3d_jax.system.errors import UserError
+from i3d_jax.video.decode import UnreadableVideo
+from i3d_jax.video.encoded import decode_images, streams_of
+from i3d_jax.video.tvl1_backends import BACKENDS, description
 
 # Who computes flow of which it is not known: whose TV-L1 the field means where it says no more.
 USUAL = "opencv"

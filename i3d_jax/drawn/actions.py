@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from i3d_jax.errors import UserError
-from i3d_jax.files import make_folder, written_whole
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import make_folder, written_whole
 
 # Which column of the state runs, and whether it rises or falls. y points down, so clockwise is a rising angle.
 MOTIONS = {

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from i3d_jax.flow import codec
-from i3d_jax.ingest.flow_backend import BACKENDS, OpenCV
+from i3d_jax.video.tvl1_backends import BACKENDS, OpenCV
 
 
 class FieldEncoder:

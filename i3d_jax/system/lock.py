@@ -9,8 +9,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from i3d_jax.errors import UserError
-from i3d_jax.files import make_folder
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import make_folder
 
 
 @contextlib.contextmanager

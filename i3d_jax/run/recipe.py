@@ -13,11 +13,11 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from i3d_jax.errors import UserError, did_you_mean
-from i3d_jax.files import make_folder, read_object, written_whole
+from i3d_jax.system.errors import UserError, did_you_mean
+from i3d_jax.system.files import make_folder, read_object, written_whole
 
 # The recipes that are installed with the package; in a checkout, its own.
-INSTALLED_RECIPES = Path(__file__).resolve().parent.parent / "experiments"
+INSTALLED_RECIPES = Path(__file__).resolve().parents[2] / "experiments"
 
 # Keys that say how long, how often, where and in how much memory, not what is computed: a run may go on with others.
 _FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.", "compilation_cache")
@@ -161,11 +161,11 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
         )
 
 
-def keep(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Writes `config.json` into the workdir, which is made if missing."""
+def keep(resolved: str, workdir: Path) -> None:
+    """Writes a configuration, as JSON, to `config.json` in the workdir, which is made if missing."""
     make_folder(workdir)
     with written_whole(workdir / "config.json") as file:
-        file.write(config.to_json(indent=2).encode() + b"\n")
+        file.write(resolved.encode() + b"\n")
 
 
 def recipe_name(recipe: str) -> str:

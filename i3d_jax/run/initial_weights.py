@@ -2,91 +2,96 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import flax.traverse_util
-import ml_collections
 
-from i3d_jax import checkpoint, inflation, models
+from i3d_jax import checkpoint, inflation
 from i3d_jax.data.preprocessing import refuse_mismatch
-from i3d_jax.errors import UserError, did_you_mean
 from i3d_jax.models.network import CLASSIFIER, Network
+from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.training import transfer
 
 
-def check_start(config: ml_collections.ConfigDict) -> None:
-    """Raises a `UserError` for what lacks a network to start from, and for a protocol of transfer that there is not."""
-    if config.model.batch_norm == "frozen" and config.init_from is None:
-        raise UserError(
-            "model.batch_norm 'frozen' normalises by the running statistics of a trained network: init_from must name "
-            "its checkpoint or workdir"
-        )
-    protocol = config.transfer.protocol
-    if protocol is None:
-        return
-    if protocol not in transfer.PROTOCOLS:
-        raise UserError(
-            f"transfer.protocol must be one of {', '.join(transfer.PROTOCOLS)}, found {protocol!r}"
-            f"{did_you_mean(protocol, transfer.PROTOCOLS)}"
-        )
-    if protocol != transfer.ORIGINAL and config.init_from is None:
-        raise UserError(
-            f"transfer.protocol {protocol!r} starts from a network that was trained on videos: init_from must name its "
-            "checkpoint or workdir"
-        )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """What a run starts from.
 
-
-def initial_from(
-    config: ml_collections.ConfigDict, description: checkpoint.Description, variables: Mapping[str, Any]
-) -> tuple[dict[str, Any], str]:
-    """Reads the variables that `init_from` names, for this run to start from.
-
-    Those of an image network are inflated into the trunks of this run's. A classifier of other classes stays behind:
-    this run's is kept as it was drawn.
-
-    Args:
-      config: the run's; `init_from` is set.
-      description: of the run's checkpoints.
-      variables: the run's, as drawn.
-
-    Returns:
-      (variables, one line on what was done).
+    Attributes:
+      source: a checkpoint directory or a workdir, None for scratch.
+      profile: how the kernels of an image network are spread over time (`inflation.inflate`).
+      protocol: of transfer, None for any.
 
     Raises:
-      UserError: they are of another architecture, of other features, or were trained on other pixels; or the protocol
-        of transfer starts from another kind of network.
+      UserError: there is no such protocol, or it lacks a network to start from.
     """
-    directory = config.init_from
-    stored_model, stored, metadata = checkpoint.load(directory)
-    model = description.create_model()
-    _refuse_other_kind(config.transfer.protocol, stored_model, metadata["model"], directory)
-    _refuse_other_options(stored_model, model, directory)
-    _refuse_other_pixels(metadata, description, directory)
-    if metadata["model"] == description.model:
-        _refuse_other_features(stored_model, stored, model, variables, directory)
-        if list(metadata["labels"]) == list(description.labels):
+
+    source: str | None
+    profile: str = "average"
+    protocol: str | None = None
+
+    def __post_init__(self):
+        if self.protocol is None:
+            return
+        if self.protocol not in transfer.PROTOCOLS:
+            raise UserError(
+                f"transfer.protocol must be one of {', '.join(transfer.PROTOCOLS)}, found {self.protocol!r}"
+                f"{did_you_mean(self.protocol, transfer.PROTOCOLS)}"
+            )
+        if self.protocol != transfer.ORIGINAL and self.source is None:
+            raise UserError(
+                f"transfer.protocol {self.protocol!r} starts from a network that was trained on videos: init_from must "
+                "name its checkpoint or workdir"
+            )
+
+    def fitted(self, description: checkpoint.Description, variables: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        """Reads the variables of `source`, which is set, for a run to start from.
+
+        Those of an image network are inflated into the trunks of the run's. A classifier of other classes stays behind:
+        the run's is kept as it was drawn.
+
+        Args:
+          description: of the run's checkpoints.
+          variables: the run's, as drawn.
+
+        Returns:
+          (variables, one line on what was done).
+
+        Raises:
+          UserError: they are of another architecture, of other features, or were trained on other pixels; or the
+            protocol of transfer starts from another kind of network.
+        """
+        directory = self.source
+        stored_model, stored, metadata = checkpoint.load(directory)
+        model = description.create_model()
+        _refuse_other_kind(self.protocol, stored_model, metadata["model"], directory)
+        _refuse_other_options(stored_model, model, directory)
+        _refuse_other_pixels(metadata, description, directory)
+        if metadata["model"] == description.model:
+            _refuse_other_features(stored_model, stored, model, variables, directory)
+            if list(metadata["labels"]) == list(description.labels):
+                fitted = checkpoint.fit(stored, variables, source=directory, target="this run's model")
+                return fitted, f"starting from {directory}"
+            stored = inflation.with_classifier_of(variables, stored)
             fitted = checkpoint.fit(stored, variables, source=directory, target="this run's model")
-            return fitted, f"starting from {directory}"
-        stored = inflation.with_classifier_of(variables, stored)
-        fitted = checkpoint.fit(stored, variables, source=directory, target="this run's model")
-        return fitted, f"starting from {directory}, but for the classifier: its classes are others"
-    if not isinstance(stored_model, models.InceptionV1):
-        raise UserError(
-            f"init_from: {directory} is of the model {metadata['model']!r}, this run's {description.model!r}"
-        )
-    started = inflation.inflate_trunks(stored, variables, model.image_trunks, profile=config.init_profile)
-    return started, f"starting from the image network {directory}, inflated; the classifier is new"
+            return fitted, f"starting from {directory}, but for the classifier: its classes are others"
+        if stored_model.sees_videos:
+            raise UserError(
+                f"init_from: {directory} is of the model {metadata['model']!r}, this run's {description.model!r}"
+            )
+        started = inflation.inflate_trunks(stored, variables, model.image_trunks, profile=self.profile)
+        return started, f"starting from the image network {directory}, inflated; the classifier is new"
 
 
 def _refuse_other_kind(protocol: str | None, stored: Network, name: str, directory: str) -> None:
-    of_images = isinstance(stored, models.InceptionV1)
-    if of_images and protocol in (transfer.FIXED, transfer.FULL):
+    if not stored.sees_videos and protocol in (transfer.FIXED, transfer.FULL):
         raise UserError(
             f"transfer.protocol {protocol!r} starts from a network that was trained on videos, init_from: {directory} "
             f"is of the image network {name!r}; the protocol that starts from one is 'original'"
         )
-    if not of_images and protocol == transfer.ORIGINAL:
+    if stored.sees_videos and protocol == transfer.ORIGINAL:
         raise UserError(
             f"transfer.protocol 'original' starts from an image network or from scratch, init_from: {directory} is of "
             f"the video network {name!r}; the protocols that start from one are 'fixed' and 'full'"

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from i3d_jax.errors import UserError
 from i3d_jax.flow.median import median as median_of
 from i3d_jax.flow.sampling import gradient, resize, warp
+from i3d_jax.system.errors import UserError
 
 # Of the numbers that come out: a change that moves them is another version, which trained networks refuse by name.
 VERSION = "1"

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import ClassVar, NamedTuple
 
-from i3d_jax.data import records, sequence_example
-from i3d_jax.data.sequence_example import Span
+from i3d_jax.records import example, sequence_example
+from i3d_jax.records.sequence_example import Span
 
 
 class Contents(NamedTuple):
@@ -58,10 +58,10 @@ class MediaSequence(Layout):
 
     label_indexes: Mapping[str, int] | None = None
     names_only: bool = False
-    label_key: ClassVar[str] = records.LABEL_INDEX
+    label_key: ClassVar[str] = example.LABEL_INDEX
     image_keys: ClassVar[Mapping[str, str]] = {
-        "rgb": records.IMAGE_ENCODED,
-        "flow": records.FLOW + records.IMAGE_ENCODED,
+        "rgb": example.IMAGE_ENCODED,
+        "flow": example.FLOW + example.IMAGE_ENCODED,
     }
 
     def find(self, record: bytes, streams: Collection[str]) -> Contents:
@@ -77,8 +77,8 @@ class MediaSequence(Layout):
         if label is None and self.names_only:
             label = ""
         elif label is None:
-            label = sequence_example.integer_value(record, context.get(records.LABEL_INDEX, (0, 0)))
-        return Contents(_first_text(record, context, records.NAMES), label, images)
+            label = sequence_example.integer_value(record, context.get(example.LABEL_INDEX, (0, 0)))
+        return Contents(_first_text(record, context, example.NAMES), label, images)
 
     def image(self, record: bytes, image: Span) -> bytes:
         """Implements `Layout`."""
@@ -108,7 +108,7 @@ class FlatExample(Layout):
 
 def label_name(record: bytes, context: Mapping[str, Span]) -> str | None:
     """Returns the label's name in the context of a SequenceExample, under either program's key."""
-    return _first_text(record, context, (records.LABEL_STRING, records.LABEL_TEXT))
+    return _first_text(record, context, (example.LABEL_STRING, example.LABEL_TEXT))
 
 
 def _first_text(record: bytes, context: Mapping[str, Span], keys: Collection[str]) -> str | None:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
-from i3d_jax.errors import UserError
-from i3d_jax.ingest.flow_backend import description
+from i3d_jax.system.errors import UserError
+from i3d_jax.video.tvl1_backends import description
 
 # Processes that compute on a GPU unless the user says otherwise: each takes some of its memory before it begins.
 MOST_ON_A_GPU = 4

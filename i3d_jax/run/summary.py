@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ml_collections
 import numpy as np
 
-from i3d_jax.data.dataset import Dataset
-from i3d_jax.evaluation import results
 from i3d_jax.training.logs import duration
+
+if TYPE_CHECKING:
+    from i3d_jax.run.run import Run
 
 
 def figures_text(split: str, figures: Mapping[str, Any]) -> str:
@@ -39,22 +38,22 @@ def stream_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, f"top-1 {100 * own['top1']:5.1f}%, top-5 {100 * own['top5']:5.1f}%") for name, own in rows.items()]
 
 
-def summary(
-    config: ml_collections.ConfigDict, workdir: Path, dataset: Dataset, split: str, *, best: int | None, seconds: float
-) -> str:
+def summary(run: Run, *, best: int | None, seconds: float) -> str:
     """Writes the table that ends a training run; the figures are those in `results.json`."""
-    figures = results.read(workdir / "results.json")[split]
+    workdir, dataset, split = run.workdir, run.dataset, run.evaluation.split
+    total_steps = run.cadence.total_steps
+    figures = run.evaluation.stored()
     rows = [
         (
             "trained",
-            f"{config.total_steps} steps of {config.batch_size} clips, "
-            f"on {dataset.videos(config.data.train_split)} videos of {dataset.name!r}",
+            f"{total_steps} steps of {run.clips.options.batch_size} clips, "
+            f"on {dataset.videos(run.clips.split)} videos of {dataset.name!r}",
         ),
         ("accuracy", figures_text(split, figures)),
         *stream_rows(figures),
         ("time", duration(seconds)),
-        ("checkpoint", str(workdir / "checkpoints" / str(config.total_steps))),
-        ("best so far", f"step {best}") if best != config.total_steps else None,
+        ("checkpoint", str(workdir / "checkpoints" / str(total_steps))),
+        ("best so far", f"step {best}") if best != total_steps else None,
         ("figures", str(workdir / "results.json")),
         ("predictions", str(workdir / "predictions" / f"{split}.npz")),
         ("curves", f"tensorboard --logdir {shlex.quote(str(workdir))}"),
@@ -64,7 +63,7 @@ def summary(
     if dataset.preprocessing.unknown_fields:
         return "\n".join(lines)  # `predict` could not prepare a video as these frames were
     video = "VIDEO"
-    if config.data.synthetic_videos_per_action:
+    if run.draws_its_data:
         name = str(np.load(workdir / "predictions" / f"{split}.npz")["video"][0])
         video = shlex.quote(str(dataset.directory.parent / "videos" / name))
     lines += ["", "Now let it name the action in a video:"]

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from i3d_jax.data.dataset import DESCRIPTION, open_dataset
-from i3d_jax.data.records import ShardIndex
-from i3d_jax.errors import UserError
 from i3d_jax.ingest import output
-from i3d_jax.ingest.annotations import Clip
+from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.plan import Shard, plan
+from i3d_jax.records.shards import ShardIndex
+from i3d_jax.system.errors import UserError
 
 # `prepare` that makes again what has changed.
 REMEDY = "prepare without --flow_only, which makes again what has changed"
@@ -35,7 +35,7 @@ class Target:
     complete: bool
 
 
-def read_target(directory: Path, clips: Sequence[Clip], flow: Mapping[str, Any]) -> Target:
+def read_target(directory: Path, clips: Sequence[AnnotatedClip], flow: Mapping[str, Any]) -> Target:
     """Reads what a folder holds: a dataset, or what a killed run that added flow to one has left.
 
     Args:
@@ -116,7 +116,7 @@ def refuse_other_clips(directory: Path, planned: Sequence[Shard], planned_withou
             )
 
 
-def refuse_changed(directory: Path, clips: Sequence[Clip], videos: str, target: Target) -> None:
+def refuse_changed(directory: Path, clips: Sequence[AnnotatedClip], videos: str, target: Target) -> None:
     """Refuses a complete folder whose shards are not what the annotations and videos give (`refuse_other_clips`)."""
     how = {name: target.made[name] for name in ("labels", "preprocessing", "shards")}
     planned = plan(clips, Path(videos), **how)

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 # Near transparent. Without mbtree=0, the x264 inside PyAV 18.1 writes the same frames to other bytes each time.
 ENCODER_OPTIONS = {

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from i3d_jax.errors import UserError
+from i3d_jax.system.errors import UserError
 
 # What the system says of a path at which no file can be written, whatever the state of the disk.
 _WRONG_PLACE = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)

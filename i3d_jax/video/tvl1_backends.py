@@ -125,7 +125,7 @@ class Jax:
     @staticmethod
     def version() -> str:
         """Returns the version of the implementation."""
-        from i3d_jax.flow.tvl1 import VERSION
+        from i3d_jax.flow.dual_tvl1 import VERSION
 
         return VERSION
 

@@ -17,8 +17,8 @@ import av
 import numpy as np
 
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.ingest.picture import picture, scaled_size
-from i3d_jax.ingest.resample import resample
+from i3d_jax.video.picture import picture, scaled_size
+from i3d_jax.video.resample import resample
 
 TimedFrames = Iterator[tuple[Fraction, av.VideoFrame]]
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from i3d_jax.data.dataset import Split, write_description
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.data.records import ShardIndex
-from i3d_jax.errors import UserError
-from i3d_jax.files import written_whole
-from i3d_jax.ingest import flow_only, output
-from i3d_jax.ingest.annotations import Clip, combined_splits
+from i3d_jax.ingest import adding_fields, output
+from i3d_jax.ingest.annotations import AnnotatedClip, combined_splits
 from i3d_jax.ingest.plan import Shard, plan
 from i3d_jax.ingest.process import MISSING, Skipped
 from i3d_jax.ingest.shard import Job
+from i3d_jax.records.shards import ShardIndex
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import written_whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Summary:
 
 
 def prepare_dataset(
-    clips: Sequence[Clip],
+    clips: Sequence[AnnotatedClip],
     videos: str | os.PathLike,
     directory: str | os.PathLike,
     *,
@@ -80,7 +80,7 @@ def prepare_dataset(
     if adds_flow:
         without = dataclasses.replace(preprocessing, flow=None)
         planned_without = plan(clips, videos, labels=labels, preprocessing=without, shards=shards)
-        flow_only.refuse_other_clips(directory, planned, planned_without)
+        adding_fields.refuse_other_clips(directory, planned, planned_without)
     else:
         output.refuse_foreign(directory, preprocessing)
     with output.held(directory):
@@ -146,7 +146,7 @@ def _count(shards: Sequence[Shard], indexes: Sequence[ShardIndex]) -> dict[str, 
     return splits
 
 
-def _write_skipped(path: Path, clips: Iterable[Clip], reasons: Mapping[str, str]) -> None:
+def _write_skipped(path: Path, clips: Iterable[AnnotatedClip], reasons: Mapping[str, str]) -> None:
     """Writes `skipped.csv`, with its header alone where nothing was skipped."""
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")

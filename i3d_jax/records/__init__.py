@@ -1,0 +1,1 @@
+"""What a dataset's files hold: shards, their index, SequenceExamples, images."""

@@ -1,0 +1,145 @@
+"""Scores a split and leaves its predictions and figures in the workdir: on the way of a training, and by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from i3d_jax import checkpoint
+from i3d_jax.clips import CONSECUTIVE_FRAMES
+from i3d_jax.data.batches import Batches
+from i3d_jax.data.dataset import Dataset
+from i3d_jax.data.pipeline import BatchOptions, evaluation_batches
+from i3d_jax.data.preprocessing import refuse_mismatch
+from i3d_jax.evaluation import results
+from i3d_jax.evaluation.accuracy import score
+from i3d_jax.evaluation.predictions import predict
+from i3d_jax.models.network import Network
+from i3d_jax.run.summary import figures_text, stream_rows
+from i3d_jax.system import hosts, lock
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.preemption import Termination
+from i3d_jax.training.partition import Devices
+from i3d_jax.training.step import evaluation_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores a split and leaves `predictions/SPLIT.npz` and `results.json` in the workdir.
+
+    With several hosts each scores its share of the videos; all get the figures and process 0 writes the files.
+
+    Attributes:
+      workdir: of the run.
+      dataset, split: what is scored.
+      network: what scores it.
+      devices: what computes.
+      options: of the batches.
+      windows: of each video; their logits are averaged.
+    """
+
+    workdir: Path
+    dataset: Dataset
+    split: str
+    network: Network
+    devices: Devices
+    options: BatchOptions
+    windows: int
+
+    def batches(self) -> Batches:
+        """Returns this host's batches of every video of the split: the windows, the centre crop."""
+        return evaluation_batches(self.dataset, self.split, self.options, windows=self.windows)
+
+    def of_network(self, network: Network) -> Evaluation:
+        """Returns the same evaluation of another network."""
+        sampling = dataclasses.replace(self.options.sampling, flow_per_frame=network.flow_per_frame)
+        options = dataclasses.replace(self.options, sampling=sampling, streams=network.streams)
+        return dataclasses.replace(self, network=network, options=options)
+
+    def is_stored(self, step: int) -> bool:
+        """Says whether the workdir holds the figures of a training step, by these windows."""
+        return self._recorded_under(step).items() <= self.stored().items()
+
+    def stored(self) -> Mapping[str, Any]:
+        """The figures that the workdir holds for the split, {} if none."""
+        return results.read(self.workdir / "results.json").get(self.split, {})
+
+    def _recorded_under(self, step: int | None) -> dict[str, Any]:
+        """Returns what `results.json` says of its figures: of which training step they are, and by which windows."""
+        return {"step": step, "frames": self.options.sampling.frames, "windows": self.windows}
+
+    def __call__(
+        self, variables: Mapping[str, Any], step: int | None, between: Callable[[], None] = lambda: None
+    ) -> Mapping[str, Any]:
+        """Scores every video with variables on the devices, and returns top1, top5, mean_class_accuracy, …
+
+        `results.json` gets besides, as `streams`, the same of each stream alone, where the network's logits are made
+        from those of its streams.
+
+        Args:
+          variables: {"params", "batch_stats"}.
+          step: the training step that they come from, None if not known.
+          between: called by every process before each batch.
+        """
+        batches = self.batches()
+        variables = self.devices.whole(variables)
+        apply = self.devices.compile_evaluation_step(evaluation_step(self.network))
+
+        def score_batch(batch):
+            between()
+            return jax.tree.map(self.devices.local_rows, apply(variables, self.devices.shard_batch(batch)))
+
+        own = predict(score_batch, batches, len(self.dataset.labels))
+        predictions = own.of_all_hosts(self.options.global_row)
+        damaged = [damage for own in hosts.gather(list(batches.damaged)) for damage in own]
+        if not len(predictions.video):
+            raise UserError(
+                f"no video of {self.split!r} could be scored, all {len(damaged)} are damaged, among them {damaged[0]}"
+            )
+        figures = {**score(predictions.logits, predictions.label), "damaged": len(damaged)}
+        if not hosts.is_first():
+            return figures
+        predictions.save(self.workdir / "predictions" / f"{self.split}.npz")
+        recorded = {**figures, **self._recorded_under(step)}
+        if predictions.stream_logits:
+            recorded["streams"] = {
+                stream: score(predictions.stream_logits[stream], predictions.label) for stream in self.options.streams
+            }
+        results.record(self.workdir / "results.json", self.split, recorded)
+        return figures
+
+
+def evaluate(evaluation: Evaluation) -> None:
+    """Scores the newest checkpoint of the evaluation's workdir, as `Run.evaluate` says."""
+    directory = checkpoint.find(evaluation.workdir)
+    with (
+        lock.held(evaluation.workdir) if hosts.is_first() else contextlib.nullcontext(),
+        Termination() as termination,
+    ):
+        network, variables, metadata = checkpoint.load(directory)
+        dataset = evaluation.dataset
+        checkpoint.refuse_other_labels(
+            metadata["labels"], dataset.labels, where=str(directory), other=str(dataset.directory)
+        )
+        of_recipe = {"crop": evaluation.options.crop, "stride": evaluation.options.sampling.stride}
+        refuse_mismatch(
+            {**CONSECUTIVE_FRAMES, **metadata["preprocessing"]},
+            {**dataset.preprocessing.to_json(), **of_recipe},
+            expected_by=str(directory),
+            found_in=f"{dataset.directory} as the recipe takes them",
+        )
+        evaluation = evaluation.of_network(network)
+        variables = evaluation.devices.place(variables)
+        figures = evaluation(variables, metadata["provenance"].get("step"), termination.between)
+    if hosts.is_first():
+        print(figures_text(evaluation.split, figures))
+        for name, text in stream_rows(evaluation.stored()):
+            print(f"  {name:12s} {text}")
+        print(
+            f"of {directory}; the predictions are in {evaluation.workdir / 'predictions' / f'{evaluation.split}.npz'}"
+        )

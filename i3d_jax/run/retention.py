@@ -1,0 +1,156 @@
+"""The checkpoints of a run: written beside the training, the best and the last few kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from i3d_jax import checkpoint
+from i3d_jax.system import hosts
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import make_folder
+from i3d_jax.training.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of a run: written beside the training, the best and the last few kept.
+
+    The best is the one whose `provenance.metrics.top1` is highest (the later of equals); only those saved with metrics
+    can be it.
+    """
+
+    def __init__(self, directory: Path, description: checkpoint.Description, *, keep_last: int):
+        """Names a folder of checkpoints; nothing is written before the `with` block begins.
+
+        Args:
+          directory: `WORKDIR/checkpoints`.
+          description: what every checkpoint's model.json says, besides the step and its metrics.
+          keep_last: how many of the newest are kept, at least 1.
+        """
+        if keep_last < 1:
+            raise UserError(f"checkpoints.keep_last must be at least 1, found {keep_last}")
+        self.directory = Path(directory).resolve()
+        self._description = description
+        self._keep_last = keep_last
+
+    def __enter__(self) -> Checkpoints:
+        """Makes the folder, or takes it over: what a crash left half-written in it is removed."""
+        checkpoint.tell_once()
+        self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        make_folder(self.directory)
+        if hosts.is_first():
+            for entry in self.directory.iterdir():
+                if entry.name.isdigit() and not checkpoint.is_whole(entry):
+                    shutil.rmtree(entry)
+        hosts.wait()
+        return self
+
+    def __exit__(self, _, error: BaseException | None, __) -> None:
+        # A write needs every process; one that fails may be the only one that comes here.
+        if error is None or jax.process_count() == 1:
+            self._writer.close()
+
+    def steps(self) -> list[int]:
+        """The steps of the whole checkpoints, rising."""
+        return checkpoint.steps_in(self.directory)
+
+    def best(self) -> int | None:
+        """The step of the best checkpoint, None where none was saved with metrics."""
+        scored = [(metrics["top1"], step) for step in self.steps() if (metrics := self._metrics(step))]
+        return max(scored)[1] if scored else None
+
+    def _metrics(self, step: int) -> Mapping[str, float] | None:
+        return checkpoint.Description.read(self.directory / str(step)).provenance["metrics"]
+
+    def save(self, state: TrainState, metrics: Mapping[str, float] | None) -> None:
+        """Begins to write a checkpoint; training may go on at once.
+
+        Args:
+          state: the state to keep.
+          metrics: the figures of an evaluation of this very state, or None.
+        """
+        self.wait()
+        step = int(state.step)
+        directory = self.directory / str(step)
+        if checkpoint.is_whole(directory):
+            return
+        # The step that follows uses this state's memory again, while the writer still reads.
+        state = jax.tree.map(jnp.copy, state)
+        if hosts.is_first():
+            directory.mkdir(exist_ok=True)
+            provenance = {**self._description.provenance, "step": step, "metrics": metrics}
+            dataclasses.replace(self._description, provenance=provenance).write(directory)
+        self._writer.save(
+            directory / "tree",
+            ocp.args.Composite(
+                variables=ocp.args.StandardSave(state.variables), training=ocp.args.StandardSave(_training(state))
+            ),
+        )
+
+    def lacks_figures(self, step: int) -> bool:
+        """Says whether a checkpoint was saved without the figures of an evaluation."""
+        return self._metrics(step) is None
+
+    def note(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds the figures of an evaluation to a checkpoint that was saved without them."""
+        if hosts.is_first():
+            description = checkpoint.Description.read(self.directory / str(step))
+            provenance = {**description.provenance, "metrics": metrics}
+            dataclasses.replace(description, provenance=provenance).write(self.directory / str(step))
+        hosts.wait()
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is whole, then removes those that need not be kept."""
+        self._writer.wait_until_finished()
+        if hosts.is_first():
+            steps = self.steps()
+            kept = {*steps[-self._keep_last :], self.best()}
+            for step in steps:
+                if step not in kept:
+                    # Without model.json it is no checkpoint any more, however far the removal comes.
+                    (self.directory / str(step) / "model.json").unlink()
+                    shutil.rmtree(self.directory / str(step))
+
+    def restore(self, state: TrainState) -> TrainState:
+        """Reads the newest checkpoint into the shapes and onto the devices of `state`.
+
+        Raises:
+          UserError: the checkpoint is of another model or optimizer, or damaged.
+        """
+        directory = self.directory / str(self.steps()[-1])
+        checkpoint.fit(
+            checkpoint.restore(directory, "variables"),
+            state.variables,
+            source=str(directory),
+            target=f"the model {self._description.model!r} of this run",
+        )
+        items = {"variables": state.variables, "training": _training(state)}
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
+        args = {item: ocp.args.StandardRestore(tree) for item, tree in target.items()}
+        try:
+            stored = self._writer.restore(directory / "tree", ocp.args.Composite(**args))
+        except (ValueError, OSError, KeyError) as error:
+            raise UserError(
+                f"the checkpoint {directory} does not fit this run: {checkpoint.one_line(error)}"
+            ) from error
+        variables, training = stored["variables"], stored["training"]
+        if state.average is not None:
+            variables = {"average": variables["params"], "batch_stats": variables["batch_stats"]}
+        return TrainState(**variables, **training)
+
+
+def _training(state: TrainState) -> dict[str, Any]:
+    """What a state holds besides its `variables`."""
+    training = {"step": state.step, "clips": state.clips, "optimizer_state": state.optimizer_state}
+    if state.average is not None:
+        training["params"] = state.params
+    if state.plateau is not None:
+        training["plateau"] = state.plateau
+    return training

@@ -1,0 +1,1 @@
+"""From one video file to the frames, the flow and the windows that a network sees."""
