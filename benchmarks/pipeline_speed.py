@@ -134,13 +134,13 @@ def _timed(batches: Iterator, *, clips: int, batch: int) -> Turn:
 def _decoder(encoded: list, batch: int) -> Iterator:
     """Decodes images, or clips of images, again and again on all cores; of each element a number is left."""
     from i3d_jax.data import cpu_tensorflow
-    from i3d_jax.records import images
+    from i3d_jax.records import image
 
     tf = cpu_tensorflow.load()
     stored = tf.constant(encoded)
 
     def height(image_bytes):
-        return tf.shape(images.decode(image_bytes))[0]
+        return tf.shape(image.decode(image_bytes))[0]
 
     def decode(number):
         element = stored[number % len(encoded)]

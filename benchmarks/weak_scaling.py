@@ -77,7 +77,7 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             clips = 2 * number * options.accumulation_steps
             batch = {"rgb": np.zeros((clips, 16, 32, 32, 3), np.uint8)}
             batch |= {"label": np.zeros(clips, np.int32), "mask": np.ones(clips, bool)}
-            state = devices.spread(devices.place(initial_state(variables, optimizer)))
+            state = devices.replicate(devices.place(initial_state(variables, optimizer)))
             step = training_step(
                 model,
                 optimizer,

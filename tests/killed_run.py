@@ -19,8 +19,9 @@ import numpy as np
 from tiny import Tiny, batch, variables
 
 from i3d_jax import checkpoint
+from i3d_jax.run.retention import Checkpoints
 from i3d_jax.training.logs import MetricsFile
-from i3d_jax.training.loop import Cadence, train
+from i3d_jax.training.loop import Cadence, Callbacks, Step, train
 from i3d_jax.training.metrics import masked_sum
 from i3d_jax.training.optimizer import make_optimizer, make_plateau
 from i3d_jax.training.partition import Devices
@@ -55,7 +56,7 @@ def run(workdir: Path, total_steps: int) -> None:
     description = checkpoint.Description(
         model="i3d", options={}, num_classes=3, labels=["a", "b", "c"], preprocessing={}
     )
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", description, keep_last=2)
+    checkpoints = Checkpoints(workdir / "checkpoints", description, keep_last=2)
     with checkpoints:
         state = devices.place(initial_state(variables(model), optimizer, average=True, plateau=plateau))
         if checkpoints.steps():
@@ -84,12 +85,10 @@ def run(workdir: Path, total_steps: int) -> None:
         train(
             state,
             batches(int(state.clips)),
-            step=lambda state, batch: step(state, devices.shard_batch(batch)),
+            step=Step(take=lambda state, batch: step(state, devices.shard_batch(batch))),
             cadence=Cadence(total_steps=total_steps, log_every=1, evaluate_every=10, checkpoint_every=3),
             learning_rate=schedule,
-            evaluate=evaluate,
-            keeper=checkpoints,
-            write=write,
+            callbacks=Callbacks(evaluate=evaluate, checkpoints=checkpoints, write=write),
             plateau=plateau,
         )
         checkpoints.wait()

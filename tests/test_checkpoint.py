@@ -16,6 +16,7 @@ import pytest
 from tiny import Tiny, variables
 
 from i3d_jax import checkpoint, models
+from i3d_jax.run.retention import Checkpoints
 from i3d_jax.system.errors import UserError
 from i3d_jax.training.optimizer import make_optimizer, make_plateau
 from i3d_jax.training.partition import Devices
@@ -164,7 +165,7 @@ def state_at(step, devices=1):
 
 def test_the_best_and_the_last_are_kept(tmp_path):
     figures = {1: 0.25, 2: 0.75, 3: None, 4: 0.75, 5: 0.5, 6: None, 7: 0.1}
-    with checkpoint.Checkpoints(tmp_path, description(), keep_last=2) as checkpoints:
+    with Checkpoints(tmp_path, description(), keep_last=2) as checkpoints:
         for step, top1 in figures.items():
             checkpoints.save(state_at(step), None if top1 is None else {"top1": top1})
         checkpoints.wait()
@@ -177,7 +178,7 @@ def test_the_best_and_the_last_are_kept(tmp_path):
 
 @pytest.mark.parametrize(("written_by", "read_by"), [(1, 1), (1, 4), (4, 1)])
 def test_restore_gives_the_newest_state_on_any_devices(tmp_path, written_by, read_by):
-    with checkpoint.Checkpoints(tmp_path, description(), keep_last=2) as checkpoints:
+    with Checkpoints(tmp_path, description(), keep_last=2) as checkpoints:
         for step in (1, 2):
             checkpoints.save(state_at(step, written_by), None)
         checkpoints.wait()
@@ -194,7 +195,7 @@ def test_an_average_is_what_is_published_and_all_comes_back(tmp_path):
         state = plain.replace(average=jax.tree.map(lambda leaf: leaf * 0 + value, plain.params))
         return state.replace(plateau=plateau.init(plain.params)._replace(scale=jnp.float32(value)))
 
-    with checkpoint.Checkpoints(tmp_path, description(), keep_last=1) as checkpoints:
+    with Checkpoints(tmp_path, description(), keep_last=1) as checkpoints:
         checkpoints.save(averaged(0.25), None)
         checkpoints.wait()
         restored = checkpoints.restore(averaged(9.0))
@@ -208,7 +209,7 @@ def test_an_average_is_what_is_published_and_all_comes_back(tmp_path):
 def test_what_is_saved_is_the_state_at_that_moment(tmp_path):
     """The next step takes the state's memory while the writer still reads."""
     take = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 0 - 1, state), donate_argnums=0)
-    with checkpoint.Checkpoints(tmp_path, description(), keep_last=1) as checkpoints:
+    with Checkpoints(tmp_path, description(), keep_last=1) as checkpoints:
         state = state_at(3)
         checkpoints.save(state, None)
         take(state)
@@ -217,20 +218,20 @@ def test_what_is_saved_is_the_state_at_that_moment(tmp_path):
 
 
 def test_what_a_crash_left_is_removed(tmp_path):
-    with checkpoint.Checkpoints(tmp_path, description(), keep_last=2) as checkpoints:
+    with Checkpoints(tmp_path, description(), keep_last=2) as checkpoints:
         checkpoints.save(state_at(1), None)
         checkpoints.wait()
     shutil.copytree(tmp_path / "1", tmp_path / "2")
     (tmp_path / "2" / "tree").rename(tmp_path / "2" / "tree.orbax-checkpoint-tmp-1")
     (tmp_path / "3").mkdir()
     (tmp_path / "notes").mkdir()
-    with checkpoint.Checkpoints(tmp_path, description(), keep_last=2) as checkpoints:
+    with Checkpoints(tmp_path, description(), keep_last=2) as checkpoints:
         assert checkpoints.steps() == [1]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1", "notes"]
 
 
 def test_another_models_checkpoint_is_refused(tmp_path):
-    with checkpoint.Checkpoints(tmp_path, description(), keep_last=1) as checkpoints:
+    with Checkpoints(tmp_path, description(), keep_last=1) as checkpoints:
         checkpoints.save(state_at(1), None)
         checkpoints.wait()
         other = state_at(1)

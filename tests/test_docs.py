@@ -22,7 +22,7 @@ from pages import PAGES, ROOT, anchors, blocks, commands, links, name, prose, sp
 
 from i3d_jax import convert, fuse, main, models, predict, prepare
 from i3d_jax.ingest import annotations
-from i3d_jax.run import recipe
+from i3d_jax.run import recipe as configuration
 from i3d_jax.study import __main__ as study
 from i3d_jax.system.errors import UserError
 
@@ -93,7 +93,7 @@ def accept_verb(verb: str, arguments: list[str]) -> None:
     module = VERBS[verb]
     if verb == "main":
         options, overrides = parsed(module._parser().parse_known_args, arguments)
-        parsed(lambda changes: recipe.load(options.config, changes), overrides)
+        parsed(lambda changes: configuration.load(options.config, changes), overrides)
     elif verb == "convert":
         # Away from a developer's own checkpoints, which would be refused.
         with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
@@ -253,8 +253,8 @@ def test_commands_were_found_everywhere():
         "python -m i3d_jax.predict clip.mp4 --checkpoints runs/mine",
         "python -m i3d_jax.prepare --annotations a.csv --videos v",
         "python -m i3d_jax.main --config experiments/custom.py:smal",
-        "python -m i3d_jax.main --config experiments/custom.py --recipe.data.crops=112",
-        "python -m i3d_jax.main --config experiments/custom.py --recipe.data.crop=large",
+        "python -m i3d_jax.main --config experiments/custom.py --config.data.crops=112",
+        "python -m i3d_jax.main --config experiments/custom.py --config.data.crop=large",
         "python -m i3d_jax.study --table accuracy --output o --ucf11 datasets/ucf101",
         "python -m i3d_jax.convert --source a --format sonnet_i3d --output b --to torch_i3d",
         "python benchmarks/flow_speed.py --video clip.mp4",
@@ -287,7 +287,7 @@ def flags() -> set[str]:
 def keys() -> set[str]:
     base = runpy.run_path(str(ROOT / "experiments" / "base.py"))
     found = {
-        key for model in models.MODELS if model != "inception_v1" for key in recipe.flat(base["get_config"](model))
+        key for model in models.MODELS if model != "inception_v1" for key in configuration.flat(base["get_config"](model))
     }
     return found | {key.rpartition(".")[0] for key in found}
 
@@ -311,10 +311,10 @@ def test_flags_and_keys_in_the_text_are_those_that_there_are(page, flags, keys):
 
 def test_flags_and_keys_that_there_are_not_are_found(flags, keys):
     assert unknown_names("--flow_onyl", flags, keys) == ["--flow_onyl"]
-    assert unknown_names("--recipe.data.flips=False", flags, keys) == ["data.flips"]
+    assert unknown_names("--config.data.flips=False", flags, keys) == ["data.flips"]
     assert unknown_names("python -m i3d_jax.predicts", flags, keys) == ["predicts"]
     assert unknown_names("optimizer.boundary", flags, keys) == ["optimizer.boundary"]
-    assert unknown_names("--recipe.data.flip=False --jpeg_quality 90", flags, keys) == []
+    assert unknown_names("--config.data.flip=False --jpeg_quality 90", flags, keys) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

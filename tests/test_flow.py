@@ -6,7 +6,7 @@ import pytest
 from moving_pictures import sliding
 
 from i3d_jax.flow import codec
-from i3d_jax.records import images
+from i3d_jax.records import image
 from i3d_jax.video.fields import FieldEncoder
 from i3d_jax.video.tvl1_backends import description
 
@@ -17,7 +17,7 @@ def stored_fields(frames):
     encoder = FieldEncoder("opencv")
     encoded = [field for frame in frames for field in encoder.add(frame)] + encoder.finish()
     assert len(encoded) == len(frames) - 1
-    return np.stack([images.decode(field).numpy() for field in encoded])
+    return np.stack([image.decode(field).numpy() for field in encoded])
 
 
 @pytest.mark.parametrize(("right", "down"), [(3, 2), (-2, 1)])

@@ -18,7 +18,7 @@ from i3d_jax.data import pipeline
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.flow import codec
-from i3d_jax.records import images
+from i3d_jax.records import image
 from i3d_jax.system.errors import UserError
 from i3d_jax.video import fields as flow_module
 from i3d_jax.video import tvl1_backends
@@ -88,7 +88,7 @@ def test_a_pairs_place_in_a_batch_does_not_change_a_byte(monkeypatch):
     assert expected[0] == expected[3] == expected[4]
     assert encoded([second, third, fourth], monkeypatch, lambda: Jax(pairs=2)) == [expected[2], expected[5]]
     for ours, theirs in zip(expected, encoded(frames, monkeypatch, OpenCV), strict=True):
-        difference = images.decode(ours).numpy().astype(int) - images.decode(theirs).numpy()
+        difference = image.decode(ours).numpy().astype(int) - image.decode(theirs).numpy()
         assert np.abs(difference).max() <= 1
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from i3d_jax.system.errors import UserError
 from i3d_jax.training.logs import MetricsFile, duration
-from i3d_jax.training.loop import Cadence, EvaluationStopped, NonFinite, train
+from i3d_jax.training.loop import Cadence, Callbacks, EvaluationStopped, NonFinite, Step, train
 from i3d_jax.training.state import TrainState
 
 
@@ -42,12 +42,10 @@ def run(*, first=0, losses=None, kept=None, stopped=(), due=False, **cadence):
     final = train(
         state,
         itertools.repeat(1),
-        step=step,
+        step=Step(take=step),
         cadence=Cadence(**{"total_steps": 10, "log_every": 4, "evaluate_every": 0, "checkpoint_every": 5, **cadence}),
         learning_rate=lambda step: 0.5 if step < 5 else 0.25,
-        evaluate=evaluate,
-        keeper=kept,
-        write=lambda *line: written.append(line),
+        callbacks=Callbacks(evaluate=evaluate, checkpoints=kept, write=lambda *line: written.append(line)),
         evaluation_due=due,
     )
     return final, written, kept

@@ -11,9 +11,10 @@ from tiny import Tiny, batch, variables
 
 from benchmarks import hlo, roofline
 from i3d_jax import checkpoint, models
+from i3d_jax.run.retention import Checkpoints
 from i3d_jax.system.errors import UserError
 from i3d_jax.training import partition
-from i3d_jax.training.loop import Cadence, train
+from i3d_jax.training.loop import Cadence, Callbacks, Step, train
 from i3d_jax.training.optimizer import make_optimizer
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state
@@ -77,20 +78,20 @@ def replicas_by_hand(model, batches, replicas, *, synchronised_after=()):
 def test_pmap_is_a_loop_over_replicas_written_by_hand(replicas):
     model = Tiny(dropout_rate=0.5)
     used = Devices(mode="pmap", devices=jax.devices()[:replicas])
-    step, state = compiled(used, model), used.spread(used.place(initial_state(variables(model), sgd())))
+    step, state = compiled(used, model), used.replicate(used.place(initial_state(variables(model), sgd())))
     losses = []
     for number, one in enumerate(BATCHES):
         state, sums = step(state, used.shard_batch(one))
         losses.append(float(sums["loss"][0] / sums["loss"][1]))
         if number + 1 == 3:
-            state = used.spread(used.collect(state))
+            state = used.replicate(used.merge_replicas(state))
     params, statistics, expected = replicas_by_hand(model, BATCHES, replicas, synchronised_after=[3])
     chex.assert_trees_all_close(jax.device_get(state.params), params, rtol=0, atol=1e-5)
     chex.assert_trees_all_close(jax.device_get(state.batch_stats), statistics, rtol=0, atol=1e-5)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert (int(state.step), int(state.clips)) == (5, 40)
     # Every replica has statistics of its own, and what is kept is their mean.
-    mean = used.collect(state).batch_stats["unit"]["batch_norm"]["mean"]
+    mean = used.merge_replicas(state).batch_stats["unit"]["batch_norm"]["mean"]
     own = statistics["unit"]["batch_norm"]["mean"]
     np.testing.assert_allclose(mean, own.mean(0), atol=1e-6)
     assert np.ptp(own, axis=0).max() > 1e-3
@@ -138,7 +139,7 @@ def trained(used, folder, *, steps, keep=True):
     """A run of the training loop with a checkpoint every two steps, from the newest there is."""
     model = Tiny(dropout_rate=0.5)
     description = checkpoint.Description(model="i3d", options={}, num_classes=0, labels=(), preprocessing={})
-    with checkpoint.Checkpoints(folder, description, keep_last=9) as checkpoints:
+    with Checkpoints(folder, description, keep_last=9) as checkpoints:
         state = used.place(initial_state(variables(model), sgd()))
         if checkpoints.steps():
             state = checkpoints.restore(state)
@@ -146,14 +147,16 @@ def trained(used, folder, *, steps, keep=True):
         state = train(
             state,
             iter(BATCHES[int(state.step) :]),
-            step=lambda state, one: step(state, used.shard_batch(one)),
+            step=Step(
+                take=lambda state, one: step(state, used.shard_batch(one)),
+                replicate=used.replicate,
+                merge_replicas=used.merge_replicas,
+            ),
             cadence=Cadence(total_steps=steps, log_every=1, evaluate_every=0, checkpoint_every=2),
             learning_rate=lambda step: 0.1,
-            evaluate=lambda state: {"top1": 0.0},
-            keeper=checkpoints,
-            spread=used.spread,
-            collect=used.collect,
-            write=lambda *line: None,
+            callbacks=Callbacks(
+                evaluate=lambda state: {"top1": 0.0}, checkpoints=checkpoints, write=lambda *line: None
+            ),
         )
         return jax.device_get(state)
 
@@ -181,7 +184,7 @@ def test_a_split_state_goes_on_on_other_devices(tmp_path, monkeypatch, written_b
 def sent(mode, devices, **options):
     """What a training step of Tiny on two clips a device sends: the bytes of its collectives by kind."""
     used = Devices(mode=mode, devices=jax.devices()[:devices])
-    state = used.spread(used.place(initial_state(variables(Tiny()), sgd())))
+    state = used.replicate(used.place(initial_state(variables(Tiny()), sgd())))
     program = compiled(used, Tiny(), **options).lower(state, used.shard_batch(batch(0, 2 * devices))).compile()
     return {kind: size for kind, (_, size) in hlo.collectives(hlo.parse(program.as_text())).items()}
 
@@ -228,5 +231,5 @@ def test_statistics_that_nothing_changed_stay_as_they_were_to_the_last_bit():
     state = devices.place(
         initial_state({"params": {"kernel": np.ones(1, np.float32)}, "batch_stats": statistics}, sgd())
     )
-    kept = devices.collect(devices.spread(state)).batch_stats
+    kept = devices.merge_replicas(devices.replicate(state)).batch_stats
     chex.assert_trees_all_equal(jax.device_get(kept), statistics)

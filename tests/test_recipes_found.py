@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from i3d_jax.run import recipe
+from i3d_jax.run import recipe as configuration
 from i3d_jax.system.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,7 +16,7 @@ from experiments import base
 
 def get_config():
     config = base.get_config()
-    recipe.batch_size = {}
+    config.batch_size = {}
     return config
 """
 
@@ -32,31 +32,31 @@ def elsewhere(tmp_path, monkeypatch):
     "recipe", ["quickstart", "quickstart.py", "experiments/quickstart", "experiments/quickstart.py"]
 )
 def test_an_installed_recipe_is_found_from_everywhere(elsewhere, recipe):
-    path, found = recipe.find(f"{recipe}:i3d")
+    path, found = configuration.find(f"{recipe}:i3d")
     assert path == ROOT / "experiments/quickstart.py"
     assert found == f"{path}:i3d"
-    assert recipe.load(f"{recipe}:i3d", []).model.name == "i3d"
+    assert configuration.load(f"{recipe}:i3d", []).model.name == "i3d"
 
 
 @pytest.mark.parametrize("recipe", ["quickstart", "quickstart.py", "experiments/quickstart.py"])
 def test_the_working_directory_comes_first(elsewhere, recipe):
     (elsewhere / "experiments/quickstart.py").write_text(RECIPE.format(77))
-    assert recipe.load(recipe, []).batch_size == 77
-    assert recipe.load("kinetics", []).batch_size == 384
+    assert configuration.load(recipe, []).batch_size == 77
+    assert configuration.load("kinetics", []).batch_size == 384
 
 
 def test_a_recipe_of_ones_own_outside_of_any_folder_of_recipes(elsewhere):
     (elsewhere / "mine.py").write_text(RECIPE.format(78))
-    assert recipe.load("mine", []).batch_size == recipe.load("mine.py", []).batch_size == 78
+    assert configuration.load("mine", []).batch_size == configuration.load("mine.py", []).batch_size == 78
 
 
 def test_what_is_not_there_lists_the_installed_ones(elsewhere):
     with pytest.raises(
         UserError, match=r"no recipe kinetic \(did you mean 'kinetics'\?\); there are: custom, hmdb51, kinetics, "
     ):
-        recipe.find("kinetic")
+        configuration.find("kinetic")
     with pytest.raises(UserError, match=r"no recipe elsewhere/kinetics\.py"):
-        recipe.find("elsewhere/kinetics.py")
+        configuration.find("elsewhere/kinetics.py")
 
 
 def test_recipes_in_a_process_of_its_own_beside_a_package_of_the_same_name(elsewhere):

@@ -15,8 +15,9 @@ from experiments import base, kinetics
 from i3d_jax import checkpoint
 from i3d_jax.run import recipe as configuration
 from i3d_jax.run import resolve
+from i3d_jax.run.retention import Checkpoints
 from i3d_jax.system.errors import UserError
-from i3d_jax.training.loop import Cadence, train
+from i3d_jax.training.loop import Cadence, Callbacks, Step, train
 from i3d_jax.training.optimizer import after_evaluation, make_optimizer, make_plateau, rates_text
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.state import initial_state
@@ -101,7 +102,7 @@ class Killed(Exception):
     pass
 
 
-class Keeper:
+class KilledAfter:
     """Real checkpoints; the run is killed after the one of step `last`."""
 
     def __init__(self, checkpoints, last):
@@ -133,7 +134,7 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
         state = initial_state(variables(Tiny()), sgd, average=True, plateau=plateau)
         state = devices.place(state)
         final, lines = None, {}
-        with checkpoint.Checkpoints(folder, description, keep_last=1) as checkpoints:
+        with Checkpoints(folder, description, keep_last=1) as checkpoints:
             if checkpoints.steps():
                 state = checkpoints.restore(state)
             first = int(state.step)
@@ -141,12 +142,14 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
                 final = train(
                     state,
                     (batch(number) for number in range(first, 99)),
-                    step=lambda state, batch: step(state, devices.shard_batch(batch)),
+                    step=Step(take=lambda state, batch: step(state, devices.shard_batch(batch))),
                     cadence=Cadence(total_steps=total_steps, log_every=1, evaluate_every=2, checkpoint_every=3),
                     learning_rate=schedule,
-                    evaluate=lambda state: {"top1": 0.0, "loss": LOSSES[int(state.step)]},
-                    keeper=Keeper(checkpoints, killed_after),
-                    write=lambda number, split, values: lines.update({number: values["learning_rate"]}),
+                    callbacks=Callbacks(
+                        evaluate=lambda state: {"top1": 0.0, "loss": LOSSES[int(state.step)]},
+                        checkpoints=KilledAfter(checkpoints, killed_after),
+                        write=lambda number, split, values: lines.update({number: values["learning_rate"]}),
+                    ),
                     plateau=plateau,
                 )
         return jax.device_get(final), lines
@@ -169,7 +172,7 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
 def test_what_the_rate_follows_from_may_not_change(tmp_path, schedule):
     config = base.get_config()
     config.optimizer.schedule = schedule
-    configuration.keep(config, tmp_path)
+    configuration.keep(config.to_json(), tmp_path)
     config.update_from_flattened_dict({"evaluation.batch_size": 3, "total_steps": 7, "model.rematerialise": True})
     configuration.refuse_other(config, tmp_path)
     config.evaluation.every = 9

@@ -33,13 +33,13 @@ def five_steps(used: Devices, seed: int = 3) -> list[np.ndarray]:
     sgd, _ = make_optimizer(name="sgd", learning_rates=(0.1,), boundaries=(), momentum=0.9, weight_decay=1e-4)
     model = Tiny(dropout_rate=0.5)
     step = used.compile_training_step(training_step(model, sgd, seed=seed, replicas=used.replicas))
-    state = used.spread(used.place(initial_state(variables(model), sgd)))
+    state = used.replicate(used.place(initial_state(variables(model), sgd)))
     for number in range(5):
         rows = {
             name: np.split(array, jax.process_count())[jax.process_index()] for name, array in batch(number).items()
         }
         state, _ = step(state, used.shard_batch(rows))
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(used.whole(used.collect(state)))]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(used.whole(used.merge_replicas(state)))]
 
 
 def free_address() -> str:

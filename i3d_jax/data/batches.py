@@ -14,7 +14,7 @@ from i3d_jax import clips
 from i3d_jax.data import cpu_tensorflow
 from i3d_jax.data.reader import SplitReader
 from i3d_jax.flow import codec
-from i3d_jax.records import images
+from i3d_jax.records import image
 from i3d_jax.records.shards import RecordPlace
 
 _PREFETCHED_BATCHES = 2
@@ -161,7 +161,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
                 (name, number)
                 for name, stream in clip.streams.items()
                 for number, encoded in zip(stream.numbers, stream.images, strict=True)
-                if not images.decodes(encoded)
+                if not image.decodes(encoded)
             ]
             if bad:
                 found = True
@@ -250,7 +250,7 @@ class _Loader:
             return codec.negate_u(pixels, self._flow_rounding, minimum=tf.minimum) if name == "flow" else pixels
 
         def decode(encoded):
-            return tf.slice(images.decode(encoded), begin, crop_shape)
+            return tf.slice(image.decode(encoded), begin, crop_shape)
 
         def decode_all(decode):
             return tf.map_fn(decode, images, fn_output_signature=tf.TensorSpec(crop_shape, tf.uint8))

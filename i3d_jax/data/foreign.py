@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from i3d_jax.data.dataset import Dataset, Split
 from i3d_jax.data.preprocessing import Preprocessing, unknown
 from i3d_jax.data.reader import DamagedRecord, read_record
-from i3d_jax.records import images
+from i3d_jax.records import image
 from i3d_jax.records.layout import Layout
 from i3d_jax.records.shards import RecordPlace, places, scan_lengths
 from i3d_jax.system.errors import UserError
@@ -94,7 +94,7 @@ def first_record(shards: Shards, layout: Layout, directory: Path) -> FirstRecord
             frames = layout.find(record, ("rgb",)).images["rgb"]
             if not frames:
                 raise ValueError(f"it has no frames ({layout.image_keys['rgb']})")
-            return FirstRecord(record, place, min(images.size(layout.image(record, frames[0]))))
+            return FirstRecord(record, place, min(image.size(layout.image(record, frames[0]))))
         except DamagedRecord as error:
             problems.append(str(error))
         except ValueError as error:

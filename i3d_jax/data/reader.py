@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, TypeVar
 
 from i3d_jax.data.dataset import Dataset
-from i3d_jax.records import images, sequence_example, shards
+from i3d_jax.records import image, sequence_example, shards
 from i3d_jax.records.layout import Layout, MediaSequence
 from i3d_jax.records.shards import RecordPlace
 from i3d_jax.system.errors import UserError
@@ -82,7 +82,7 @@ def _image_and_size(
 ) -> tuple[bytes, tuple[int, int]]:
     try:
         encoded = layout.image(record, span)
-        return encoded, images.size(encoded)
+        return encoded, image.size(encoded)
     except ValueError as error:
         raise DamagedRecord(place, f"{what} is no JPEG or PNG image ({error})") from error
 

@@ -176,9 +176,9 @@ class BatchNormalisedLSTM(nn.Module):
                 mean, variance = statistics(part, values, step_stored)
                 used |= {f"{part}_mean": mean, f"{part}_var": variance}
                 total = total + part_gain * (values - mean) * lax.rsqrt(variance + BATCH_NORM_EPSILON)
-            enter, candidate, forget, leave = jnp.split(total, 4, axis=-1)
-            cell = nn.sigmoid(forget + FORGET_BIAS) * cell + nn.sigmoid(enter) * jnp.tanh(candidate)
-            hidden = nn.sigmoid(leave) * jnp.tanh(cell)
+            input_gate, cell_input, forget_gate, output_gate = jnp.split(total, 4, axis=-1)
+            cell = nn.sigmoid(forget_gate + FORGET_BIAS) * cell + nn.sigmoid(input_gate) * jnp.tanh(cell_input)
+            hidden = nn.sigmoid(output_gate) * jnp.tanh(cell)
             return (cell, hidden), (hidden, used)
 
         projected = (inputs @ input_kernel).swapaxes(0, 1)

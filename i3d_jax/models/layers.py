@@ -192,7 +192,7 @@ def _has_winograd(images, kernel, strides):
 
 
 def _folded_gradients(inputs, kernel, gradient, *, strides, padding):
-    # Else what makes the two would be done again for each product that reads them.
+    # Without the barrier XLA computes both anew for each product that reads them.
     inputs, gradient = lax.optimization_barrier((inputs, gradient))
     if inputs.ndim == 4:
         video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}

@@ -23,7 +23,7 @@ from i3d_jax.system.preemption import Termination
 from i3d_jax.training import transfer
 from i3d_jax.training.compilation import compiled_at_first
 from i3d_jax.training.logs import MetricsFile, ProgressLines
-from i3d_jax.training.loop import EvaluationStopped
+from i3d_jax.training.loop import Callbacks, EvaluationStopped, Step
 from i3d_jax.training.loop import train as train_loop
 from i3d_jax.training.profile import Profile
 from i3d_jax.training.state import TrainState, initial_state
@@ -72,16 +72,20 @@ def _train(run: Run, termination: Termination) -> None:
             state = train_loop(
                 state,
                 batches,
-                step=profile.around(lambda state, batch: step(state, run.devices.shard_batch(batch))),
+                step=Step(
+                    take=profile.around(lambda state, batch: step(state, run.devices.shard_batch(batch))),
+                    replicate=run.devices.replicate,
+                    merge_replicas=run.devices.merge_replicas,
+                ),
                 cadence=run.cadence,
                 learning_rate=run.optimization.schedule,
-                evaluate=evaluate,
-                keeper=run.checkpoints,
-                spread=run.devices.spread,
-                collect=run.devices.collect,
-                write=write,
+                callbacks=Callbacks(
+                    evaluate=evaluate,
+                    checkpoints=run.checkpoints,
+                    write=write,
+                    interrupted=lambda _: termination.stops_after(),
+                ),
                 plateau=run.optimization.plateau,
-                interrupted=lambda _: termination.stops_after(),
                 evaluation_due=evaluation_due,
             )
         run.checkpoints.wait()

@@ -64,14 +64,50 @@ class Cadence:
         return self.checkpoints(step) or step % self.log_every == 0
 
 
-class Keeper(Protocol):
-    """Where checkpoints go: `checkpoint.Checkpoints`, or a test's stand-in."""
+class CheckpointWriter(Protocol):
+    """Where checkpoints go: a run's own (`run.retention`), or a test's stand-in."""
 
     def save(self, state: TrainState, metrics: Mapping[str, float] | None) -> None:
         """Keeps a state, with the figures of its evaluation if there was one."""
 
     def note(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds the figures of its evaluation to a state that was kept without them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """A training step, and the two ways between a state as it takes it and one as it is evaluated and kept.
+
+    Attributes:
+      take: (state, batch) -> (state, metrics as sums and counts), asynchronous.
+      replicate: from a state as it is evaluated, kept and returned to one as `take` has it.
+      merge_replicas: the way back (both: `partition.Devices`).
+    """
+
+    take: Callable[[TrainState, Batch], tuple[TrainState, Sums]]
+    replicate: Callable[[TrainState], TrainState] = lambda state: state
+    merge_replicas: Callable[[TrainState], TrainState] = lambda state: state
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """What the loop calls on its way.
+
+    Attributes:
+      evaluate: state -> figures; "top1" is what the best checkpoint is chosen by, "loss" what the schedule "plateau"
+        sees. With another schedule it may raise `EvaluationStopped`: then the state is kept without figures, and is the
+        last.
+      checkpoints: keeps states, of finite loss and gradient only.
+      write: (step, split, values), for the log.
+      interrupted: called with the number of every step taken; when it says so, that step is the last. It is logged,
+        kept and, if its turn has come, evaluated, so that a run which goes on from it is the uninterrupted one (but for
+        what `Step.merge_replicas` changes).
+    """
+
+    evaluate: Callable[[TrainState], Mapping[str, float]]
+    checkpoints: CheckpointWriter
+    write: Callable[[int, str, Mapping[str, float]], None]
+    interrupted: Callable[[int], bool] = lambda number: False
 
 
 class EvaluationStopped(Exception):
@@ -86,16 +122,11 @@ def train(
     state: TrainState,
     batches: Iterator[Batch],
     *,
-    step: Callable[[TrainState, Batch], tuple[TrainState, Sums]],
+    step: Step,
     cadence: Cadence,
     learning_rate: Callable[[int], float],
-    evaluate: Callable[[TrainState], Mapping[str, float]],
-    keeper: Keeper,
-    spread: Callable[[TrainState], TrainState] = lambda state: state,
-    collect: Callable[[TrainState], TrainState] = lambda state: state,
-    write: Callable[[int, str, Mapping[str, float]], None],
+    callbacks: Callbacks,
     plateau: optax.GradientTransformationExtraArgs | None = None,
-    interrupted: Callable[[int], bool] = lambda number: False,
     evaluation_due: bool = False,
 ) -> TrainState:
     """Trains from `state` to the last step, or to the one after which it is interrupted.
@@ -103,19 +134,11 @@ def train(
     Args:
       state: where to begin; its memory is used again.
       batches: endless; the first is that of the state's next step.
-      step: (state, batch) -> (state, metrics as sums and counts), asynchronous.
+      step: of the training.
       cadence: how long and how often.
       learning_rate: step (0 is the first) to rate, without `plateau`, for the log only.
-      evaluate: state -> figures; "top1" is what the best checkpoint is chosen by, "loss" what `plateau` sees. Without
-        `plateau` it may raise `EvaluationStopped`: then the state is kept without figures, and is the last.
-      keeper: keeps states, of finite loss and gradient only.
-      spread, collect: from a state as it is evaluated, kept and returned to one as steps take it, and back
-        (`partition.Devices`).
-      write: (step, split, values), for the log.
+      callbacks: what is called on the way.
       plateau: changes the state's own of that name after each evaluation in turn (`optimizer.make_plateau`).
-      interrupted: called with the number of every step taken; when it says so, that step is the last. It is logged,
-        kept and, if its turn has come, evaluated, so that a run which goes on from it is the uninterrupted one (with
-        `collect`, but for what that changes).
       evaluation_due: whether `state` was kept without the figures of an evaluation whose turn had come: it is first.
 
     Returns:
@@ -124,54 +147,55 @@ def train(
     Raises:
       NonFinite: at the first step whose loss or gradient is not finite; the checkpoints before it stay.
     """
-    stretch = _Stretch(cadence.total_steps)
-    unsettled: list[tuple[int, Sums]] = []
+    interval = _LogInterval(cadence.total_steps)
+    unread: list[tuple[int, Sums]] = []
 
-    def settle(keep: int) -> None:
-        """Reads the metrics of all but the last `keep` steps; reading waits for the devices."""
-        while len(unsettled) > keep:
-            number, metrics = unsettled.pop(0)
-            stretch.add(number, jax.device_get(metrics))
+    def read_metrics(*, of_all_but: int) -> None:
+        """Reads the metrics of the steps taken, which waits for the devices."""
+        while len(unread) > of_all_but:
+            number, metrics = unread.pop(0)
+            interval.add(number, jax.device_get(metrics))
 
     if evaluation_due:
         try:
-            keeper.note(int(state.step), evaluate(state))
+            callbacks.checkpoints.note(int(state.step), callbacks.evaluate(state))
         except EvaluationStopped:
             return state
-    state = spread(state)
+    state = step.replicate(state)
     for number in range(int(state.step) + 1, cadence.total_steps + 1):
-        with stretch.waiting():
+        with interval.waiting():
             batch = next(batches)
-        state, metrics = step(state, batch)
-        unsettled.append((number, metrics))
+        state, metrics = step.take(state, batch)
+        unread.append((number, metrics))
         # One step stays unread, so that the devices are never idle while the host looks at figures.
-        settle(keep=1)
-        last = interrupted(number)
+        read_metrics(of_all_but=1)
+        last = callbacks.interrupted(number)
         if not (last or cadence.logs(number)):
             continue
-        settle(keep=0)
-        write(number, "train", stretch.end(number, float(learning_rate(number - 1) * state.rate_scale)))
+        read_metrics(of_all_but=0)
+        rate = float(learning_rate(number - 1) * state.rate_scale)
+        callbacks.write(number, "train", interval.end(number, rate))
         figures = None
         saves = last or cadence.checkpoints(number)
         if saves:
-            state = collect(state)
+            state = step.merge_replicas(state)
         if cadence.evaluates(number):
             try:
-                figures = evaluate(state)
+                figures = callbacks.evaluate(state)
             except EvaluationStopped:
                 last = True
             if plateau is not None and cadence.evaluates_in_turn(number):
                 state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
-            stretch.restart_clock()
+            interval.restart_clock()
         if saves:
-            keeper.save(state, figures)
+            callbacks.checkpoints.save(state, figures)
             if last:
                 return state
-            state = spread(state)
-    return collect(state)
+            state = step.replicate(state)
+    return step.merge_replicas(state)
 
 
-class _Stretch:
+class _LogInterval:
     """The steps since the last line of the log: their metrics and their time."""
 
     def __init__(self, total_steps: int):
@@ -214,7 +238,7 @@ class _Stretch:
         self._started = time.perf_counter()
 
     def end(self, number: int, learning_rate: float) -> dict[str, float]:
-        """Returns the means over the stretch and the speed, and begins a new one."""
+        """Returns the means over the interval and the speed, and begins a new one."""
         values = {**means(self._sums), "learning_rate": learning_rate}
         if self._timed_steps:
             seconds = max(time.perf_counter() - self._started, 1e-9)
@@ -227,11 +251,11 @@ class _Stretch:
 
 
 class _Wait:
-    def __init__(self, stretch: _Stretch):
-        self._stretch = stretch
+    def __init__(self, interval: _LogInterval):
+        self._interval = interval
 
     def __enter__(self) -> None:
         self._began = time.perf_counter()
 
     def __exit__(self, *exception) -> None:
-        self._stretch.waited(time.perf_counter() - self._began)
+        self._interval.waited(time.perf_counter() - self._began)

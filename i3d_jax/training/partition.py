@@ -11,7 +11,7 @@ The batch is split over all devices along its first axis. There are two ways to 
   work alike.
 
 Outside the training loop a state has one set of running statistics, and so has a checkpoint. Inside, under "pmap", its
-`batch_stats` have a leading axis of replicas: `spread` makes it, `collect` takes the mean over it.
+`batch_stats` have a leading axis of replicas: `replicate` makes it, `merge_replicas` takes the mean over it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MODES = ("pjit", "pmap")
 
 _AXIS = "batch"
 _WHOLE, _SPLIT = PartitionSpec(), PartitionSpec(_AXIS)
-# Leaves of fewer numbers stay whole under `shard_state`: to collect them takes longer than what they save is worth.
+# Leaves of fewer numbers stay whole under `shard_state`: to gather them takes longer than what they save is worth.
 _SMALLEST_SPLIT = 4096
 
 
@@ -107,17 +107,17 @@ class Devices:
         """Makes a pytree of global arrays whole on every device."""
         return self._whole(tree) if self.shard_state else tree
 
-    def spread(self, state: TrainState) -> TrainState:
+    def replicate(self, state: TrainState) -> TrainState:
         """Returns a whole state as the compiled training step takes it: with running statistics for every replica."""
         if self.mode == "pjit":
             return state
         return state.replace(batch_stats=self._repeated(state.batch_stats))
 
-    def collect(self, state: TrainState) -> TrainState:
-        """Returns the whole state of one that `spread` or a step gave: its running statistics are the replicas' mean.
+    def merge_replicas(self, state: TrainState) -> TrainState:
+        """Returns a state of replicas as a whole one, whose running statistics are the mean of theirs.
 
-        `spread(collect(state))` is the synchronised state: every replica has the mean. A run that does both before each
-        checkpoint is the run that is resumed from it.
+        `replicate(merge_replicas(state))` is the synchronised state: every replica has the mean. A run that does both
+        before each checkpoint is the run that is resumed from it.
         """
         if self.mode == "pjit":
             return state
@@ -150,7 +150,7 @@ class Devices:
           step: of `step.training_step`, made with these `replicas`.
 
         Returns:
-          A function of a state as `spread` gives it, whose memory is used again, and a batch as `shard_batch` gives it.
+          A function of a state as `replicate` gives it, whose memory is used again, and a batch as `shard_batch` does.
         """
         if step not in self._programs:
             self._programs[step] = self._compile_training_step(step)
