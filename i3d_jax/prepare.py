@@ -58,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     preprocessing = Preprocessing(**{name: value for name, value in asked.items() if value is not None})
     # Imported late: --help and mistakes in the annotations need none of it.
     from i3d_jax.ingest import adding_fields
+    from i3d_jax.ingest.options import DatasetOptions
     from i3d_jax.ingest.preparation import prepare_dataset
     from i3d_jax.ingest.runner import shard_maker
 
@@ -68,12 +69,12 @@ def main(arguments: Sequence[str]) -> int:
         print("no flow is computed: --flow_backend goes with --flow tvl1 or --flow_only", file=sys.stderr)
     make_shards = shard_maker(options.runner, flags=beam_flags, processes=options.processes, flow=flow)
     directory = Path(options.output)
-    made = {
-        "name": options.name or directory.resolve().name,
-        "preprocessing": preprocessing,
-        "shards": options.shards,
-        "labels": classes and classes.order(clips),
-    }
+    made = DatasetOptions(
+        name=options.name or directory.resolve().name,
+        preprocessing=preprocessing,
+        shards=options.shards,
+        labels=classes and classes.order(clips),
+    )
     if options.flow_only:
         target = adding_fields.read_target(directory, clips, preprocessing.flow)
         adding_fields.refuse_other_options(directory, target, {**asked, "name": options.name, "shards": options.shards})
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
             clips,
             options.videos,
             directory,
-            **made,
+            made,
             make_shards=make_shards,
             adds_flow=options.flow_only,
             retry_skipped=options.retry_skipped,

@@ -24,6 +24,7 @@ from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.drawn import actions
 from i3d_jax.ingest.annotations import read
 from i3d_jax.ingest.local import make_shards
+from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.preparation import prepare_dataset
 from i3d_jax.study import miniature
 from i3d_jax.system import cluster
@@ -104,10 +105,8 @@ def dataset(folder):
         read("csv", annotations, videos),
         videos,
         folder / "dataset",
-        name="small",
-        preprocessing=Preprocessing(short_side=37),
+        DatasetOptions(name="small", preprocessing=Preprocessing(short_side=37), shards=1),
         make_shards=functools.partial(make_shards, processes=1),
-        shards=1,
     )
     return folder / "dataset"
 

@@ -287,7 +287,10 @@ def flags() -> set[str]:
 def keys() -> set[str]:
     base = runpy.run_path(str(ROOT / "experiments" / "base.py"))
     found = {
-        key for model in models.MODELS if model != "inception_v1" for key in configuration.flat(base["get_config"](model))
+        key
+        for model in models.MODELS
+        if model != "inception_v1"
+        for key in configuration.flat(base["get_config"](model))
     }
     return found | {key.rpartition(".")[0] for key in found}
 

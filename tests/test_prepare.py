@@ -19,6 +19,7 @@ from i3d_jax.ingest import output
 from i3d_jax.ingest import shard as shard_module
 from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.local import make_shards
+from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.preparation import prepare_dataset
 from i3d_jax.ingest.process import Skipped, process
 from i3d_jax.ingest.shard import Job
@@ -64,10 +65,8 @@ def make(clips, videos, directory, *, processes=1, isolated=False, shards=2, pre
         clips,
         videos,
         directory,
-        name="moves",
-        preprocessing=preprocessing,
+        DatasetOptions(name="moves", preprocessing=preprocessing, shards=shards),
         make_shards=functools.partial(make_shards, processes=processes, isolated=isolated, progress=False),
-        shards=shards,
     )
 
 

@@ -13,6 +13,7 @@ from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.drawn import actions
 from i3d_jax.ingest.annotations import read
 from i3d_jax.ingest.local import make_shards
+from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.preparation import prepare_dataset
 from i3d_jax.system.workers import ONE_THREAD
 from i3d_jax.video.tvl1_backends import description as flow_description
@@ -42,16 +43,16 @@ def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int, 
     bar = tqdm(plan, desc="drawing videos", unit="video", file=sys.stderr)
     annotations = actions.draw_dataset(folder / "videos", bar, write_video)
     directory = folder / ("dataset_flow" if flow else "dataset")
+    preprocessing = Preprocessing(
+        short_side=round(crop * SHORT_SIDE_OF_CROP),
+        # In frames as small as these it is more than twice as fast as OpenCV's.
+        flow=flow_description("i3d_jax") if flow else None,
+    )
     prepare_dataset(
         read("csv", annotations, folder / "videos"),
         folder / "videos",
         directory,
-        name="synthetic actions",
-        preprocessing=Preprocessing(
-            short_side=round(crop * SHORT_SIDE_OF_CROP),
-            # In frames as small as these it is more than twice as fast as OpenCV's.
-            flow=flow_description("i3d_jax") if flow else None,
-        ),
+        DatasetOptions(name="synthetic actions", preprocessing=preprocessing),
         # The videos are small: without flow, starting other processes would take longer than they save.
         make_shards=functools.partial(make_shards, processes=(os.cpu_count() or 1) if flow else 1, environment=ON_CPU),
     )

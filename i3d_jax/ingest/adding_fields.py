@@ -14,6 +14,7 @@ from typing import Any
 from i3d_jax.data.dataset import DESCRIPTION, open_dataset
 from i3d_jax.ingest import output
 from i3d_jax.ingest.annotations import AnnotatedClip
+from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.plan import Shard, plan
 from i3d_jax.records.shards import ShardIndex
 from i3d_jax.system.errors import UserError
@@ -27,11 +28,11 @@ class Target:
     """The dataset that a folder is to become, by what it says of itself.
 
     Attributes:
-      made: how `prepare_dataset` makes it: `name`, `labels`, `preprocessing` (with flow) and `shards` (of each split).
+      made: how `prepare_dataset` makes it, with flow; all options are set.
       complete: whether the folder is that dataset by now.
     """
 
-    made: Mapping[str, Any]
+    made: DatasetOptions
     complete: bool
 
 
@@ -67,7 +68,7 @@ def read_target(directory: Path, clips: Sequence[AnnotatedClip], flow: Mapping[s
     # The other way round, a list of classes may have named some that no clip shows.
     if unknown := labels.difference(holds.labels):
         raise UserError(f"{directory} has no label {min(unknown)!r}, the annotations have: {REMEDY}")
-    made = {"name": holds.name, "labels": holds.labels, "preprocessing": preprocessing, "shards": shards}
+    made = DatasetOptions(name=holds.name, labels=holds.labels, preprocessing=preprocessing, shards=shards)
     return Target(made=made, complete=not unfinished and holds.preprocessing.flow is not None)
 
 
@@ -82,10 +83,10 @@ def refuse_other_options(directory: Path, target: Target, asked: Mapping[str, An
     Raises:
       UserError: names the option and both values.
     """
-    counts = set(target.made["shards"].values())
+    counts = set(target.made.shards.values())
     own = {
-        **target.made["preprocessing"].to_json(),
-        "name": target.made["name"],
+        **target.made.preprocessing.to_json(),
+        "name": target.made.name,
         "shards": counts.pop() if len(counts) == 1 else sorted(counts),
     }
     for name, value in asked.items():
@@ -118,6 +119,6 @@ def refuse_other_clips(directory: Path, planned: Sequence[Shard], planned_withou
 
 def refuse_changed(directory: Path, clips: Sequence[AnnotatedClip], videos: str, target: Target) -> None:
     """Refuses a complete folder whose shards are not what the annotations and videos give (`refuse_other_clips`)."""
-    how = {name: target.made[name] for name in ("labels", "preprocessing", "shards")}
+    how = {name: getattr(target.made, name) for name in ("labels", "preprocessing", "shards")}
     planned = plan(clips, Path(videos), **how)
     refuse_other_clips(directory, planned, planned)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from i3d_jax.data.dataset import Split, write_description
-from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest import adding_fields, output
 from i3d_jax.ingest.annotations import AnnotatedClip, combined_splits
+from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.plan import Shard, plan
 from i3d_jax.ingest.process import MISSING, Skipped
 from i3d_jax.ingest.shard import Job
@@ -36,12 +36,9 @@ def prepare_dataset(
     clips: Sequence[AnnotatedClip],
     videos: str | os.PathLike,
     directory: str | os.PathLike,
+    options: DatasetOptions,
     *,
-    name: str,
-    preprocessing: Preprocessing,
     make_shards: Callable[[Sequence[Shard], Job], None],
-    shards: int | Mapping[str, int] | None = None,
-    labels: Sequence[str] | None = None,
     adds_flow: bool = False,
     retry_skipped: bool = False,
 ) -> Summary:
@@ -54,13 +51,10 @@ def prepare_dataset(
       clips: with different names.
       videos: the folder of the video files.
       directory: the dataset folder: new, empty, or left by an earlier run with the same preprocessing.
-      name: of the dataset.
-      preprocessing: how frames are made.
+      options: what the dataset is called and how it is made.
       make_shards: writes the shards that are missing, each by `shard.make_shard`: `local.make_shards` or
         `beam.make_shards`, with what else they take.
-      shards: of each split, or by split; None for as many as `plan` chooses, who keeps those of an earlier run.
-      labels: every action of the clips, in the order in which they are numbered; None for the alphabetical one.
-      adds_flow: whether the folder holds, instead, what the same preprocessing without flow gives (`flow_only`).
+      adds_flow: whether the folder holds, instead, what the same preprocessing without flow gives.
       retry_skipped: whether shards are made again in which a video was skipped that was there: a file put right that
         has the size of the damaged one tells nothing of it.
 
@@ -74,12 +68,13 @@ def prepare_dataset(
     repeated = [clip_name for clip_name, count in Counter(clip.name for clip in clips).items() if count > 1]
     if repeated:
         raise UserError(f"different clips were expected, found {repeated[0]!r} listed twice")
-    labels = tuple(labels or sorted({clip.label for clip in clips}))
+    preprocessing = options.preprocessing
+    labels = tuple(options.labels or sorted({clip.label for clip in clips}))
     before = output.shard_counts(directory)
-    planned = plan(clips, videos, labels=labels, preprocessing=preprocessing, shards=shards, before=before)
+    planned = plan(clips, videos, labels=labels, preprocessing=preprocessing, shards=options.shards, before=before)
     if adds_flow:
         without = dataclasses.replace(preprocessing, flow=None)
-        planned_without = plan(clips, videos, labels=labels, preprocessing=without, shards=shards)
+        planned_without = plan(clips, videos, labels=labels, preprocessing=without, shards=options.shards)
         adding_fields.refuse_other_clips(directory, planned, planned_without)
     else:
         output.refuse_foreign(directory, preprocessing)
@@ -89,7 +84,7 @@ def prepare_dataset(
         if missing:
             counts = {shard.split: shard.shards for shard in planned}
             mark = output.Mark(
-                name=name, labels=labels, preprocessing=preprocessing, shards=counts, adds_flow=adds_flow
+                name=options.name, labels=labels, preprocessing=preprocessing, shards=counts, adds_flow=adds_flow
             )
             output.begin(directory, mark)
             # Absolute, since a worker of Beam's may stand in another folder.
@@ -109,7 +104,7 @@ def prepare_dataset(
         splits = _count(planned, indexes)
         combined = combined_splits(clips)
         write_description(
-            directory, name=name, labels=labels, splits=splits, preprocessing=preprocessing, combined=combined
+            directory, name=options.name, labels=labels, splits=splits, preprocessing=preprocessing, combined=combined
         )
         output.remove_stale(directory, planned)
         output.end(directory)

@@ -1,4 +1,11 @@
-"""The checkpoints of a run: written beside the training, the best and the last few kept."""
+"""The checkpoints of a run: written beside the training, the best and the last few kept.
+
+Orbax's `CheckpointManager` has policies for that, but writes folders of its own: `STEP/ITEM/`, with its metrics and its
+metadata. The published format is `STEP/model.json` beside `STEP/tree/` (`checkpoint`), the same for a run's checkpoint
+and for one that `convert` wrote, and the manager has no place for a file beside its items. Nor can it add the figures
+of an evaluation to a step that was kept without them, as a run that was stopped in an evaluation needs it. So what is
+kept is decided here, in a few lines, and the writing is Orbax's `AsyncCheckpointer`.
+"""
 
 from __future__ import annotations
 
