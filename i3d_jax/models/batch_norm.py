@@ -85,7 +85,7 @@ def batch_statistics_relu(
 
 
 def _batch_statistics_relu_forward(inputs, offset, shift, dtype):
-    # Else a TPU's compiler would keep the tiles in which it convolved, and undo them for each array that follows.
+    # Without the barrier a TPU's compiler would keep the convolution's tiles, and undo them for each consumer.
     inputs = lax.optimization_barrier(inputs)
     outputs, mean, variance = batch_statistics_relu(inputs, offset, shift, dtype)
     return (outputs, mean, variance), (inputs, offset, mean, variance)
@@ -94,7 +94,7 @@ def _batch_statistics_relu_forward(inputs, offset, shift, dtype):
 def _batch_statistics_relu_backward(dtype, residuals, gradients):
     del dtype
     inputs, offset, mean, variance = residuals
-    # Else the compiler would find that some of this was computed before, and keep it, and the gradient, in float32.
+    # Without the barrier the compiler would share parts with the forward pass, and keep them in float32.
     inputs, gradient = lax.optimization_barrier((inputs, gradients[0]))
     axes, count = _all_but_last(inputs)
     scale = lax.rsqrt(variance + BATCH_NORM_EPSILON)

@@ -192,7 +192,7 @@ def _has_winograd(images, kernel, strides):
 
 
 def _folded_gradients(inputs, kernel, gradient, *, strides, padding):
-    # Without the barrier XLA computes both anew for each product that reads them.
+    # Without the barrier XLA would fuse the producer of both into each product that reads them, and repeat it.
     inputs, gradient = lax.optimization_barrier((inputs, gradient))
     if inputs.ndim == 4:
         video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}

@@ -1,4 +1,4 @@
-"""Operations on long videos, one stretch of time after the other: what they make on the way takes less memory."""
+"""Operations on long videos, one slab of time after the other: their intermediate arrays take less memory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# What an operation makes on the way, at a time.
+# Of an operation's intermediate arrays at a time.
 MOST_BYTES = 32 << 20
 
 
 def over_time(
     operation: Callable[..., jax.Array], inputs: jax.Array, *arrays: jax.Array, taps: int, stride: int, made: int
 ) -> jax.Array:
-    """Returns operation(inputs, *arrays), computed in slabs of time where it would make more than `MOST_BYTES`.
+    """Returns operation(inputs, *arrays), computed in slabs of time where its intermediate arrays take more than `MOST_BYTES`.
 
-    The numbers are the same. A gradient is that of the operation at once: it needs what was made on the way.
+    The numbers are the same. A gradient is that of the operation at once: it needs those arrays as a whole.
 
     Args:
       operation: sees `taps` frames of its first argument for each step of its result, `stride` frames apart, without
@@ -26,7 +26,7 @@ def over_time(
       inputs: [B, T, ...].
       *arrays: what else it takes; whole for every slab.
       taps, stride: of the operation along time.
-      made: bytes that the operation makes on the way at once.
+      made: bytes of the operation's intermediate arrays, computed at once.
 
     Returns:
       [B, (T - taps) // stride + 1, ...].

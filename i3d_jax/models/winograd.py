@@ -74,7 +74,7 @@ def _tiles(images: jax.Array) -> list[jax.Array]:
     """The 16 transformed values of every overlapping 4x4 tile, each [tiles, C]."""
     height, width = _outputs(images)
     images = jnp.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
-    # Without the barrier XLA pads the images anew for each of the 16.
+    # Without the barrier XLA would fuse the padding into each of the 16 consumers, and repeat it.
     images = lax.optimization_barrier(images)
     rows, columns = height + height % 2, width + width % 2
     values = [images[:, row : row + rows : 2, column : column + columns : 2] for row in range(4) for column in range(4)]

@@ -35,7 +35,7 @@ def train(run: Run) -> None:
     with lock.held(run.workdir) if hosts.is_first() else contextlib.nullcontext(), Termination() as termination:
         _train(run, termination)
     if termination.told:
-        # Else whoever trains one run after the other would go on with the next.
+        # A study, which trains one run after the other, is not to go on with the next.
         raise Stopped(f"stopped by SIGTERM; {run.workdir} was trained to the end")
 
 
