@@ -16,7 +16,7 @@ MOST_BYTES = 32 << 20
 def over_time(
     operation: Callable[..., jax.Array], inputs: jax.Array, *arrays: jax.Array, taps: int, stride: int, made: int
 ) -> jax.Array:
-    """Returns operation(inputs, *arrays), computed in slabs of time where its intermediate arrays take more than `MOST_BYTES`.
+    """Returns operation(inputs, *arrays), in slabs of time where intermediate arrays take more than `MOST_BYTES`.
 
     The numbers are the same. A gradient is that of the operation at once: it needs those arrays as a whole.
 
