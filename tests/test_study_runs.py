@@ -92,9 +92,10 @@ def test_the_published_settings():
         release + release,
         (97_000, 104_500, 115_000, 140_000, 150_000),
     )
-    # 32 GPUs, 64 for 3D networks, 16 on the small datasets; 6 clips on each.
+    # 32 GPUs, 64 for 3D networks, 16 on the small datasets; 6 clips on each, 15 of the 3D-ConvNet.
     assert settings(kinetics.get_config("two_stream"))[:2] == (110_000, 192)
-    assert settings(minikinetics.get_config("c3d"))[:2] == (110_000, 384)
+    assert settings(minikinetics.get_config("c3d"))[:2] == (110_000, 960)
+    assert settings(ucf101.get_config("c3d_full"))[:2] == (5_000, 240)
     assert settings(hmdb51.get_config("i3d_flow_full"))[:2] == (5_000, 96)
     assert kinetics.get_config("fused").optimizer.schedule == "plateau"
     assert kinetics.get_config().optimizer.schedule == "stepwise"
