@@ -38,8 +38,7 @@ PROTOCOLS = ("fixed", "full")
 MINIATURE = "-miniature"
 
 RELEASE_BATCH = 384
-CLIPS_PER_GPU = {"c3d": 15}
-OTHER_CLIPS_PER_GPU = 6
+CLIPS_PER_GPU = {"conv_lstm": 6, "c3d": 15, "two_stream": 6, "fused": 6, "i3d": 6}
 # GPUs on Kinetics.
 GPUS = {"conv_lstm": 32, "c3d": 64, "two_stream": 32, "fused": 32, "i3d": 64}
 GPUS_ON_SMALL_DATASETS = 16
@@ -56,7 +55,7 @@ def kinetics(recipe: str, variant: str) -> ConfigDict:
     network, _, miniature = _parts(recipe, variant, variants(transfer=False))
     config = _start(network)
     architecture, stream = NETWORKS[network]
-    config.batch_size = GPUS[architecture] * CLIPS_PER_GPU.get(architecture, OTHER_CLIPS_PER_GPU)
+    config.batch_size = GPUS[architecture] * CLIPS_PER_GPU[architecture]
     config.optimizer.reference_batch_size = RELEASE_BATCH
     if architecture == "i3d" and recipe == "kinetics.py":
         if stream == "flow":
@@ -78,14 +77,14 @@ def small_dataset(recipe: str, variant: str) -> ConfigDict:
     config.transfer.protocol = protocol or "original"
     config.data.train_split = "train01"
     config.total_steps = 5_000
-    config.batch_size = GPUS_ON_SMALL_DATASETS * CLIPS_PER_GPU.get(NETWORKS[network][0], OTHER_CLIPS_PER_GPU)
+    config.batch_size = GPUS_ON_SMALL_DATASETS * CLIPS_PER_GPU[NETWORKS[network][0]]
     config.optimizer.reference_batch_size = RELEASE_BATCH
     rate = 0.01 if protocol == "full" else 0.1
     config.optimizer.learning_rates = (rate, rate / 10, rate / 100)
     config.optimizer.boundaries = (3_000, 4_500)
     # At the end alone: it is the test split, and nothing may be chosen by it.
     config.evaluation.every = 0
-    # 5,000 steps see 480,000 clips (C3D: 1,200,000): statistics that keep .999 a step would follow the network too late.
+    # In 5,000 steps statistics that keep .999 a step would follow the network too late.
     config.model.batch_norm_decay = 0.99
     return _miniature(config, network) if miniature else config
 
