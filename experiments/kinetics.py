@@ -5,8 +5,8 @@
         --config.init_from=IMAGENET --workdir WORKDIR
 
 Needs: Kinetics-400 prepared by `python -m i3d_jax.prepare --dialect kinetics`, with `--flow tvl1` for the variants that
-see flow, and devices that hold 384 clips at a time (the release: 64 GPUs with 6 each; 192 for the 2D networks, 960 for c3d). With
-fewer devices keep the batch and set `accumulation_steps`; or lower `batch_size`: the learning rates follow in
+see flow, and devices that hold 384 clips at a time (the release: 64 GPUs with 6 each; 192 for the 2D networks, 960 for
+c3d). With fewer devices keep the batch, set `accumulation_steps`, or lower `batch_size`: the learning rates follow in
 proportion, and to see as many clips, raise `total_steps` and `optimizer.boundaries`, which are in steps. IMAGENET is a
 checkpoint of `inception_v1` (`python -m i3d_jax.convert --format slim_inception_v1`); c3d takes none.
 
