@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from small_dataset import LABELS, pixels, write_dataset
+from helpers.small_dataset import LABELS, pixels, write_dataset
 from test_transfer import random_variables
 
 from experiments import base

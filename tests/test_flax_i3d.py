@@ -11,7 +11,7 @@ import tarfile
 import chex
 import numpy as np
 import pytest
-from foreign_checkpoints import has_its_models_shapes, random_arrays, sonnet_shapes, write_tensorflow
+from helpers.foreign_checkpoints import has_its_models_shapes, random_arrays, sonnet_shapes, write_tensorflow
 
 from i3d_jax.importers import flax_i3d, pickled_arrays, sonnet_i3d
 from i3d_jax.system.errors import UserError

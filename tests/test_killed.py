@@ -28,7 +28,7 @@ class Runs:
     def __init__(self):
         paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
         self._server = subprocess.Popen(
-            [sys.executable, "-W", "ignore:os.fork", str(TESTS / "killed_run.py")],
+            [sys.executable, "-W", "ignore:os.fork", str(TESTS / "helpers" / "killed_run.py")],
             env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": paths},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import chex
-import forked
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from helpers import forked
 
 from i3d_jax import checkpoint, main, predict
 from i3d_jax.data.preprocessing import Preprocessing

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from flow_videos import arguments, files, write_videos
+from helpers.flow_videos import arguments, files, write_videos
 
 ROOT = Path(__file__).parents[1]
 FLOW = ("--flow", "tvl1", "--flow_backend", "opencv", "--shards", "6")

@@ -13,8 +13,8 @@ import zipfile
 
 import chex
 import pytest
-from foreign_checkpoints import random_arrays, sonnet_shapes, write_tensorflow
-from mirrors import index_entries, served
+from helpers.foreign_checkpoints import random_arrays, sonnet_shapes, write_tensorflow
+from helpers.mirrors import index_entries, served
 from test_flax_i3d import ported
 
 from i3d_jax import checkpoint, convert

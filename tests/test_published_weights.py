@@ -16,8 +16,8 @@ import chex
 import jax
 import numpy as np
 import pytest
-from foreign_checkpoints import write_tensorflow
-from mirrors import served
+from helpers.foreign_checkpoints import write_tensorflow
+from helpers.mirrors import served
 from test_flax_i3d import LEAVES
 
 from i3d_jax import checkpoint

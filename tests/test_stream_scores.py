@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_dataset import LABELS, fields, pixels, write_dataset
+from helpers.small_dataset import LABELS, fields, pixels, write_dataset
 from test_models import small
 
 from experiments import base

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from foreign_checkpoints import SEEDS, golden_arrays, write_tensorflow
 
+from helpers.foreign_checkpoints import SEEDS, golden_arrays, write_tensorflow
 from i3d_jax import checkpoint, convert, models
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 KINETICS = [f"action {number}" for number in range(400)]
 
 
