@@ -15,8 +15,8 @@ import jax
 import numpy as np
 import pytest
 from helpers import forked
+from helpers.small_networks import random_variables
 from helpers.two_processes import IMAGE_NETWORK, SOON, WAYS, five_steps, free_address
-from test_transfer import random_variables
 
 from i3d_jax import checkpoint, main, models
 from i3d_jax.data.dataset import open_dataset

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from helpers.foreign_checkpoints import SEEDS, golden_arrays, write_tensorflow
+from helpers.golden import GOLDEN
 from i3d_jax import checkpoint, convert, models
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 KINETICS = [f"action {number}" for number in range(400)]
 
 
