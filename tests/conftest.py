@@ -1,8 +1,15 @@
 """Four virtual CPU devices and quick compilation for every test, and the real clips where they are at hand."""
 
+# Some of what follows has to happen before other modules are imported.
+# ruff: noqa: E402
 import os
 
-import quick_compilation
+import pytest
+
+# A helper's assertion says what it compared, as those of test modules do.
+pytest.register_assert_rewrite("helpers")
+
+from helpers import quick_compilation
 
 # Read once, when JAX first looks for devices: it has to stand here before any import of JAX.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick_compilation.flags(devices=4)}"
@@ -15,7 +22,6 @@ import gc
 from pathlib import Path
 
 import jax
-import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 # The files that take longest: begun first, none of them keeps one process busy after the others have ended.

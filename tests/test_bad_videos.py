@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from flow_videos import run
+from helpers.flow_videos import run
 
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.preprocessing import Preprocessing

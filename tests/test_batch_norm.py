@@ -6,17 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.batch_norm_inputs import SHAPE, example
 
 from i3d_jax.models.batch_norm import batch_statistics_relu
-
-SHAPE = (2, 3, 5, 4, 6)
-
-
-def example(dtype: str, mean: float):
-    """Inputs and gradients of a dtype, as NumPy arrays in float64 of the very same values, and an offset."""
-    random = np.random.default_rng(0)
-    inputs, gradient = (jnp.asarray(random.normal(size=SHAPE) + shift, dtype) for shift in (mean, 0))
-    return inputs, gradient, jnp.asarray(random.normal(size=SHAPE[-1]) * 0.3, jnp.float32)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_batch_norm import SHAPE, example
+from helpers.batch_norm_inputs import SHAPE, example
 
 from i3d_jax.models.batch_norm import BATCH_NORM_EPSILON, batch_statistics_relu
 

@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_models import small
+from helpers.small_networks import small
 
 from i3d_jax import models
 

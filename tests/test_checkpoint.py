@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from tiny import Tiny, variables
+from helpers.tiny import Tiny, variables
 
 from i3d_jax import checkpoint, models
 from i3d_jax.run.retention import Checkpoints

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
-from foreign_records import truncated
+from helpers.foreign_records import truncated
 
 from i3d_jax.flow import codec
 from i3d_jax.training.step import scaled

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_models import small
+from helpers.small_networks import small
 
 from i3d_jax import models
 from i3d_jax.models.conv_lstm import BatchNormalisedLSTM

@@ -12,8 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conversions import KINETICS, inflated, reproduces_the_golden_file, run, write_release
-from foreign_checkpoints import (
+from helpers.conversions import KINETICS, inflated, reproduces_the_golden_file, run, write_release
+from helpers.foreign_checkpoints import (
     PREFIXES,
     flat,
     random_arrays,

@@ -6,8 +6,16 @@ import chex
 import jax
 import numpy as np
 import pytest
-from conversions import KINETICS, inflated, reproduces_the_golden_file, run, write_release
-from foreign_checkpoints import PREFIXES, flat, golden_arrays, googlenet_shapes, random_arrays, torch_state, write_torch
+from helpers.conversions import KINETICS, inflated, reproduces_the_golden_file, run, write_release
+from helpers.foreign_checkpoints import (
+    PREFIXES,
+    flat,
+    golden_arrays,
+    googlenet_shapes,
+    random_arrays,
+    torch_state,
+    write_torch,
+)
 
 from i3d_jax import checkpoint
 

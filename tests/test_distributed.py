@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import chex
-import forked
 import jax
 import numpy as np
 import pytest
-from test_transfer import random_variables
-from two_processes import IMAGE_NETWORK, SOON, WAYS, five_steps, free_address
+from helpers import forked
+from helpers.small_networks import random_variables
+from helpers.two_processes import IMAGE_NETWORK, SOON, WAYS, five_steps, free_address
 
 from i3d_jax import checkpoint, main, models
 from i3d_jax.data.dataset import open_dataset
@@ -69,7 +69,7 @@ def ended(process, timeout=300):
 
 
 def test_two_processes_of_two_devices_are_one_device_and_four(start, folder, monkeypatch):
-    processes = start(ROOT / "tests" / "two_processes.py", "five_steps", "--output", folder)
+    processes = start(ROOT / "tests" / "helpers" / "two_processes.py", "five_steps", "--output", folder)
     monkeypatch.setattr(partition, "_SMALLEST_SPLIT", 100)
     expected = {name: five_steps(Devices(**way)) for name, way in WAYS.items()}
     one = five_steps(Devices(devices=jax.devices()[:1]))
@@ -302,7 +302,7 @@ def test_folders_that_are_not_shared_are_found_out(start, dataset, tmp_path):
 def test_a_killed_process_stops_the_other(start):
     """Neither the one that waits for the other's part of a sum, nor the one that a coordinator has left, hangs."""
     for killed in (0, 1):
-        processes = start(ROOT / "tests" / "two_processes.py", "steps_without_end")
+        processes = start(ROOT / "tests" / "helpers" / "two_processes.py", "steps_without_end")
         for line in processes[killed].stdout:
             if line == "step 3\n":
                 break

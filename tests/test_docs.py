@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, anchors, blocks, commands, links, name, prose, spans
+from helpers.pages import PAGES, ROOT, anchors, blocks, commands, links, name, prose, spans
 
 from i3d_jax import convert, fuse, main, models, predict, prepare
 from i3d_jax.ingest import annotations

@@ -6,7 +6,7 @@ import errno
 import io
 
 import pytest
-from mirrors import served
+from helpers.mirrors import served
 
 from i3d_jax.importers import download
 from i3d_jax.system.errors import UserError

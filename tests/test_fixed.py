@@ -14,8 +14,8 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from small_dataset import LABELS, pixels, write_dataset
-from test_transfer import random_variables
+from helpers.small_dataset import LABELS, pixels, write_dataset
+from helpers.small_networks import random_variables
 
 from experiments import base
 from i3d_jax import checkpoint, main, models, prepare

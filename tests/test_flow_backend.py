@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from flow_videos import arguments, files, run, write_videos
-from moving_pictures import sliding
+from helpers.flow_videos import arguments, files, run, write_videos
+from helpers.moving_pictures import sliding
 
 import i3d_jax.flow
 from i3d_jax.clips import Sampling

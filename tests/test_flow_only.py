@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from flow_videos import files, run, write_videos
+from helpers.flow_videos import files, run, write_videos
 
 from i3d_jax import prepare
 from i3d_jax.system.errors import UserError

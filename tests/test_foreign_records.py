@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from foreign_records import SPLIT, displacements, dmvr, flow_images, mediapipe, truncated, write_records
-from small_dataset import LABELS, write_dataset
+from helpers.foreign_records import SPLIT, displacements, dmvr, flow_images, mediapipe, truncated, write_records
+from helpers.small_dataset import LABELS, write_dataset
 
 from i3d_jax.clips import Sampling
 from i3d_jax.data import pipeline, reader

@@ -8,8 +8,8 @@ import socket
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from foreign_sets import build, video_features
-from small_dataset import LABELS, jpegs, pixels, write_dataset
+from helpers.foreign_sets import build, video_features
+from helpers.small_dataset import LABELS, jpegs, pixels, write_dataset
 
 from i3d_jax.clips import Sampling
 from i3d_jax.data import pipeline

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
-from pathlib import Path
-
 import chex
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.golden import GOLDEN, golden_value
 
 from i3d_jax import models
-
-GOLDEN = Path(__file__).parent / "golden"
-# The release's names of variables, and ours.
-LEAVES = {"w": "kernel", "b": "bias", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"}
-
-
-def golden_value(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The rule by which anyone can make the golden files' weights again."""
-    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    if name.endswith("/w"):
-        value = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))
-    elif name.endswith("moving_variance"):
-        value = random.uniform(0.5, 1.5, shape)
-    else:
-        value = random.standard_normal(shape) * 0.1
-    return value.astype(np.float32)
 
 
 def golden_variables(model, inputs, seed: int, prefix: str):

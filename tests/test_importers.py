@@ -8,7 +8,7 @@ import types
 
 import numpy as np
 import pytest
-from foreign_checkpoints import (
+from helpers.foreign_checkpoints import (
     PREFIXES,
     flat,
     has_its_models_shapes,

@@ -8,7 +8,7 @@ import pickle
 import jax
 import numpy as np
 import pytest
-from foreign_checkpoints import (
+from helpers.foreign_checkpoints import (
     PREFIXES,
     flat,
     googlenet_shapes,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import chex
 import orbax.checkpoint as ocp
 import pytest
+from helpers import seeds
 
 from i3d_jax import checkpoint
 
@@ -28,7 +28,7 @@ class Runs:
     def __init__(self):
         paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
         self._server = subprocess.Popen(
-            [sys.executable, "-W", "ignore:os.fork", str(TESTS / "killed_run.py")],
+            [sys.executable, "-W", "ignore:os.fork", str(TESTS / "helpers" / "killed_run.py")],
             env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": paths},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -116,9 +116,7 @@ def assert_same(workdir: Path, whole: Path) -> None:
 def test_killed_at_twenty_random_points(runs, whole):
     workdir = whole.parent / "killed"
     workdir.mkdir()
-    seed = int.from_bytes(os.urandom(4), "big")
-    print("killed at random moments by seed", seed)
-    moments = random.Random(seed)
+    moments = seeds.drawn()
     targets = sorted(moments.sample(range(1, STEPS - 30), KILLS))
     in_a_checkpoint = 0
     for number, target in enumerate(targets):
@@ -133,7 +131,7 @@ def test_killed_at_twenty_random_points(runs, whole):
         else:
             time.sleep(moments.uniform(0, 0.05))
         os.kill(process, signal.SIGKILL)
-        assert runs.end() == -signal.SIGKILL, f"over before it was killed at {targets}, seed {seed}"
+        assert runs.end() == -signal.SIGKILL, f"over before it was killed at {targets}"
         in_a_checkpoint += bool(half_written(workdir))
     assert in_a_checkpoint >= 3
     runs.start(workdir, STEPS)

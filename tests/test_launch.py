@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from two_processes import free_address
+from helpers.two_processes import free_address
 
 from i3d_jax import prepare
 
 TESTS = Path(__file__).resolve().parent
 LAUNCH = TESTS.parent / "launch"
-STAND_INS = TESTS / "stand_ins"
+HELPERS = TESTS / "helpers"
+STAND_INS = HELPERS / "stand_ins"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 CONFIG = ["--config", "experiments/kinetics.py", "--config.optimizer.boundaries=(1, 2)"]
 
@@ -31,7 +32,7 @@ def environment(tmp_path):
         "PYTHONPATH": str(TESTS.parent),
         "XLA_FLAGS": "",
         "REAL_PYTHON": sys.executable,
-        "JOINED": str(TESTS / "joined.py"),
+        "JOINED": str(HELPERS / "joined.py"),
         "JAX_COORDINATOR_PORT": free_address().partition(":")[2],
         "CLOUD": str(tmp_path / "cloud"),
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -14,10 +13,10 @@ import time
 from pathlib import Path
 
 import chex
-import forked
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from helpers import forked, seeds
 
 from i3d_jax import checkpoint, main, predict
 from i3d_jax.data.preprocessing import Preprocessing
@@ -118,9 +117,7 @@ def tree(workdir):
 
 def test_killed_at_random_and_started_again_it_ends_as_if_nothing_had_happened(dataset, folder, finished, environment):
     workdir = folder / "killed"
-    seed = int.from_bytes(os.urandom(4), "big")
-    print("killed at random steps by seed", seed)
-    steps = sorted(random.Random(seed).sample(range(2, STEPS - 10), 3))
+    steps = sorted(seeds.drawn().sample(range(2, STEPS - 10), 3))
     for step in steps:
         process = start(environment, "i3d_jax.main", *arguments(dataset, workdir), stderr=subprocess.PIPE)
         for line in process.stderr:

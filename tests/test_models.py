@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.small_networks import SHALLOW, SMALL, small
 
 from i3d_jax import models
 from i3d_jax.models import inception
@@ -113,32 +114,7 @@ def test_table_1(name, test):
     chex.assert_trees_all_equal_shapes(changed["batch_stats"], variables["batch_stats"])
 
 
-# Clips as small as the networks take them. The trunks of the others are Inception-v1's and I3D's, which are as deep as
-# they are; their own end at a block that has every kind of layer.
-SHALLOW = {"last_block": "Mixed_3c"}
-SMALL = {
-    "inception_v1": (1, 32, {}),
-    "conv_lstm": (3, 32, SHALLOW),
-    "c3d": (16, 32, {"frame_size": 32}),
-    "two_stream": (1, 32, SHALLOW),
-    "fused": (5, 32, SHALLOW),
-    "i3d": (9, 32, {}),
-    "two_stream_i3d": (9, 32, SHALLOW),
-}
 LABELS = jnp.array([1, 0, 2, 1])
-
-
-@functools.cache
-def small(name: str):
-    """A narrow network of three classes with its variables and a batch of four clips."""
-    frames, size, options = SMALL[name]
-    model = models.create(name, num_classes=3, width_multiplier=0.125, dropout_rate=0.0, **options)
-    random = np.random.default_rng(7)
-    inputs = {
-        stream: jnp.asarray(random.uniform(-1, 1, (4, *shape)), jnp.float32)
-        for stream, shape in model.input_shapes(frames, size).items()
-    }
-    return model, jax.jit(model.init)(jax.random.key(0), inputs), inputs
 
 
 @pytest.mark.parametrize("name", models.MODELS)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import Tiny, batch, variables
+from helpers.tiny import Tiny, batch, variables
 
 from benchmarks import hlo, roofline
 from i3d_jax import checkpoint, models

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_dataset import HEIGHT, WIDTH, jpegs, pixels, stored_video, write_dataset
+from helpers.small_dataset import HEIGHT, WIDTH, jpegs, pixels, stored_video, write_dataset
 
 from i3d_jax.clips import Sampling
 from i3d_jax.data import pipeline

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from small_dataset import HEIGHT, WIDTH, fields, jpegs, pixels, pngs, stored_video, write_dataset
+from helpers.small_dataset import HEIGHT, WIDTH, fields, jpegs, pixels, pngs, stored_video, write_dataset
 
 from i3d_jax.clips import Sampling
 from i3d_jax.data import pipeline, reader

@@ -7,7 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from moving_pictures import sliding, write_lossless
+from helpers.moving_pictures import sliding, write_lossless
 
 from i3d_jax import checkpoint, models, predict
 from i3d_jax.data.preprocessing import Preprocessing

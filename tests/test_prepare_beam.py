@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flow_videos import arguments, files, run, write_videos
-from moving_pictures import write_lossless
+from helpers.flow_videos import arguments, files, run, write_videos
+from helpers.moving_pictures import write_lossless
 
 from i3d_jax import prepare
 from i3d_jax.ingest.beam import kind_of

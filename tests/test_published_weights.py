@@ -16,9 +16,8 @@ import chex
 import jax
 import numpy as np
 import pytest
-from foreign_checkpoints import write_tensorflow
-from mirrors import served
-from test_flax_i3d import LEAVES
+from helpers.foreign_checkpoints import FLAX_LEAVES, write_tensorflow
+from helpers.mirrors import served
 
 from i3d_jax import checkpoint
 from i3d_jax.importers import flax_i3d, pickled_arrays, published
@@ -60,7 +59,7 @@ def weights():
 def data(weights, tmp_path_factory):
     """The release's folder `data` with rgb_scratch, rebuilt."""
     folder = tmp_path_factory.mktemp("release") / "data"
-    leaves = {"/".join(value): f"{name}" for name, value in LEAVES.items()}
+    leaves = {"/".join(value): f"{name}" for name, value in FLAX_LEAVES.items()}
     arrays = {}
     with open(weights, "rb") as file:
         for path, array in pickled_arrays.read(file, weights).items():

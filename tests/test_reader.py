@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_dataset import HEIGHT, WIDTH, jpegs, stored_video, write_dataset
+from helpers.small_dataset import HEIGHT, WIDTH, jpegs, stored_video, write_dataset
 
 from i3d_jax.data import reader
 from i3d_jax.data.reader import DamagedRecord

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import Tiny, batch, variables
+from helpers.tiny import Tiny, batch, variables
 
 from experiments import base, kinetics
 from i3d_jax import checkpoint

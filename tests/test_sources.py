@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from foreign_records import SPLIT, mediapipe, write_records
-from foreign_sets import build, video_features
-from small_dataset import LABELS
+from helpers.foreign_records import SPLIT, mediapipe, write_records
+from helpers.foreign_sets import build, video_features
+from helpers.small_dataset import LABELS
 
 from i3d_jax import main, predict
 from i3d_jax.run import recipe as configuration

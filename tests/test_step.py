@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import Tiny, batch, variables
+from helpers.tiny import Tiny, batch, variables
 
 from i3d_jax.system.errors import UserError
 from i3d_jax.training import metrics

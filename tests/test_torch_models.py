@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import runpy
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.golden import GOLDEN, golden_value
 
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
 
@@ -15,7 +15,6 @@ from benchmarks import torch_models  # noqa: E402
 from i3d_jax import models  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-GOLDEN = ROOT / "tests" / "golden" / "golden_rgb_seed1.npz"
 # The ports' names of an Inception module's units, and the release's.
 UNITS = {
     "b0": "Branch_0/Conv3d_0a_1x1",
@@ -48,22 +47,17 @@ def golden_state(model: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
         if name.endswith(("num_batches_tracked", "bn.weight")):
             continue
         theirs = release_name(name)
-        random = np.random.default_rng([seed, zlib.crc32(theirs.encode())])
         if theirs.endswith("/w"):
             outputs, inputs, *taps = tensor.shape
-            shape = (*taps, inputs, outputs)
-            value = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))
-            value = value.transpose(4, 3, 0, 1, 2)
-        elif theirs.endswith("moving_variance"):
-            value = random.uniform(0.5, 1.5, tensor.shape)
+            value = golden_value(seed, theirs, (*taps, inputs, outputs)).transpose(4, 3, 0, 1, 2)
         else:
-            value = random.standard_normal(tensor.shape) * 0.1
-        state[name] = torch.from_numpy(value.astype(np.float32))
+            value = golden_value(seed, theirs, tuple(tensor.shape))
+        state[name] = torch.from_numpy(value)
     return state
 
 
 def test_golden_logits_and_features_of_i3d():
-    golden = np.load(GOLDEN)
+    golden = np.load(GOLDEN / "golden_rgb_seed1.npz")
     seed = int(golden["seed"])
     clip = np.random.default_rng([seed, 7]).uniform(-1, 1, golden["input_shape"]).astype(np.float32)
     clip = torch.from_numpy(clip).permute(0, 4, 1, 2, 3)

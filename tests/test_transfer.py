@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_models import SMALL
+from helpers.small_networks import SMALL, random_variables
 
 from i3d_jax import models
 from i3d_jax.models.classifier import classify
@@ -42,7 +42,7 @@ CLASSIFIERS = {
         "RGB/Logits/Conv3d_0c_1x1/kernel",
     ],
 }
-# By architecture: what its classifiers see of a clip of `test_models.SMALL`, at an eighth of the width.
+# By architecture: what its classifiers see of a clip of `small_networks.SMALL`, at an eighth of the width.
 FEATURES = {
     "conv_lstm": {"Logits": (3, 64)},
     "c3d": {"Logits": (1, 512)},
@@ -53,21 +53,6 @@ FEATURES = {
 }
 LABELS = np.array([1, 0, 2, 1], np.int32)
 SGD = {"name": "sgd", "learning_rates": (0.5,), "boundaries": (), "momentum": 0.9, "weight_decay": 0.01}
-
-
-def random_variables(model, seed=3):
-    """Variables of a trained kind: activations of about 1, and no offset, statistic or bias that is 0 or 1."""
-    random = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        if path[-1].key.endswith("kernel"):
-            return random.normal(size=leaf.shape, scale=np.sqrt(2 / np.prod(leaf.shape[:-1])))
-        if path[-1].key.endswith(("var", "gain")):
-            return random.uniform(0.5, 1.5, leaf.shape)
-        return random.normal(size=leaf.shape, scale=0.1)
-
-    drawn = jax.tree_util.tree_map_with_path(draw, models.template(model))
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), drawn)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_models import SHALLOW, small
+from helpers.small_networks import SHALLOW, small
 
 from i3d_jax import models
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tiny import Tiny, batch, variables
 
+from helpers.tiny import Tiny, batch, variables
 from i3d_jax import checkpoint
 from i3d_jax.run.retention import Checkpoints
 from i3d_jax.training.logs import MetricsFile

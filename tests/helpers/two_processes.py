@@ -16,8 +16,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tiny import Tiny, batch, variables
 
+from helpers.tiny import Tiny, batch, variables
 from i3d_jax.study import miniature
 from i3d_jax.system import cluster, hosts
 from i3d_jax.system.errors import UserError, run

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moving_pictures import HEIGHT, sliding, write_lossless
-
+from helpers.moving_pictures import HEIGHT, sliding, write_lossless
 from i3d_jax import prepare
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from small_dataset import LABELS, pixels
+
+from helpers.small_dataset import LABELS, pixels
 
 
 def video_features() -> dict:

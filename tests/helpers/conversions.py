@@ -8,11 +8,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from foreign_checkpoints import SEEDS, golden_arrays, write_tensorflow
 
+from helpers.foreign_checkpoints import SEEDS, golden_arrays, write_tensorflow
+from helpers.golden import GOLDEN
 from i3d_jax import checkpoint, convert, models
 
-GOLDEN = Path(__file__).parent / "golden"
 KINETICS = [f"action {number}" for number in range(400)]
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tensorflow as tf
-from small_dataset import HEIGHT, LABELS, WIDTH, jpegs
+
+from helpers.small_dataset import HEIGHT, LABELS, WIDTH, jpegs
 
 SPLIT = "kinetics_700_train_25fps_rgb_flow"
 

