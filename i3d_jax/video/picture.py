@@ -27,7 +27,7 @@ def scaled_size(width: int, height: int, sample_aspect_ratio: Fraction, short_si
 
 
 def picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
-    """Returns a frame of any pixel format as uint8 RGB [H, W, 3] in 0..255, resized once, then turned as players show it.
+    """Returns a frame of any pixel format as uint8 RGB [H, W, 3] in 0..255, resized once, then turned as players do.
 
     The conversion follows the colour matrix and range that the frame states; depths above 8 bits are reduced and an
     alpha channel is left out.
