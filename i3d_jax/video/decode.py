@@ -243,11 +243,11 @@ def _placing(path: str | os.PathLike, note: Note) -> Callable[[int], Fraction]:
             return _at_rate(stream.average_rate)
         timestamps = [frame.pts for frame in _frames(container, stream)]
         present = [timestamp for timestamp in timestamps if timestamp is not None]
-        if present:
-            # Of the highest: bad ones may lie beyond the others, and then the stated duration often counts them.
-            _refuse_cut_off(container, stream, (max(present) - min(present[0], 0)) * stream.time_base)
         mended = mend(timestamps)
         if mended is not None:
+            # Bad ones may lie beyond the others, and then the stated duration often counts them.
+            reached = max(max(present) - min(present[0], 0), mended.times[-1] - mended.times[0])
+            _refuse_cut_off(container, stream, reached * stream.time_base)
             if mended.bad:
                 note(f"of {len(timestamps)} timestamps {mended.bad} missing or out of order: mended")
             if mended.jumps:

@@ -56,7 +56,8 @@ def mend(timestamps: Sequence[int | None]) -> Mended | None:
             leap = (
                 after == len(following) and before < min(len(kept), FEW) and latest - kept[-1 - before][1] > FEW * step
             )
-            if after <= min(before, FEW) and not leap:
+            # Repeated ones are the bad ones however many they are.
+            if after <= (FEW if time == latest else min(before, FEW)) and not leap:
                 continue
             if before <= FEW:  # They went too far.
                 del kept[-before:]
