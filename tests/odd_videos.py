@@ -25,6 +25,12 @@ def numbers(frames):
     return np.round((np.asarray(frames, np.float64).mean((1, 2, 3)) - 8) / 6).astype(int).tolist()
 
 
+def quality(codec):
+    """Returns the options with which FFmpeg's own encoders keep every shade."""
+    own = ("mpeg1video", "mpeg2video", "mpeg4", "flv", "h263", "wmv1", "wmv2", "msmpeg4v3")
+    return {"qmin": "1", "qmax": "2"} if codec in own else {}
+
+
 def read(path, **piece):
     """Returns the numbers of the frames that a dataset would hold, and the notes."""
     notes = []
@@ -46,7 +52,7 @@ def write(path, frames, *, codec="mpeg4", pixel_format="yuv420p", rate=25, times
       options: of the encoder.
     """
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream = container.add_stream(codec, rate=rate, options={**quality(codec), **(options or {})})
         stream.pix_fmt = pixel_format
         audio = None
         if sound is not None:
