@@ -98,7 +98,11 @@ def _scorer(
     def score(video: str) -> np.ndarray:
         if "flow" in model.streams and os.path.isfile(video):
             print(f"computing the flow of {video} …", file=sys.stderr, flush=True)
-        windows = read_windows(video, preprocessing, streams=model.streams, where=where)
+
+        def tell(sentence: str) -> None:
+            print(f"{video}: {sentence}", file=sys.stderr, flush=True)
+
+        windows = read_windows(video, preprocessing, streams=model.streams, where=where, note=tell)
         with for_few_runs():
             logits, _ = step(variables, {stream: pixels[None] for stream, pixels in windows.items()})
         return np.asarray(logits[0])

@@ -2,7 +2,8 @@
 
 Videos are decoded, turned upright, brought to square pixels, resampled and resized, and with --flow the optical flow
 from each frame to the next is stored beside them; a video that is missing or damaged
-is skipped and listed with its reason in skipped.csv. Started again, it does only what is missing.
+is skipped and listed with its reason in skipped.csv, and what was mended in a file is said in notes.csv. Started again,
+it does only what is missing.
 With --check nothing is written: it tells what is there.
 """
 
@@ -144,6 +145,10 @@ def _show(summary: Summary) -> None:
         print(f"  skipped {skipped.name}: {skipped.reason}")
     if len(summary.skipped) > MOST_SHOWN:
         print(f"  and {len(summary.skipped) - MOST_SHOWN} more in {summary.directory / 'skipped.csv'}")
+    for name, note in summary.notes[:MOST_SHOWN]:
+        print(f"  note on {name}: {note}")
+    if len(summary.notes) > MOST_SHOWN:
+        print(f"  and {len(summary.notes) - MOST_SHOWN} more in {summary.directory / 'notes.csv'}")
     for split, parts in summary.combined.items():
         print(f"{split}: {sum(summary.splits[part].videos for part in parts)} videos, those of {', '.join(parts)}")
     directory = shlex.quote(str(summary.directory))

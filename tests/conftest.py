@@ -81,3 +81,12 @@ def real_videos() -> Path:
     if not folder.is_dir():
         pytest.skip("the real clips are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """Strange public files that stand beside a developer's checkout; tests of them skip where they are absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip("the strange files are not on this machine")
+    return folder

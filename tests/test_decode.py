@@ -251,8 +251,15 @@ def test_a_frame_size_that_changes(tmp_path):
         write_with_keyframes(tmp_path / f"{number}.h264", smooth(30, *size), 25, 10)
         parts.append((tmp_path / f"{number}.h264").read_bytes())
     (tmp_path / "both.h264").write_bytes(b"".join(parts))
-    with pytest.raises(UnreadableVideo, match="the frame size changes from 48x32 to 64x48 after 30 frames"):
-        decoded(tmp_path / "both.h264", by_timestamps=False)
+    notes = []
+    frames = decoded(tmp_path / "both.h264", by_timestamps=False, note=notes.append)
+    assert frames.shape == (60, 32, 48, 3)
+    expected = [cv2.resize(frame, (48, 32)) for frame in smooth(30, 48, 64)]
+    assert np.abs(frames[30:].astype(int) - expected).mean() < 8
+    # The scan, then the frames.
+    assert set(notes) == {
+        "the frame size changes from 48x32 to 64x48 after 30 frames: all are brought to the first size"
+    }
 
 
 def test_files_that_are_no_videos(tmp_path):

@@ -32,11 +32,15 @@ class SplitCheck:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """What was found: by split, in how many classes, and the clips that cannot be read, in the annotations' order."""
+    """What was found: by split, in how many classes, the clips that cannot be read, and (name, sentence) on others.
+
+    Clips are in the annotations' order.
+    """
 
     splits: Mapping[str, SplitCheck]
     classes: int
     skipped: tuple[Skipped, ...]
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def check(clips: Sequence[AnnotatedClip], videos: str | os.PathLike, *, processes: int, progress: bool = True) -> Check:
@@ -49,8 +53,9 @@ def check(clips: Sequence[AnnotatedClip], videos: str | os.PathLike, *, processe
       progress: whether a progress bar is shown on standard error.
     """
     look = functools.partial(_look, videos=Path(videos))
-    results = in_order(look, clips, processes=processes, crashed=lambda clip: crashed(clip).reason)
-    reasons = dict(zip(clips, tqdm(results, total=len(clips), unit=" videos", disable=not progress), strict=True))
+    results = in_order(look, clips, processes=processes, crashed=lambda clip: (crashed(clip).reason, ()))
+    found = dict(zip(clips, tqdm(results, total=len(clips), unit=" videos", disable=not progress), strict=True))
+    reasons = {clip: reason for clip, (reason, _) in found.items()}
     by_split: dict[str, list[AnnotatedClip]] = {}
     for clip in clips:
         for split in clip.splits or (clip.split,):
@@ -59,6 +64,7 @@ def check(clips: Sequence[AnnotatedClip], videos: str | os.PathLike, *, processe
         splits={split: _count([reasons[clip] for clip in by_split[split]]) for split in sorted(by_split)},
         classes=len({clip.label for clip in clips}),
         skipped=tuple(Skipped(clip.name, reason) for clip, reason in reasons.items() if reason),
+        notes=tuple((clip.name, note) for clip, (_, notes) in found.items() for note in notes),
     )
 
 
@@ -80,6 +86,9 @@ def report(found: Check, spec: Spec | None) -> list[str]:
     lines += [f"  {skipped.name}: {skipped.reason}" for skipped in found.skipped[:MOST_NAMED]]
     if len(found.skipped) > MOST_NAMED:
         lines.append(f"  and {len(found.skipped) - MOST_NAMED} more")
+    lines += [f"  note on {name}: {note}" for name, note in found.notes[:MOST_NAMED]]
+    if len(found.notes) > MOST_NAMED:
+        lines.append(f"  and {len(found.notes) - MOST_NAMED} more notes")
     return lines
 
 
@@ -91,16 +100,17 @@ def _beside(listed: int, published: int | None) -> str:
     return f"; published {published}{distance}"
 
 
-def _look(clip: AnnotatedClip, videos: Path) -> str | None:
-    """Returns why a clip cannot be read, None if it seems that it can."""
+def _look(clip: AnnotatedClip, videos: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Returns why a clip cannot be read, None if it seems that it can, and notes on it."""
     path = videos / clip.path
     if not os.path.isfile(path):
-        return MISSING
+        return MISSING, ()
+    notes: list[str] = []
     try:
-        check_header(path, start=clip.start)
+        check_header(path, start=clip.start, note=notes.append)
     except UnreadableVideo as error:
-        return str(error)
-    return None
+        return str(error), ()
+    return None, tuple(notes)
 
 
 def _count(reasons: Sequence[str | None]) -> SplitCheck:

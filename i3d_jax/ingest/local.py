@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from tqdm import tqdm
 
 from i3d_jax.ingest.plan import Shard
-from i3d_jax.ingest.process import Skipped
+from i3d_jax.ingest.process import Prepared, Skipped
 from i3d_jax.ingest.shard import Job, crashed, make_shard, size_in_bytes
-from i3d_jax.records.example import StoredVideo
 from i3d_jax.system.workers import ONE_THREAD, in_order
 
 
@@ -42,7 +41,7 @@ def make_shards(
             make_shard(shard, job.directory, shown)
 
 
-def _shown(results: Iterable[StoredVideo | Skipped], total: int, progress: bool) -> Iterator[StoredVideo | Skipped]:
+def _shown(results: Iterable[Prepared | Skipped], total: int, progress: bool) -> Iterator[Prepared | Skipped]:
     """Passes results on and shows them on a progress bar."""
     skipped = 0
     with tqdm(total=total, unit=" videos", disable=not progress) as bar:

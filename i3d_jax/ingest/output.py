@@ -19,9 +19,12 @@ from i3d_jax.system.files import make_folder, written_whole
 
 # Stands in the folder from a run's first write until its `dataset.json` does: the mark of a killed run.
 SKIPPED = "skipped.csv"
+NOTES = "notes.csv"
 
 _SHARD = r"[A-Za-z0-9_-]+-\d{5}-of-\d{5}\.(tfrecord|json)"
-_TEMPORARY = rf"({_SHARD}|{re.escape(DESCRIPTION)}|{re.escape(UNFINISHED)}|{re.escape(SKIPPED)})\.tmp-\d+"
+_TEMPORARY = (
+    rf"({_SHARD}|{re.escape(DESCRIPTION)}|{re.escape(UNFINISHED)}|{re.escape(SKIPPED)}|{re.escape(NOTES)})\.tmp-\d+"
+)
 
 
 def refuse_foreign(directory: Path, preprocessing: Preprocessing) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,12 +25,21 @@ from i3d_jax.system.files import written_whole
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a dataset folder holds now: its splits, stored and combined, and the clips left out, as they were listed."""
+    """What a dataset folder holds now.
+
+    Attributes:
+      directory: the folder.
+      splits: those stored.
+      combined: those made up of others.
+      skipped: the clips left out, as they were listed.
+      notes: (name, sentence) on what was mended in clips, as they were listed.
+    """
 
     directory: Path
     splits: Mapping[str, Split]
     combined: Mapping[str, Sequence[str]]
     skipped: tuple[Skipped, ...]
+    notes: tuple[tuple[str, str], ...]
 
 
 def prepare_dataset(
@@ -45,7 +55,8 @@ def prepare_dataset(
     """Reads clips and writes them as a dataset folder.
 
     The bytes do not depend on `make_shards`, nor on how often the run was killed and started again. A clip
-    that cannot be read is left out and listed in `skipped.csv`.
+    that cannot be read is left out and listed in `skipped.csv`; what was mended in one is said in `notes.csv`, which is
+    there only if anything was.
 
     Args:
       clips: with different names.
@@ -93,7 +104,17 @@ def prepare_dataset(
         indexes = [_made(shard, directory) for shard in planned]
         reasons = {clip_name: reason for index in indexes for clip_name, reason in index.skipped}
         skipped = [clip for clip in clips if clip.name in reasons]
-        _write_skipped(directory / output.SKIPPED, skipped, reasons)
+        rows = [(clip.name, reasons[clip.name], clip.split) for clip in skipped]
+        _write_rows(directory / output.SKIPPED, ("video", "reason", "split"), rows)
+        sentences: dict[str, list[str]] = {}
+        for clip_name, note in itertools.chain.from_iterable(index.notes for index in indexes):
+            sentences.setdefault(clip_name, []).append(note)
+        notes = [(clip, note) for clip in clips for note in sentences.get(clip.name, ())]
+        if notes:
+            rows = [(clip.name, note, clip.split) for clip, note in notes]
+            _write_rows(directory / output.NOTES, ("video", "note", "split"), rows)
+        else:
+            (directory / output.NOTES).unlink(missing_ok=True)
         if len(skipped) == len(clips):
             first = skipped[0].name
             raise UserError(
@@ -113,6 +134,7 @@ def prepare_dataset(
         splits=splits,
         combined=combined,
         skipped=tuple(Skipped(clip.name, reasons[clip.name]) for clip in skipped),
+        notes=tuple((clip.name, note) for clip, note in notes),
     )
 
 
@@ -141,11 +163,11 @@ def _count(shards: Sequence[Shard], indexes: Sequence[ShardIndex]) -> dict[str, 
     return splits
 
 
-def _write_skipped(path: Path, clips: Iterable[AnnotatedClip], reasons: Mapping[str, str]) -> None:
-    """Writes `skipped.csv`, with its header alone where nothing was skipped."""
+def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Writes a CSV file, with its header alone where there are no rows."""
     text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("video", "reason", "split"))
-    rows.writerows((clip.name, reasons[clip.name], clip.split) for clip in clips)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
     with written_whole(path) as file:
         file.write(text.getvalue().encode())

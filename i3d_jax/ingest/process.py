@@ -25,9 +25,16 @@ class Skipped:
     reason: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared(StoredVideo):
+    """A video and, in `notes`, a sentence on each thing that was mended in its file; a record holds none of them."""
+
+    notes: tuple[str, ...] = ()
+
+
 def process(
     clip: AnnotatedClip, videos: Path, labels: Sequence[str], preprocessing: Preprocessing
-) -> StoredVideo | Skipped:
+) -> Prepared | Skipped:
     """Reads a clip and prepares its frames; a missing or damaged video gives `Skipped` instead of an exception.
 
     Args:
@@ -39,14 +46,15 @@ def process(
     path = videos / clip.path
     if not os.path.isfile(path):
         return Skipped(clip.name, MISSING)
+    notes: list[str] = []
     try:
-        streams = streams_of(path, preprocessing, start=clip.start, end=clip.end)
+        streams = streams_of(path, preprocessing, start=clip.start, end=clip.end, note=notes.append)
     except UnreadableVideo as error:
         return Skipped(clip.name, str(error))
     frames = streams["rgb"]
     height, width = decode_images(frames[:1]).shape[1:3]
     start = clip.start or 0.0
-    return StoredVideo(
+    return Prepared(
         name=clip.name,
         data_path=clip.path,
         label=clip.label,
@@ -59,6 +67,7 @@ def process(
         frames=tuple(frames),
         timestamps=tuple(_microseconds(number / preprocessing.frame_rate) for number in range(len(frames))),
         flow=tuple(streams["flow"]) if preprocessing.flow is not None else (),
+        notes=tuple(notes),
     )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.plan import Shard
-from i3d_jax.ingest.process import Skipped, process
-from i3d_jax.records.example import StoredVideo, encode
+from i3d_jax.ingest.process import Prepared, Skipped, process
+from i3d_jax.records.example import encode
 from i3d_jax.records.shards import ShardIndex, ShardWriter
 
 
@@ -31,7 +31,7 @@ class Job:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
 
-    def read(self, clip: AnnotatedClip) -> StoredVideo | Skipped:
+    def read(self, clip: AnnotatedClip) -> Prepared | Skipped:
         """Reads one clip."""
         return process(clip, self.videos, self.labels, self.preprocessing)
 
@@ -41,15 +41,15 @@ def crashed(clip: AnnotatedClip) -> Skipped:
     return Skipped(clip.name, "the decoder crashed")
 
 
-def size_in_bytes(result: StoredVideo | Skipped) -> int:
+def size_in_bytes(result: Prepared | Skipped) -> int:
     """Returns about how much memory a result takes; a frame that repeats is in memory once, and counted each time."""
     return 0 if isinstance(result, Skipped) else sum(map(len, result.frames)) + sum(map(len, result.flow))
 
 
-def make_shard(shard: Shard, directory: Path, results: Iterator[StoredVideo | Skipped]) -> ShardIndex:
+def make_shard(shard: Shard, directory: Path, results: Iterator[Prepared | Skipped]) -> ShardIndex:
     """Writes a shard from the next results, then its index: without one, a shard is made again by the next run."""
     shard.index_path(directory).unlink(missing_ok=True)
-    names, frames, skipped = [], [], []
+    names, frames, skipped, notes = [], [], [], []
     with ShardWriter(shard.path(directory)) as writer:
         for result in itertools.islice(results, len(shard.clips)):
             if isinstance(result, Skipped):
@@ -58,12 +58,14 @@ def make_shard(shard: Shard, directory: Path, results: Iterator[StoredVideo | Sk
                 writer.write(encode(result))
                 names.append(result.name)
                 frames.append(len(result.frames))
+                notes += [(result.name, note) for note in result.notes]
     index = ShardIndex(
         fingerprint=shard.fingerprint,
         names=tuple(names),
         frames=tuple(frames),
         lengths=tuple(writer.lengths),
         skipped=tuple(skipped),
+        notes=tuple(notes),
     )
     index.write(shard.index_path(directory))
     return index

@@ -120,6 +120,7 @@ class ShardIndex:
       frames: of each video.
       lengths: bytes of each record.
       skipped: (name, reason) of the videos that belong to this shard and could not be read.
+      notes: (name, sentence) on what was mended in a video.
     """
 
     fingerprint: str
@@ -127,12 +128,17 @@ class ShardIndex:
     frames: tuple[int, ...]
     lengths: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...]
+    notes: tuple[tuple[str, str], ...] = ()
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes the index whole, making its folder where there is none."""
         make_folder(Path(path).parent)
+        fields = dataclasses.asdict(self)
+        if not self.notes:
+            # Few have any; without them an index has the bytes that it had before there were notes.
+            del fields["notes"]
         with written_whole(path) as file:
-            file.write(json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1).encode())
+            file.write(json.dumps(fields, ensure_ascii=False, indent=1).encode())
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> ShardIndex | None:
@@ -145,6 +151,7 @@ class ShardIndex:
                 frames=_counts(fields["frames"]),
                 lengths=_counts(fields["lengths"]),
                 skipped=tuple((str(name), str(reason)) for name, reason in fields["skipped"]),
+                notes=tuple((str(name), str(note)) for name, note in fields.get("notes", ())),
             )
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None

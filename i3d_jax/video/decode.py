@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,15 +17,27 @@ import av
 import numpy as np
 
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.video.picture import picture, scaled_size
+from i3d_jax.video.durations import END_TOLERANCE, Stated, another_track_reaches, stated_duration, video_reaches
+from i3d_jax.video.picture import orientation, picture, scaled_size
 from i3d_jax.video.resample import resample
+from i3d_jax.video.timestamps import FEW, mend, usual_step
 
 TimedFrames = Iterator[tuple[Fraction, av.VideoFrame]]
+# Takes a sentence on what a file holds that players mend, or show in another way than we do.
+Note = Callable[[str], None]
 
 # Seconds: a seek aims this much before the piece, for the tables of some containers are in decoding order.
 SEEK_MARGIN = 1
-# Seconds by which a video may end before the time that its file states: an audio track is often a little longer.
-END_TOLERANCE = 1
+# Seconds: after a longer step forward a few frames are waited for, which tell whether it was a bad timestamp.
+LONG_STEP = 10
+# Their timestamps are frame numbers in the order of decoding, which leads nowhere where frames are shown in another.
+WITHOUT_TIMESTAMPS = frozenset({"avi"})
+# They mark packets as corrupt where a counter does not go on, as where two recordings were joined. With other
+# containers the mark is of a packet that is cut off.
+SUSPICIOUS = frozenset({"mpegts"})
+# Frames after such a mark among which a hole in time would be: a decoder holds back 16 at most.
+AFTER_A_MARK = 32
+HDR = {16: "PQ", 18: "HLG"}  # By the numbers of ITU-T H.273 for the transfer characteristics.
 LONGEST_SIDE = 65_500  # Pixels: libjpeg takes no more.
 # Metadata is often in another encoding than UTF-8: before version 19 PyAV raises there unless it is told, since then it
 # never does, and takes no such argument.
@@ -37,7 +49,11 @@ class UnreadableVideo(Exception):
 
 
 class UnusableTimestamps(Exception):
-    """The timestamps go backwards or are missing: the video has to be decoded again with `by_timestamps=False`."""
+    """Timestamps go backwards or are missing: the video has to be decoded again with `by_timestamps=False`."""
+
+
+def no_note(sentence: str) -> None:
+    """Takes a note that nobody wants."""
 
 
 def decode(
@@ -47,6 +63,7 @@ def decode(
     start: float | None = None,
     end: float | None = None,
     by_timestamps: bool = True,
+    note: Note = no_note,
 ) -> Iterator[np.ndarray]:
     """Yields the frames of a video, or of a piece of it, upright, with square pixels, resampled and resized.
 
@@ -57,11 +74,12 @@ def decode(
       preprocessing: the frame rate and the shorter side of the result.
       start: seconds from the first frame where the piece starts; None for the first frame.
       end: seconds from the first frame where it ends; None for the end. Nothing after it is decoded.
-      by_timestamps: True to place frames in time by their timestamps; False by their number and the stream's average
-        frame rate.
+      by_timestamps: True to place frames in time by their timestamps; False where these are bad: a few are mended, and
+        with more of them frames are placed by their number and the frame rate, which reads the file twice.
+      note: called with each sentence on what was mended; it may be called before a later exception.
 
     Yields:
-      uint8 RGB [H, W, 3] in 0..255, all of one size.
+      uint8 RGB [H, W, 3] in 0..255, all of the first one's size.
 
     Raises:
       UnreadableVideo: the file is no video, is damaged or cut off, or has no frame in the piece. It may come after
@@ -69,43 +87,74 @@ def decode(
       UnusableTimestamps: only with `by_timestamps`; it too may come after frames have been yielded.
     """
     piece_start = _exact(start or 0)
+    place = None if by_timestamps else _placing(path, note)
     with _opened(path) as container:
         stream = _video_stream(container)
         timed_frames = (
-            _timed_by_timestamps(container, stream, piece_start)
-            if by_timestamps
-            else _timed_by_number(container, stream)
+            _timed_by_timestamps(container, stream, piece_start, note)
+            if place is None
+            else ((place(number), frame) for number, frame in enumerate(_frames(container, stream, note)))
         )
+        stated = stated_duration(container, stream)
+
+        def last_until(time: Fraction, frame: av.VideoFrame) -> Fraction:
+            if not by_timestamps:
+                # Where times are not to be trusted, durations are not either.
+                return time
+            until = time + (frame.duration or 0) * stream.time_base
+            return min(until, stated.seconds) if stated.of_the_track else until
+
         chosen = resample(
             timed_frames,
             _exact(preprocessing.frame_rate),
             start=piece_start,
             end=None if end is None else _exact(end),
+            last_until=last_until,
         )
-        source = pixels = None
+        source = pixels = size = None
         for frame in chosen:
             if frame is not source:
-                source, pixels = frame, _picture(frame, stream, preprocessing.short_side)
+                if source is None:
+                    size = _shown_size(frame, stream, preprocessing.short_side)
+                    if frame.color_trc in HDR:
+                        note(hdr_note(HDR[frame.color_trc]))
+                source, pixels = frame, _picture(frame, size)
             yield pixels
         if source is None:
             raise UnreadableVideo(f"it ends before the piece starts at {start:g} s" if start else "it has no frames")
 
 
-def check_header(path: str | os.PathLike, *, start: float | None = None) -> None:
+def hdr_note(transfer: str) -> str:
+    """Returns what is to be said of a video whose transfer function is PQ or HLG."""
+    return f"it is HDR ({transfer}), which is not tone-mapped: its colours come out pale"
+
+
+def check_header(path: str | os.PathLike, *, start: float | None = None, note: Note = no_note) -> None:
     """Opens a video without decoding anything: what is found here in milliseconds, `decode` need not find in hours.
 
     Args:
       path: the file.
       start: seconds from the first frame where a piece is to start; None for the first frame.
+      note: called with a sentence where the header says that the video is HDR.
 
     Raises:
       UnreadableVideo: the file is empty, no video, without a video stream or a decoder for it, or states that it ends
         before the piece starts. A file that is damaged further on gives no sign of it.
     """
     with _opened(path) as container:
-        stated = _stated_duration(container, _video_stream(container))
-        if start and stated and stated <= _exact(start):
+        stream = _video_stream(container)
+        stated = stated_duration(container, stream)
+        if start and stated.seconds and not _may_hold(container, stream, stated, _exact(start)):
             raise UnreadableVideo(f"it ends before the piece starts at {start:g} s")
+        if stream.codec_context.color_trc in HDR:
+            note(hdr_note(HDR[stream.codec_context.color_trc]))
+
+
+def _may_hold(
+    container: av.container.InputContainer, stream: av.VideoStream, stated: Stated, seconds: Fraction
+) -> bool:
+    """Whether the video goes on until `seconds`, as the file states, or by its packets where that is of all tracks."""
+    return seconds < stated.seconds and (stated.of_the_track or video_reaches(container, stream, seconds))
 
 
 def seconds_of(path: str | os.PathLike, start: float | None, end: float | None) -> float:
@@ -115,7 +164,7 @@ def seconds_of(path: str | os.PathLike, start: float | None, end: float | None) 
       UnreadableVideo: the file cannot be opened as a video.
     """
     with _opened(path) as container:
-        stated = float(_stated_duration(container, _video_stream(container))) or math.inf
+        stated = float(stated_duration(container, _video_stream(container)).seconds) or math.inf
     return min(stated, math.inf if end is None else end) - (start or 0)
 
 
@@ -147,73 +196,151 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     return stream
 
 
-def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def _frames(
+    container: av.container.InputContainer, stream: av.VideoStream, note: Note = no_note
+) -> Iterator[av.VideoFrame]:
     """Yields the frames from where the container stands; any sign of damage is an `UnreadableVideo`."""
-    count = 0
-    size = None
+    count = marks = watched = 0
+    size = before = None
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
-                raise UnreadableVideo(f"it is damaged or cut off after {count} frames")
-            for frame in packet.decode():
-                if frame.is_corrupt:
+                if container.format.name not in SUSPICIOUS:
                     raise UnreadableVideo(f"it is damaged or cut off after {count} frames")
-                size = size or (frame.width, frame.height)
-                if size != (frame.width, frame.height):
+                marks += 1
+                watched = AFTER_A_MARK
+            for frame in packet.decode():
+                # Whole frames that are missing leave nothing for the decoder to complain of.
+                if frame.is_corrupt or (watched and before is not None and _is_hole(before, frame)):
+                    raise UnreadableVideo(f"it is damaged or cut off after {count} frames")
+                if size not in (None, (frame.width, frame.height)):
                     sizes = f"{size[0]}x{size[1]} to {frame.width}x{frame.height}"
-                    raise UnreadableVideo(f"the frame size changes from {sizes} after {count} frames")
+                    note(f"the frame size changes from {sizes} after {count} frames: all are brought to the first size")
+                size = (frame.width, frame.height)
+                before = frame
                 yield frame
                 count += 1
+                watched = max(0, watched - 1)
     except av.FFmpegError as error:
         raise UnreadableVideo(f"decoding fails after {count} frames: {error.strerror}") from error
+    if marks:
+        places = "a place" if marks == 1 else f"{marks} places"
+        note(f"the file marks {places} as damaged, as where recordings were joined: no frame is missing there")
 
 
-def _timed_by_number(container: av.container.InputContainer, stream: av.VideoStream) -> TimedFrames:
-    if not stream.average_rate:
+def _is_hole(before: av.VideoFrame, frame: av.VideoFrame) -> bool:
+    """Whether more time lies between two frames than the first one lasts by half."""
+    if None in (before.pts, frame.pts) or not before.duration:
+        return False
+    return 2 * (frame.pts - before.pts) > 3 * before.duration
+
+
+def _placing(path: str | os.PathLike, note: Note) -> Callable[[int], Fraction]:
+    """Decodes a video whose timestamps are bad and returns what gives the seconds of a frame from its number."""
+    with _opened(path) as container:
+        stream = _video_stream(container)
+        if container.format.name in WITHOUT_TIMESTAMPS and stream.average_rate:
+            return _at_rate(stream.average_rate)
+        timestamps = [frame.pts for frame in _frames(container, stream)]
+        present = [timestamp for timestamp in timestamps if timestamp is not None]
+        mended = mend(timestamps)
+        if mended is not None:
+            # Bad ones may lie beyond the others, and then the stated duration often counts them.
+            reached = max(max(present) - min(present[0], 0), mended.times[-1] - mended.times[0])
+            _refuse_cut_off(container, stream, reached * stream.time_base)
+            if mended.bad:
+                note(f"of {len(timestamps)} timestamps {mended.bad} missing or out of order: mended")
+            if mended.jumps:
+                note(f"time begins anew {mended.jumps}x on the way: carried on")
+            tick, times = stream.time_base, mended.times
+            return lambda number: (times[number] - times[0]) * tick
+        rate = _frame_rate(container, stream, timestamps)
+        if present or rate != stream.average_rate:
+            note(f"its timestamps cannot be used: the frames are placed {float(rate):.6g} a second")
+        return _at_rate(rate)
+
+
+def _at_rate(rate: Fraction) -> Callable[[int], Fraction]:
+    return lambda number: number / rate
+
+
+def _frame_rate(
+    container: av.container.InputContainer, stream: av.VideoStream, timestamps: list[int | None]
+) -> Fraction:
+    """Returns the frames a second that fit the stated duration: the header's if they do."""
+    step = usual_step(timestamps)
+    rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    rates += [1 / (step * stream.time_base)] if step else []
+    stated = stated_duration(container, stream)
+    if stated.seconds and stated.of_the_track:
+        tolerance = max(END_TOLERANCE, stated.seconds / 10)
+        fitting = [rate for rate in rates if abs(len(timestamps) / rate - stated.seconds) <= tolerance]
+        rates = fitting or [len(timestamps) / stated.seconds]
+    if not rates:
         raise UnreadableVideo("it has neither usable timestamps nor a frame rate")
-    for number, frame in enumerate(_frames(container, stream)):
-        yield number / stream.average_rate, frame
+    return Fraction(rates[0])
 
 
 def _timed_by_timestamps(
-    container: av.container.InputContainer, stream: av.VideoStream, start: Fraction
+    container: av.container.InputContainer, stream: av.VideoStream, start: Fraction, note: Note
 ) -> TimedFrames:
     """Yields frames with their seconds from the video's first frame, at the latest from the last one before `start`."""
-    frames = _frames(container, stream)
+    frames = _frames(container, stream, note)
     first = next(frames, None)
     if first is None:
         return
     origin = _timestamp(first)
     frames = itertools.chain([first], frames)
     if start > SEEK_MARGIN:
-        frames = _frames_from(container, stream, origin, start)
+        frames = _frames_from(container, stream, origin, start, note)
     timestamp = None
+    waiting: list[tuple[Fraction, av.VideoFrame]] = []
     for frame in frames:
         previous, timestamp = timestamp, _timestamp(frame)
         if previous is not None and timestamp <= previous:
             raise UnusableTimestamps
-        yield (timestamp - origin) * stream.time_base, frame
-    # Matroska files that are cut off give no other sign.
-    reached = (timestamp - min(origin, 0) + (frame.duration or 0)) * stream.time_base
-    stated = _stated_duration(container, stream)
-    if reached < stated - END_TOLERANCE:
-        raise UnreadableVideo(f"it ends after {float(reached):.1f} of the {float(stated):.1f} s that the file states")
+        timed = (timestamp - origin) * stream.time_base, frame
+        if not waiting and (previous is None or (timestamp - previous) * stream.time_base <= LONG_STEP):
+            yield timed
+            continue
+        waiting.append(timed)
+        if len(waiting) > FEW:
+            yield from waiting
+            waiting.clear()
+    yield from waiting
+    _refuse_cut_off(container, stream, (timestamp - min(origin, 0) + (frame.duration or 0)) * stream.time_base)
+
+
+def _refuse_cut_off(container: av.container.InputContainer, stream: av.VideoStream, reached: Fraction) -> None:
+    """Raises an `UnreadableVideo` if the file states more seconds than were reached: Matroska gives no other sign."""
+    stated = stated_duration(container, stream)
+    end = stated.seconds - END_TOLERANCE
+    if reached >= end:
+        return
+    if not stated.of_the_track:
+        # Opened anew: FLV files that state no duration can only be read from their start.
+        with _opened(container.name) as again:
+            if another_track_reaches(again, stream.index, end):
+                return
+    raise UnreadableVideo(
+        f"it ends after {float(reached):.1f} of the {float(stated.seconds):.1f} s that the file states"
+    )
 
 
 def _frames_from(
-    container: av.container.InputContainer, stream: av.VideoStream, origin: int, start: Fraction
+    container: av.container.InputContainer, stream: av.VideoStream, origin: int, start: Fraction, note: Note
 ) -> Iterator[av.VideoFrame]:
     """Yields the frames from a keyframe before `start` on, or from the first frame where a seek does not lead there."""
     with contextlib.suppress(av.FFmpegError, UnreadableVideo):
         container.seek(origin + math.floor((start - SEEK_MARGIN) / stream.time_base), stream=stream)
-        frames = _frames(container, stream)
+        frames = _frames(container, stream, note)
         first = next(frames, None)
         if first is not None and (_timestamp(first) - origin) * stream.time_base <= start:
             return itertools.chain([first], frames)
     with contextlib.suppress(av.FFmpegError):
         # To where the whole file starts: a seek to the first timestamp leads past it in MPEG transport streams.
         container.seek(0)
-        frames = _frames(container, stream)
+        frames = _frames(container, stream, note)
         first = next(frames, None)
         if first is not None and _timestamp(first) == origin:
             return itertools.chain([first], frames)
@@ -226,18 +353,16 @@ def _timestamp(frame: av.VideoFrame) -> int:
     return frame.pts
 
 
-def _stated_duration(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
-    """Returns the seconds that the stream, or else the container, says the video takes; 0 where neither does."""
-    if stream.duration:
-        return stream.duration * stream.time_base
-    return Fraction(container.duration or 0, av.time_base)
-
-
-def _picture(frame: av.VideoFrame, stream: av.VideoStream, short_side: int) -> np.ndarray:
+def _shown_size(frame: av.VideoFrame, stream: av.VideoStream, short_side: int) -> tuple[int, int]:
+    """Returns the (width, height) of all pictures of a video by its first frame."""
     size = scaled_size(frame.width, frame.height, stream.sample_aspect_ratio or Fraction(1), short_side)
     if max(size) > LONGEST_SIDE:
         raise UnreadableVideo(f"its picture of {frame.width}x{frame.height} would become {size[0]}x{size[1]}")
+    return size[::-1] if orientation(frame)[0] else size
+
+
+def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
     try:
-        return picture(frame, size)
+        return picture(frame, size[::-1] if orientation(frame)[0] else size)
     except (av.FFmpegError, ValueError) as error:
         raise UnreadableVideo(f"its pixel format {frame.format.name} cannot be converted: {error}") from error

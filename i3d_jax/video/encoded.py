@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.video.decode import UnreadableVideo, UnusableTimestamps, decode, seconds_of
+from i3d_jax.video.decode import Note, UnreadableVideo, UnusableTimestamps, decode, no_note, seconds_of
 from i3d_jax.video.fields import FieldEncoder
 
 # Of a video's frames and flow fields: a record cannot hold 2 GiB, and several videos are in memory at a time.
@@ -27,6 +27,7 @@ def streams_of(
     start: float | None = None,
     end: float | None = None,
     flow_threads: int = 1,
+    note: Note = no_note,
 ) -> dict[str, list[bytes]]:
     """Reads a video file and returns its streams as a dataset stores them.
 
@@ -37,6 +38,7 @@ def streams_of(
       end: seconds from the first frame where it ends; None for the end.
       flow_threads: pairs of frames whose flow OpenCV computes at a time; more than one where this process is the only
         one at work. It changes no byte.
+      note: called once with each sentence on what was mended in the file, after it was read.
 
     Returns:
       "rgb": an RGB JPEG for each of N frames; if the preprocessing has flow, "flow": a PNG for each of N - 1 fields.
@@ -44,10 +46,16 @@ def streams_of(
     Raises:
       UnreadableVideo: with the reason.
     """
+    # The same is found by each reading of a file that is read more than once.
+    notes: dict[str, None] = {}
+    piece = {"start": start, "end": end, "note": notes.setdefault}
     try:
-        return _streams_of(path, preprocessing, {"start": start, "end": end}, flow_threads)
+        streams = _streams_of(path, preprocessing, piece, flow_threads)
     except UnusableTimestamps:
-        return _streams_of(path, preprocessing, {"start": start, "end": end, "by_timestamps": False}, flow_threads)
+        streams = _streams_of(path, preprocessing, {**piece, "by_timestamps": False}, flow_threads)
+    for sentence in notes:
+        note(sentence)
+    return streams
 
 
 def _streams_of(

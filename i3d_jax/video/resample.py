@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import TypeVar
 
 Frame = TypeVar("Frame")
+
+# Mean frame intervals: a last frame that lasts longer is meant to; others are often rounded or made up by writers.
+LASTS = Fraction(3, 2)
 
 
 def resample(
@@ -17,12 +20,14 @@ def resample(
     *,
     start: Fraction = Fraction(0),
     end: Fraction | None = None,
+    last_until: Callable[[Fraction, Frame], Fraction] | None = None,
 ) -> Iterator[Frame]:
     """Yields the frames of a piece of a video at a constant rate, while the source's frames stream by.
 
     Frame k of the result stands at time start + k / frame_rate: it is the source frame nearest in time, the earlier one
     of two that are equally near. Their number is the piece's duration times `frame_rate`, rounded, and at least 1; the
-    video ends one mean frame interval after its last frame. The same object is yielded again where a frame repeats.
+    video ends one mean frame interval after its last frame, or when that frame does if it lasts half as long again. The
+    same object is yielded again where a frame repeats.
 
     Args:
       timed_frames: (seconds from the video's start, frame), strictly increasing in time. Frames long before `start`
@@ -30,6 +35,7 @@ def resample(
       frame_rate: frames a second.
       start: seconds, 0 or more, where the piece starts.
       end: seconds where it ends, after `start`; None, or a time after the video's end, for the video's end.
+      last_until: takes the last frame and its seconds and returns the seconds where it ends; None if nobody knows.
 
     Yields:
       The frames; none at all if the video has none or ends before `start`.
@@ -70,9 +76,13 @@ def resample(
     if count == 0:
         return
     interval = (last - first) / (count - 1) if count > 1 else 1 / frame_rate
-    if last + interval <= start:
+    video_end = last + interval
+    own_end = video_end if last_until is None else last_until(last, frame)
+    if own_end > last + LASTS * interval:
+        video_end = own_end
+    if video_end <= start:
         return
-    total = max(1, round((last + interval - start) * frame_rate))
+    total = max(1, round((video_end - start) * frame_rate))
     if most is not None:
         total = min(total, most)
     # The last frame fills what is left.

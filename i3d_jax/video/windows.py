@@ -11,7 +11,7 @@ import numpy as np
 from i3d_jax import clips
 from i3d_jax.data.preprocessing import Preprocessing, centre_crop, refuse_mismatch
 from i3d_jax.system.errors import UserError
-from i3d_jax.video.decode import UnreadableVideo
+from i3d_jax.video.decode import Note, UnreadableVideo, no_note
 from i3d_jax.video.encoded import decode_images, streams_of
 from i3d_jax.video.tvl1_backends import BACKENDS, description
 
@@ -20,7 +20,12 @@ USUAL = "opencv"
 
 
 def read_windows(
-    path: str | os.PathLike, preprocessing: Mapping[str, Any], *, streams: Collection[str], where: str
+    path: str | os.PathLike,
+    preprocessing: Mapping[str, Any],
+    *,
+    streams: Collection[str],
+    where: str,
+    note: Note = no_note,
 ) -> dict[str, np.ndarray]:
     """Prepares a video as `prepare` does, JPEG included, and cuts the evaluation's windows from it.
 
@@ -30,6 +35,7 @@ def read_windows(
         where they are not 1, `stride` and `flow_per_frame`.
       streams: what the network takes: "rgb", "flow" or both.
       where: what to call the checkpoint in an error.
+      note: called with each sentence on what was mended in the file.
 
     Returns:
       The streams asked for, of "rgb": uint8 [windows, frames, crop, crop, 3] and "flow": uint8 [windows,
@@ -56,7 +62,7 @@ def read_windows(
         found = "it is a folder" if os.path.isdir(path) else "no such file"
         raise UserError(f"there is no video {os.fspath(path)!r}: {found}")
     try:
-        images = streams_of(path, stored, flow_threads=os.cpu_count() or 1)
+        images = streams_of(path, stored, flow_threads=os.cpu_count() or 1, note=note)
     except UnreadableVideo as error:
         raise UserError(f"the video {os.fspath(path)} cannot be read: {error}") from error
     cover = clips.cover(len(images["rgb"]), sampling, fields["windows"], streams=streams)
