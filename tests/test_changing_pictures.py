@@ -8,7 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from odd_videos import numbered, read, write
+from helpers.odd_videos import numbered, read, write
 from test_predict import save
 
 from i3d_jax import predict, prepare

@@ -1,7 +1,7 @@
 """Transport streams whose counters do not go on: recordings that were joined, and those that lack packets."""
 
 import pytest
-from odd_videos import SHADES, numbered, read, write
+from helpers.odd_videos import SHADES, numbered, read, write
 
 from i3d_jax.video.decode import UnreadableVideo
 

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import av
 import pytest
-from odd_videos import SHADES, numbered, quality, read
+from helpers.odd_videos import SHADES, numbered, quality, read
 
 from i3d_jax.video.decode import UnreadableVideo
 from i3d_jax.video.resample import resample

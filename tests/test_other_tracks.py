@@ -5,7 +5,7 @@ import re
 
 import av
 import pytest
-from odd_videos import numbered, read, write
+from helpers.odd_videos import numbered, read, write
 
 from i3d_jax import prepare
 from i3d_jax.video import decode

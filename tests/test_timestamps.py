@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from odd_videos import SHADES, change_flv_times, numbered, read, write
+from helpers.odd_videos import SHADES, change_flv_times, numbered, read, write
 
 from i3d_jax.video.timestamps import mend
 
