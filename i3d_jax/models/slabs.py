@@ -8,14 +8,22 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
+
+from i3d_jax.shapes import AnyArray
 
 # What an operation makes on the way, at a time.
 MOST_BYTES = 32 << 20
 
 
 def over_time(
-    operation: Callable[..., jax.Array], inputs: jax.Array, *arrays: jax.Array, taps: int, stride: int, made: int
-) -> jax.Array:
+    operation: Callable[..., jax.Array],
+    inputs: Float[AnyArray, "batch time ..."],
+    *arrays: AnyArray,
+    taps: int,
+    stride: int,
+    made: int,
+) -> Float[Array, "batch steps ..."]:
     """Returns operation(inputs, *arrays), computed in slabs of time where it would make more than `MOST_BYTES`.
 
     The numbers are the same. A gradient is that of the operation at once: it needs what was made on the way.
