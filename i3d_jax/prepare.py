@@ -15,9 +15,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import DIALECTS, AnnotatedClip, ClassList, read
@@ -68,13 +68,13 @@ def main(arguments: Sequence[str]) -> int:
         print("no flow is computed: --flow_backend goes with --flow tvl1 or --flow_only", file=sys.stderr)
     make_shards = shard_maker(options.runner, flags=beam_flags, processes=options.processes, flow=flow)
     directory = Path(options.output)
-    made = {
+    made: Mapping[str, Any] = {
         "name": options.name or directory.resolve().name,
         "preprocessing": preprocessing,
         "shards": options.shards,
         "labels": classes and classes.order(clips),
     }
-    if options.flow_only:
+    if options.flow_only and preprocessing.flow is not None:
         target = adding_fields.read_target(directory, clips, preprocessing.flow)
         adding_fields.refuse_other_options(directory, target, {**asked, "name": options.name, "shards": options.shards})
         if target.complete and not options.retry_skipped:

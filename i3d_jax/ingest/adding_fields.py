@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from i3d_jax.data.dataset import DESCRIPTION, open_dataset
+from i3d_jax.data.dataset import DESCRIPTION, Dataset, open_dataset
 from i3d_jax.ingest import output
 from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.plan import Shard, plan
@@ -47,11 +47,13 @@ def read_target(directory: Path, clips: Sequence[AnnotatedClip], flow: Mapping[s
       UserError: there is no dataset, or one that is not finished, has another flow, or has other splits or labels.
     """
     unfinished = not (directory / DESCRIPTION).is_file() and (directory / output.UNFINISHED).is_file()
+    holds: output.Mark | Dataset
+    shards: Mapping[str, int]
     if unfinished:
-        holds = output.Mark.read(directory)
-        if holds is None or not holds.adds_flow:
+        mark = output.Mark.read(directory)
+        if mark is None or not mark.adds_flow:
             raise UserError(f"{directory} is not finished: start prepare again without --flow_only first")
-        shards = holds.shards
+        holds, shards = mark, mark.shards
     else:
         holds = open_dataset(directory)
         shards = {split: size.shards for split, size in holds.splits.items()}

@@ -160,8 +160,9 @@ def train(
                 figures = evaluate(state)
             except EvaluationStopped:
                 last = True
-            if plateau is not None and cadence.evaluates_in_turn(number):
-                state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
+            else:
+                if plateau is not None and cadence.evaluates_in_turn(number):
+                    state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
             stretch.restart_clock()
         if saves:
             keeper.save(state, figures)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -29,7 +30,7 @@ END_TOLERANCE = 1
 LONGEST_SIDE = 65_500  # Pixels: libjpeg takes no more.
 # Metadata is often in another encoding than UTF-8: before version 19 PyAV raises there unless it is told, since then it
 # never does, and takes no such argument.
-LENIENT_METADATA = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+LENIENT_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 class UnreadableVideo(Exception):
@@ -82,7 +83,8 @@ def decode(
             start=piece_start,
             end=None if end is None else _exact(end),
         )
-        source = pixels = None
+        source: av.VideoFrame | None = None
+        pixels: np.ndarray
         for frame in chosen:
             if frame is not source:
                 source, pixels = frame, _picture(frame, stream, preprocessing.short_side)
@@ -119,7 +121,7 @@ def seconds_of(path: str | os.PathLike, start: float | None, end: float | None) 
     return min(stated, math.inf if end is None else end) - (start or 0)
 
 
-def _exact(number: float) -> Fraction:
+def _exact(number: float | str) -> Fraction:
     """Returns the decimal number as it was written: the float 0.28 itself is a little more, enough to break a tie."""
     return Fraction(str(number))
 
@@ -137,7 +139,7 @@ def _opened(path: str | os.PathLike) -> av.container.InputContainer:
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    stream = container.streams.best("video")
+    stream = cast(av.VideoStream | None, container.streams.best("video"))
     if stream is None:
         raise UnreadableVideo("it has no video stream")
     if stream.codec_context is None:
@@ -187,14 +189,15 @@ def _timed_by_timestamps(
     frames = itertools.chain([first], frames)
     if start > SEEK_MARGIN:
         frames = _frames_from(container, stream, origin, start)
-    timestamp = None
+    previous = None
     for frame in frames:
-        previous, timestamp = timestamp, _timestamp(frame)
+        timestamp = _timestamp(frame)
         if previous is not None and timestamp <= previous:
             raise UnusableTimestamps
-        yield (timestamp - origin) * stream.time_base, frame
+        yield (timestamp - origin) * _time_base(stream), frame
+        previous = timestamp
     # Matroska files that are cut off give no other sign.
-    reached = (timestamp - min(origin, 0) + (frame.duration or 0)) * stream.time_base
+    reached = (timestamp - min(origin, 0) + (frame.duration or 0)) * _time_base(stream)
     stated = _stated_duration(container, stream)
     if reached < stated - END_TOLERANCE:
         raise UnreadableVideo(f"it ends after {float(reached):.1f} of the {float(stated):.1f} s that the file states")
@@ -205,10 +208,10 @@ def _frames_from(
 ) -> Iterator[av.VideoFrame]:
     """Yields the frames from a keyframe before `start` on, or from the first frame where a seek does not lead there."""
     with contextlib.suppress(av.FFmpegError, UnreadableVideo):
-        container.seek(origin + math.floor((start - SEEK_MARGIN) / stream.time_base), stream=stream)
+        container.seek(origin + math.floor((start - SEEK_MARGIN) / _time_base(stream)), stream=stream)
         frames = _frames(container, stream)
         first = next(frames, None)
-        if first is not None and (_timestamp(first) - origin) * stream.time_base <= start:
+        if first is not None and (_timestamp(first) - origin) * _time_base(stream) <= start:
             return itertools.chain([first], frames)
     with contextlib.suppress(av.FFmpegError):
         # To where the whole file starts: a seek to the first timestamp leads past it in MPEG transport streams.
@@ -226,15 +229,24 @@ def _timestamp(frame: av.VideoFrame) -> int:
     return frame.pts
 
 
+def _time_base(stream: av.VideoStream) -> Fraction:
+    """The seconds that a timestamp's unit stands for."""
+    # Since version 19 PyAV has rational numbers of its own, one of which means that there is none.
+    if not stream.time_base:
+        raise UnusableTimestamps
+    return Fraction(stream.time_base.numerator, stream.time_base.denominator)
+
+
 def _stated_duration(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
     """Returns the seconds that the stream, or else the container, says the video takes; 0 where neither does."""
-    if stream.duration:
-        return stream.duration * stream.time_base
+    if stream.duration and stream.time_base:
+        return stream.duration * _time_base(stream)
     return Fraction(container.duration or 0, av.time_base)
 
 
 def _picture(frame: av.VideoFrame, stream: av.VideoStream, short_side: int) -> np.ndarray:
-    size = scaled_size(frame.width, frame.height, stream.sample_aspect_ratio or Fraction(1), short_side)
+    pixel = stream.sample_aspect_ratio or Fraction(1)
+    size = scaled_size(frame.width, frame.height, Fraction(pixel.numerator, pixel.denominator), short_side)
     if max(size) > LONGEST_SIDE:
         raise UnreadableVideo(f"its picture of {frame.width}x{frame.height} would become {size[0]}x{size[1]}")
     try:

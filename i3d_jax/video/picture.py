@@ -21,7 +21,7 @@ def scaled_size(width: int, height: int, sample_aspect_ratio: Fraction, short_si
       short_side: pixels of the shorter side of the result.
     """
     shown_width = width * sample_aspect_ratio
-    scale = Fraction(short_side) / min(shown_width, height)
+    scale = Fraction(short_side) / min(shown_width, Fraction(height))
     return round(shown_width * scale), round(height * scale)
 
 
@@ -36,7 +36,7 @@ def picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
       size: (width, height) before the rotation, as `scaled_size` gives it.
     """
     # One thread: a process for every core decodes already.
-    pixels = frame.to_ndarray(format="rgb24", threads=1)
+    pixels: np.ndarray = frame.to_ndarray(format="rgb24", threads=1)
     if size != (frame.width, frame.height):
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
     # FFmpeg counts the degrees anticlockwise, as rot90 does.
