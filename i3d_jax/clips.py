@@ -19,6 +19,7 @@ import dataclasses
 from collections.abc import Collection
 
 import numpy as np
+from jaxtyping import Int64
 
 from i3d_jax.system.errors import UserError
 
@@ -70,7 +71,7 @@ def check_streams(streams: Collection[str], sampling: Sampling) -> None:
 
 def training_window(
     num_frames: int, sampling: Sampling, draw: float, *, streams: Collection[str] = ("rgb",)
-) -> dict[str, np.ndarray]:
+) -> dict[str, Int64[np.ndarray, " _count"]]:
     """Returns the numbers of the frames and fields of one window, by stream.
 
     Every start at which the window fits is equally likely; a video that is too short is looped from its start
@@ -98,7 +99,7 @@ def training_window(
 
 def cover(
     num_frames: int, sampling: Sampling, windows: int, *, streams: Collection[str] = ("rgb",)
-) -> dict[str, np.ndarray]:
+) -> dict[str, Int64[np.ndarray, "{windows} _count"]]:
     """Returns the numbers of the frames and fields of `windows` windows over the whole video, by stream.
 
     One window holds the first frames or fields. Several start evenly spaced from the first start that fits to the last;
@@ -132,7 +133,9 @@ def _starts(num_frames: int, sampling: Sampling, streams: Collection[str]) -> in
     return max(_usable(num_frames, streams) - length, 0) + 1
 
 
-def _window(starts: np.ndarray, num_frames: int, sampling: Sampling, streams: Collection[str]) -> dict[str, np.ndarray]:
+def _window(
+    starts: Int64[np.ndarray, "*starts"], num_frames: int, sampling: Sampling, streams: Collection[str]
+) -> dict[str, Int64[np.ndarray, "*starts _count"]]:
     """Returns the windows that start, with their first frame or field, at `starts` int64 [...]: int64 [..., count]."""
     usable = _usable(num_frames, streams)
     steps = np.arange(sampling.frames) * sampling.stride

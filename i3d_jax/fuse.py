@@ -21,9 +21,9 @@ def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     options = _parser().parse_args(arguments)
     files = (options.first, options.second)
-    predictions = [Predictions.load(file) for file in files]
-    fused = fuse(*predictions, _weights(options.weights), names=files)
-    rows = [*zip(files, predictions, strict=True), ("the sum", fused)]
+    first, second = (Predictions.load(file) for file in files)
+    fused = fuse(first, second, _weights(options.weights), names=files)
+    rows = [*zip(files, (first, second), strict=True), ("the sum", fused)]
     width = max(len(name) for name, _ in rows)
     for name, one in rows:
         figures = score(one.logits, one.label)

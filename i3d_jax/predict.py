@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import operator
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     found, failures = [], 0
     for video in options.videos:
         try:
-            logits = sum(score(video) for score in scorers)
+            logits = functools.reduce(operator.add, (score(video) for score in scorers))
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             failures += 1

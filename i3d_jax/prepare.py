@@ -74,9 +74,9 @@ def main(arguments: Sequence[str]) -> int:
         name=options.name or directory.resolve().name,
         preprocessing=preprocessing,
         shards=options.shards,
-        labels=classes and classes.order(clips),
+        labels=None if classes is None else classes.order(clips),
     )
-    if options.flow_only:
+    if options.flow_only and preprocessing.flow is not None:
         target = adding_fields.read_target(directory, clips, preprocessing.flow)
         adding_fields.refuse_other_options(directory, target, {**asked, "name": options.name, "shards": options.shards})
         if target.complete and not options.retry_skipped:

@@ -22,7 +22,20 @@ import gc
 from pathlib import Path
 
 import jax
+import jaxtyping
 from jax.experimental.compilation_cache import compilation_cache
+
+# The modules whose functions are called with the arrays of their signatures alone, or a test fails.
+CHECKED = (
+    "i3d_jax.clips",
+    "i3d_jax.flow",
+    "i3d_jax.models",
+    "i3d_jax.training.metrics",
+    "i3d_jax.training.step",
+    "i3d_jax.training.transfer",
+)
+# A number without a fraction is a float, as it is for type checkers.
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 # The files that take longest: begun first, none of them keeps one process busy after the others have ended.
 LONGEST = (

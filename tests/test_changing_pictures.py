@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from helpers.odd_videos import numbered, read, write
-from test_predict import save
+from helpers.small_checkpoints import save_stream
 
 from i3d_jax import predict, prepare
 from i3d_jax.data.preprocessing import Preprocessing
@@ -137,7 +137,7 @@ def test_check_says_which_are_hdr(folder, capsys):
 
 
 def test_predict_says_it(folder, capsys):
-    save(folder / "rgb", stream="rgb")
+    save_stream(folder / "rgb", stream="rgb")
     video = str(folder / "changing.webm")
     assert predict.main([video, str(folder / "usual.mp4"), "--checkpoint", str(folder / "rgb"), "--top_k", "1"]) == 0
     assert capsys.readouterr().err == f"{video}: {NOTES[1][1]}\n"

@@ -36,6 +36,7 @@ OTHER_PROGRAMS = {
     "git": "gets the checkout",
     "cd": "goes into it",
     "source": "activates the virtual environment",
+    "mypy": "the type checker",
     "ruff": "the linter",
     "uv": "renews the lock",
     "nvidia-smi": "NVIDIA's",

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "i3d_jax"
 
 # Each part of the package imports only from its own group or an earlier one.
 GROUPS = (
-    ("system.errors", "system.files", "system.lock", "models", "inflation", "flow", "clips"),
+    ("system.errors", "system.files", "system.lock", "models", "inflation", "flow", "clips", "shapes"),
     ("system.workers", "system.hosts", "system.cluster", "system.preemption", "training", "checkpoint", "evaluation"),
     ("records", "video", "data", "ingest", "drawn", "importers", "report"),
     # Commands and what they share.
@@ -23,7 +23,7 @@ GROUPS = (
 # What the groups may import from outside, each with the groups before it.
 STANDARD = sys.stdlib_module_names
 OUTSIDE = (
-    {"numpy", "jax", "flax"},
+    {"numpy", "jax", "flax", "jaxtyping"},
     {"optax", "orbax", "chex"},
     {"tensorflow", "tensorflow_datasets", "google_crc32c", "av", "cv2", "tqdm", "tensorboard", "ml_collections"}
     | {"torch", "safetensors", "apache_beam"},
@@ -76,7 +76,7 @@ def test_imports_point_to_earlier_groups(module):
 
 ABSENT = ["tensorflow", "tensorflow_datasets", "tensorboard", "torch", "av", "cv2", "google_crc32c", "tqdm"]
 ABSENT += ["apache_beam"]
-CORE = ["models", "inflation", "flow", "training", "checkpoint", "evaluation", "clips"]
+CORE = ["models", "inflation", "flow", "training", "checkpoint", "evaluation", "clips", "shapes"]
 
 
 def test_the_core_imports_without_tensorflow_and_video_libraries():

@@ -271,9 +271,9 @@ def test_sigterm_in_the_last_evaluation_ends_what_would_come_after_the_run(datas
 
     monkeypatch.setattr(train, "_train", finish)
     before = signal.getsignal(signal.SIGTERM)
-    config = configuration.load("experiments/custom.py:small", [f"--config.data.directory={dataset}"])
+    _, recipe, _, workdir, *changes = arguments(dataset, tmp_path / "run")
     with pytest.raises(Stopped, match=r"stopped by SIGTERM; .*run was trained to the end"):
-        build(config, tmp_path / "run").train()
+        build(configuration.load(recipe, changes), Path(workdir)).train()
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from helpers.moving_pictures import sliding, write_lossless
+from helpers.small_checkpoints import save_stream
 
-from i3d_jax import checkpoint, models, predict
-from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax import predict
 from i3d_jax.system.errors import UserError
 from i3d_jax.video.tvl1_backends import description
 
-LABELS = ("left", "right", "up")
 # What is known of the flow of the published weights.
 PUBLISHED = {"algorithm": "tvl1", "bound": 20.0}
 
@@ -23,21 +21,10 @@ PUBLISHED = {"algorithm": "tvl1", "bound": 20.0}
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict")
     write_lossless(folder / "video.mkv", sliding(10, right=2, down=-1))
-    save(folder / "rgb", stream="rgb")
-    save(folder / "flow", stream="flow", flow=description("opencv"))
-    save(folder / "published", stream="flow", flow=PUBLISHED)
+    save_stream(folder / "rgb", stream="rgb")
+    save_stream(folder / "flow", stream="flow", flow=description("opencv"))
+    save_stream(folder / "published", stream="flow", flow=PUBLISHED)
     return folder
-
-
-def save(directory, *, stream, flow=None, labels=LABELS):
-    options = {"stream": stream, "width_multiplier": 0.0625, "last_block": "Mixed_3c"}
-    model = models.create("i3d", len(labels), **options)
-    clip = {name: jax.ShapeDtypeStruct((1, *shape), np.float32) for name, shape in model.input_shapes(9, 32).items()}
-    preprocessing = {**Preprocessing(short_side=48, flow=flow).to_json(), "crop": 32, "frames": 9, "windows": 2}
-    told = checkpoint.Description(
-        model="i3d", options=options, num_classes=len(labels), labels=labels, preprocessing=preprocessing
-    )
-    checkpoint.save(directory, told, model.init(jax.random.key(0), clip))
 
 
 def logits(capsys, folder, *more):
@@ -70,13 +57,13 @@ def test_flow_of_which_nobody_says_who_computed_it_is_opencvs(folder, capsys):
 
 
 def test_flow_of_another_kind_is_refused(folder, tmp_path):
-    save(tmp_path / "other", stream="flow", flow={**PUBLISHED, "bound": 10.0})
+    save_stream(tmp_path / "other", stream="flow", flow={**PUBLISHED, "bound": 10.0})
     with pytest.raises(UserError, match=r"flow\.bound 10\.0 against 20\.0"):
         predict.main([str(folder / "video.mkv"), "--checkpoint", str(tmp_path / "other")])
 
 
 def test_networks_that_are_not_the_two_streams_of_one(folder, tmp_path):
-    save(tmp_path / "others", stream="flow", flow=PUBLISHED, labels=("left", "right", "down"))
+    save_stream(tmp_path / "others", stream="flow", flow=PUBLISHED, labels=("left", "right", "down"))
     for first, second, words in (
         ("rgb", folder / "rgb", "--flow_checkpoint: .* a network of flow alone was expected, .* is one of rgb"),
         ("flow", folder / "flow", "--checkpoint: .* a network of rgb alone was expected, .* is one of flow"),

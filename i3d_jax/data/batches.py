@@ -121,7 +121,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
                 self._exclude_undecodable(error)
                 self._iterators.clear()
                 continue
-            if (batch["label"] == _FAILED).any():
+            if self._loader.failure is not None and (batch["label"] == _FAILED).any():
                 raise self._loader.failure
             self._row += self._batch_rows
             names = np.array([name.decode() for name in batch["video"]], dtype=str)
@@ -218,6 +218,7 @@ class _Loader:
 
     def _encoded(self, row: np.int64) -> tuple[Any, ...]:
         clip, label = None, 0
+        streams: Mapping[str, EncodedStream]
         try:
             clip = self._clip(int(row))
         except Exception as error:

@@ -116,12 +116,12 @@ def _read_labels(path: Path) -> list[str]:
 
 def _collect_labels(shards: foreign.Shards, directory: Path) -> list[str]:
     """Returns the names of the labels that the records hold, sorted, as MediaPipe's script numbers them."""
-    names: set[str | None] = set()
+    names: set[str] = set()
     for split in shards.values():
         for path, lengths in split.items():
             with open(path, "rb", buffering=0) as file:
-                names |= {_label_name(file, place) for place in places(path, lengths)}
-    names -= {None}
+                found = (_label_name(file, place) for place in places(path, lengths))
+                names |= {name for name in found if name is not None}
     if not names:
         raise UserError(
             f"the records of {directory} do not name their labels ({example.LABEL_STRING} or {example.LABEL_TEXT}): "

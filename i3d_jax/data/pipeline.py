@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.reader import DamagedRecord, EncodedVideo, SplitReader
 from i3d_jax.flow import codec
 from i3d_jax.system.errors import UserError
+
+# One row's number or those of several, int64.
+Rows = TypeVar("Rows", int, np.ndarray)
 
 # Each kind of draw has a stream of random numbers of its own.
 _SHUFFLE, _CLIP = 0, 1
@@ -65,7 +69,7 @@ class BatchOptions:
         """This host's rows of each batch."""
         return self.batch_size // self.hosts
 
-    def global_row(self, row: int) -> int:
+    def global_row(self, row: Rows) -> Rows:
         """Returns where this host's row `row`, counted over all its batches, stands among those of all hosts."""
         batch, place = divmod(row, self.rows)
         return batch * self.batch_size + self.host * self.rows + place

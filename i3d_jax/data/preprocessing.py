@@ -51,12 +51,15 @@ class Preprocessing:
     flow: Mapping[str, Any] | None = None
 
     def __post_init__(self):
-        if not _is_unknown(self.frame_rate) and not 0 < self.frame_rate <= 1000:
-            raise UserError(f"the frame rate must be above 0 and at most 1000 frames a second, found {self.frame_rate}")
+        # A value of another kind raises `TypeError` here, of which `from_json` says where it stands.
+        frame_rate: Any = self.frame_rate
+        jpeg_quality: Any = self.jpeg_quality
+        if not _is_unknown(frame_rate) and not 0 < frame_rate <= 1000:
+            raise UserError(f"the frame rate must be above 0 and at most 1000 frames a second, found {frame_rate}")
         if not 16 <= self.short_side <= 4096:
             raise UserError(f"the short side must be 16 to 4096 pixels, found {self.short_side}")
-        if not _is_unknown(self.jpeg_quality) and not 1 <= self.jpeg_quality <= 100:
-            raise UserError(f"the JPEG quality must be 1 to 100, found {self.jpeg_quality}")
+        if not _is_unknown(jpeg_quality) and not 1 <= jpeg_quality <= 100:
+            raise UserError(f"the JPEG quality must be 1 to 100, found {jpeg_quality}")
         if not _is_unknown(self.interpolation) and self.interpolation != "bilinear":
             raise UserError(f"the interpolation must be 'bilinear', found {self.interpolation!r}")
         if self.flow is not None:

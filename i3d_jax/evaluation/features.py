@@ -43,7 +43,7 @@ class Features:
         It is written whole or not at all.
         """
         make_folder(path.parent)
-        arrays = {_PREFIX + scope: values for scope, values in self.features.items()}
+        arrays: dict[str, Any] = {_PREFIX + scope: values for scope, values in self.features.items()}
         provenance = json.dumps(dict(self.provenance), ensure_ascii=False)
         with written_whole(path) as file:
             np.savez(
@@ -93,7 +93,9 @@ def compute(
     Raises:
       UserError: features are not finite.
     """
-    names, labels, found = [], [], {}
+    names: list[str] = []
+    labels: list[int] = []
+    found: dict[str, np.ndarray] = {}
     for batch in batches:
         rows, done = len(batch["mask"]), len(names)
         mask = hosts.gather_rows(np.asarray(batch["mask"], bool))

@@ -8,6 +8,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class Predictions:
         with written_whole(path) as file:
             np.savez(file, **self._arrays())
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def _arrays(self) -> dict[str, Any]:
         streams = {f"logits_{stream}": logits for stream, logits in self.stream_logits.items()}
         return {"video": self.video, "label": self.label, "logits": self.logits, **streams}
 
@@ -52,7 +53,12 @@ class Predictions:
 
         Args:
           global_row: a host's rows, as in `row`, to rows among those of all hosts.
+
+        Raises:
+          ValueError: the rows are not known.
         """
+        if self.row is None:
+            raise ValueError("predictions whose rows are known were expected")
         file = io.BytesIO()
         np.savez(file, row=global_row(self.row), **self._arrays())
         shares = [np.load(io.BytesIO(content)) for content in hosts.gather_bytes(file.getvalue())]
@@ -124,7 +130,8 @@ def predict(
       UserError: scores are not finite.
     """
     videos, labels, logits = [], [], [np.zeros((0, num_classes), np.float32)]
-    rows, seen = [], 0
+    rows: list[int] = []
+    seen = 0
     stream_logits: dict[str, list[np.ndarray]] = {}
     for batch in batches:
         mask = np.asarray(batch["mask"], bool)

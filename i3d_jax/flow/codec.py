@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float32, UInt8
 
 # Pixels: the largest displacement that is stored. This is the only place that knows it.
 BOUND = 20.0
@@ -31,7 +32,7 @@ _LARGEST_TRUNCATED = np.array([254, 255], np.uint8)
 _STEP_OF_U = np.array([1, 0], np.uint8)
 
 # The parameters of TV-L1: the defaults of OpenCV's DualTVL1 (facts: "Data and preprocessing").
-TVL1_PARAMETERS = {
+TVL1_PARAMETERS: dict[str, Any] = {
     "tau": 0.25,
     "lambda": 0.15,
     "theta": 0.3,
@@ -45,12 +46,12 @@ TVL1_PARAMETERS = {
 }
 
 
-def to_bytes(displacement):
+def to_bytes(displacement: Float[Any, "*axes"]) -> UInt8[Any, "*axes"]:
     """Returns displacements, float of any shape, in pixels, as uint8 of the same shape."""
     return ((displacement.clip(-BOUND, BOUND) + BOUND) * (255 / (2 * BOUND))).round().astype(np.uint8)
 
 
-def to_pixels(stored, rounding: str = NEAREST):
+def to_pixels(stored: UInt8[Any, "*axes"], rounding: str = NEAREST) -> Float32[Any, "*axes"]:
     """Returns stored flow, uint8 of any shape, as displacements in pixels, float32, -20 to 20.
 
     Of truncated bytes it is the middle of what may have been stored, but for 255, which only 20 px becomes.
@@ -61,7 +62,9 @@ def to_pixels(stored, rounding: str = NEAREST):
     return ((stored.astype(np.float32) + np.float32(0.5)) * step - np.float32(BOUND)).clip(-BOUND, BOUND)
 
 
-def negate_u(stored, rounding: str, *, minimum: Callable = np.minimum):
+def negate_u(
+    stored: UInt8[Any, "*axes 2"], rounding: str, *, minimum: Callable[[Any, Any], Any] = np.minimum
+) -> UInt8[Any, "*axes 2"]:
     """Returns stored flow with left and right exchanged: the bytes that the displacements (-u, v) are stored as.
 
     Rounded, -u is 255 - b. Truncated, it is 254 - b: the step that begins at b becomes the one that ends at 255 - b;

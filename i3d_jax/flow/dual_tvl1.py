@@ -17,9 +17,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, Real
 
 from i3d_jax.flow.median import median as median_of
 from i3d_jax.flow.sampling import gradient, resize, warp
+from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 
 # Of the numbers that come out: a change that moves them is another version, which trained networks refuse by name.
@@ -27,6 +29,10 @@ VERSION = "1"
 
 # A pyramid ends before a side gets shorter, in pixels.
 SHORTEST_SIDE = 16
+
+
+# NumPy's outside the program, JAX's inside.
+Number = np.float32 | jax.Array
 
 
 class _Counts(NamedTuple):
@@ -50,15 +56,15 @@ class _Numbers(NamedTuple):
       squared_change: epsilon squared, in square pixels.
     """
 
-    pull: np.float32
-    theta: np.float32
-    dual_step: np.float32
-    squared_change: np.float32
+    pull: Number
+    theta: Number
+    dual_step: Number
+    squared_change: Number
 
 
 def tvl1(
-    previous: jax.Array,
-    following: jax.Array,
+    previous: Real[AnyArray, "*frames"],
+    following: Real[AnyArray, "..."],
     *,
     tau: float = 0.25,
     lambda_: float = 0.15,
@@ -70,7 +76,7 @@ def tvl1(
     outer_iterations: int = 10,
     scale_step: float = 0.8,
     median: int = 5,
-) -> jax.Array:
+) -> Float32[Array, "*frames 2"]:
     """Returns the optical flow from each frame to the one that follows it.
 
     Compiled once for each shape of the frames and each set of parameters. Each pair of a batch stops on its own, and
@@ -124,22 +130,23 @@ def tvl1(
 @functools.partial(jax.jit, static_argnames="counts")
 def _tvl1(previous: jax.Array, following: jax.Array, numbers: _Numbers, counts: _Counts) -> jax.Array:
     shape = previous.shape
-    frames = tuple(frame.reshape(-1, *shape[-2:]).astype(jnp.float32) for frame in (previous, following))
-    finite = (jnp.isfinite(frames[0]) & jnp.isfinite(frames[1])).all((1, 2), keepdims=True)
-    pyramid = [frames]
+    previous, following = (frame.reshape(-1, *shape[-2:]).astype(jnp.float32) for frame in (previous, following))
+    finite = (jnp.isfinite(previous) & jnp.isfinite(following)).all((1, 2), keepdims=True)
+    pyramid = [(previous, following)]
     for _ in range(1, counts.scales):
         # OpenCV rounds half a pixel to the even number, as Python does.
         height, width = (round(side * counts.scale_step) for side in pyramid[-1][0].shape[1:])
         if min(height, width) < SHORTEST_SIDE:
             break
         step = (1 / counts.scale_step,) * 2
-        pyramid.append(tuple(resize(frame, height, width, step=step) for frame in pyramid[-1]))
-    flow = (jnp.zeros_like(pyramid[-1][0]),) * 2
-    for frames in reversed(pyramid):
-        if flow[0].shape != frames[0].shape:
-            flow = tuple(resize(u, *frames[0].shape[1:]) * np.float32(1 / counts.scale_step) for u in flow)
-        flow = _one_scale(*frames, flow, numbers, counts)
-    return jnp.stack([jnp.where(finite, u, jnp.nan) for u in flow], axis=-1).reshape(*shape, 2)
+        previous, following = (resize(frame, height, width, step=step) for frame in pyramid[-1])
+        pyramid.append((previous, following))
+    u = v = jnp.zeros_like(pyramid[-1][0])
+    for previous, following in reversed(pyramid):
+        if u.shape != previous.shape:
+            u, v = (resize(one, *previous.shape[1:]) * np.float32(1 / counts.scale_step) for one in (u, v))
+        u, v = _one_scale(previous, following, (u, v), numbers, counts)
+    return jnp.stack([jnp.where(finite, one, jnp.nan) for one in (u, v)], axis=-1).reshape(*shape, 2)
 
 
 class _State(NamedTuple):
@@ -186,7 +193,8 @@ def _one_scale(
             return _unless_ended(stepped, state, threshold)._replace(iteration=state.iteration + 1)
 
         def filter_and_iterate(state: _State) -> _State:
-            filtered = state._replace(flow=tuple(median_of(jnp.stack(state.flow), counts.median)))
+            u, v = median_of(jnp.stack(state.flow), counts.median)
+            filtered = state._replace(flow=(u, v))
             begun = _unless_ended(filtered, state, threshold)._replace(iteration=jnp.int32(0))
             ended = jax.lax.while_loop(lambda state: go_on(state, counts.inner_iterations), iterate, begun)
             return ended._replace(iteration=state.iteration + 1)
@@ -200,7 +208,7 @@ def _one_scale(
     return flow
 
 
-def _unless_ended(new: _State, old: _State, threshold: jax.Array) -> _State:
+def _unless_ended(new: _State, old: _State, threshold: Number) -> _State:
     """Returns the new state of the pairs that have not come to their end, and the old one of those that have."""
     goes_on = old.change > threshold
 
@@ -220,16 +228,16 @@ def _step(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _
     flat = steepness <= np.finfo(np.float32).eps
     to_zero = jnp.where(flat, 0, -difference / jnp.where(flat, 1, steepness))
     move = jnp.where(difference < -limit, numbers.pull, jnp.where(difference > limit, -numbers.pull, to_zero))
-    flow = tuple(
+    new_u, new_v = (
         old + move * along + numbers.theta * _divergence(*dual)
         for old, along, dual in zip(state.flow, slope, state.dual, strict=True)
     )
-    change = sum(jnp.square(new - old) for new, old in zip(flow, state.flow, strict=True)).sum((1, 2))
-    dual = tuple(_dual_step(one, dual, numbers.dual_step) for one, dual in zip(flow, state.dual, strict=True))
-    return state._replace(flow=flow, dual=dual, change=change)
+    change = (jnp.square(new_u - u) + jnp.square(new_v - v)).sum((1, 2))
+    of_u, of_v = (_dual_step(*pair, numbers.dual_step) for pair in zip((new_u, new_v), state.dual, strict=True))
+    return state._replace(flow=(new_u, new_v), dual=(of_u, of_v), change=change)
 
 
-def _dual_step(u: jax.Array, dual: tuple[jax.Array, jax.Array], step: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _dual_step(u: jax.Array, dual: tuple[jax.Array, jax.Array], step: Number) -> tuple[jax.Array, jax.Array]:
     across = jnp.pad(u[..., 1:] - u[..., :-1], ((0, 0), (0, 0), (0, 1)))
     down = jnp.pad(u[..., 1:, :] - u[..., :-1, :], ((0, 0), (0, 1), (0, 0)))
     length = 1 + step * jnp.sqrt(across * across + down * down)

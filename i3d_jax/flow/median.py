@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from i3d_jax.shapes import AnyArray
 
 
-def median(image: jax.Array, size: int) -> jax.Array:
+def median(image: Float[AnyArray, "*batch height width"], size: int) -> Float[Array, "*batch height width"]:
     """Returns the median of the `size` x `size` values around each pixel; the border's values go on beyond it.
 
     Sorting 25 values for each pixel is what a median costs most for. Instead every column of the window is sorted, once

@@ -5,15 +5,23 @@ Pixel (0, 0) has its centre at (0, 0); x counts columns, y rows. Images are floa
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from i3d_jax.shapes import AnyArray
 
 # The free parameter of Keys' cubic convolution as OpenCV sets it.
 CUBIC = -0.75
 
 
-def resize(image: jax.Array, height: int, width: int, *, step: tuple[float, float] | None = None) -> jax.Array:
+def resize(
+    image: Float[AnyArray, "*batch rows columns"], height: int, width: int, *, step: tuple[float, float] | None = None
+) -> Float[Array, "*batch {height} {width}"]:
     """Resizes images [..., H, W] to [..., height, width] by bilinear interpolation, without smoothing beforehand.
 
     Args:
@@ -35,12 +43,14 @@ def _bilinear(source: int, target: int, step: float) -> tuple[np.ndarray, np.nda
     return first, np.minimum(first + 1, source - 1), (position - first).astype(np.float32)
 
 
-def _blend(image: jax.Array, first: np.ndarray, second: np.ndarray, share: np.ndarray, *, axis: int) -> jax.Array:
+def _blend(image: AnyArray, first: np.ndarray, second: np.ndarray, share: np.ndarray, *, axis: int) -> jax.Array:
     share = share[:, None] if axis == -2 else share
     return jnp.take(image, first, axis=axis) * (1 - share) + jnp.take(image, second, axis=axis) * share
 
 
-def gradient(image: jax.Array) -> tuple[jax.Array, jax.Array]:
+def gradient(
+    image: Float[AnyArray, "*batch height width"],
+) -> tuple[Float[Array, "*batch height width"], Float[Array, "*batch height width"]]:
     """Returns half the difference of the two neighbours, across and down; the border's values go on beyond it."""
     padding = [(0, 0)] * (image.ndim - 2) + [(1, 1)] * 2
     padded = jnp.pad(image, padding, mode="edge")
@@ -49,7 +59,11 @@ def gradient(image: jax.Array) -> tuple[jax.Array, jax.Array]:
     return across / 2, down / 2
 
 
-def warp(images: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+def warp(
+    images: Float32[AnyArray, "batch channels height width"],
+    x: Float32[AnyArray, "batch rows columns"],
+    y: Float32[AnyArray, "batch rows columns"],
+) -> Float32[Array, "batch channels rows columns"]:
     """Reads images at any places, by bicubic interpolation; beyond the border they are 0.
 
     Args:
@@ -73,13 +87,15 @@ def warp(images: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
     def row(number: int) -> jax.Array:
         taps = [jnp.take_along_axis(pixels, first + number * (width + 8) + tap, axis=1) for tap in range(4)]
-        return sum(tap * weight.reshape(batch, -1, 1) for tap, weight in zip(taps, across, strict=True))
+        weighted = [tap * weight.reshape(batch, -1, 1) for tap, weight in zip(taps, across, strict=True)]
+        return functools.reduce(operator.add, weighted)
 
-    result = sum(row(number) * weight.reshape(batch, -1, 1) for number, weight in enumerate(down))
+    rows_of_taps = [row(number) * weight.reshape(batch, -1, 1) for number, weight in enumerate(down)]
+    result = functools.reduce(operator.add, rows_of_taps)
     return result.transpose(0, 2, 1).reshape(batch, channels, *x.shape[1:])
 
 
-def _cubic_weights(share: jax.Array) -> tuple[jax.Array, ...]:
+def _cubic_weights(share: AnyArray) -> tuple[AnyArray, ...]:
     """Returns the weights of the pixels 1 before, at, 1 and 2 after a place that lies `share` (0 to 1) after a pixel.
 
     In factors, which lose no digits to cancellation: flat parts of a picture amplify every rounding.

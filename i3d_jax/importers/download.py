@@ -11,6 +11,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from i3d_jax.system.errors import UserError, is_full_disk
 
@@ -84,7 +85,8 @@ def _answer(url: str, begin: int) -> http.client.HTTPResponse:
             return urllib.request.urlopen(request, timeout=SILENCE)
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and begin:
-                return error
+                # It has the status and the headers of an answer.
+                return cast(http.client.HTTPResponse, error)
             reason, again = f"the server answers {error.code} ({error.reason})", error.code >= 500
         except _NETWORK_ERRORS as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error

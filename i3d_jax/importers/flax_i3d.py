@@ -12,6 +12,7 @@ from __future__ import annotations
 import tarfile
 import zlib
 from pathlib import Path
+from typing import IO, cast
 
 from i3d_jax.importers import pickled_arrays
 from i3d_jax.importers.imported import Imported, read_network, refuse_other_stream, stream_of
@@ -77,6 +78,8 @@ def _read_archive(path: Path):
             members = [member for member in archive if member.isfile() and member.name.endswith(".ckpt")]
             if len(members) != 1:
                 raise UserError(f"{path} should hold one file that ends in .ckpt, found {len(members)}")
-            return pickled_arrays.read(archive.extractfile(members[0]), path / members[0].name)
+            # Of a file, unlike of a folder, never None.
+            file = cast(IO[bytes], archive.extractfile(members[0]))
+            return pickled_arrays.read(file, path / members[0].name)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path} is no whole archive: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class _Unpickler(pickle.Unpickler):
         raise _ForbiddenError(f"{module}.{name}")
 
 
-def read(file: BinaryIO, source: Path) -> dict[str, np.ndarray]:
+def read(file: IO[bytes], source: Path) -> dict[str, np.ndarray]:
     """Reads a pickle of nested dicts of arrays.
 
     Args:

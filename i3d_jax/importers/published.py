@@ -6,6 +6,7 @@ file; and the CRC32Cs of a network's arrays say which checkpoint they are, whate
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -28,7 +29,8 @@ class Labels(NamedTuple):
     sha256: str
 
 
-class Release(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Release:
     """A checkpoint of the release.
 
     Attributes:

@@ -48,7 +48,7 @@ def _torch():
         import torch  # isort: skip
         import safetensors.torch
     except ModuleNotFoundError as error:
-        missing = error.name.partition(".")[0]
+        missing = str(error.name).partition(".")[0]
         raise UserError(f"PyTorch files need the package {missing}; {install_hint('torch')}") from None
     return torch, safetensors
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from i3d_jax.data.dataset import DESCRIPTION, open_dataset
+from i3d_jax.data.dataset import DESCRIPTION, Dataset, open_dataset
 from i3d_jax.ingest import output
 from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.options import DatasetOptions
@@ -29,10 +29,12 @@ class Target:
 
     Attributes:
       made: how `prepare_dataset` makes it, with flow; all options are set.
+      shards: of each split.
       complete: whether the folder is that dataset by now.
     """
 
     made: DatasetOptions
+    shards: Mapping[str, int]
     complete: bool
 
 
@@ -48,11 +50,13 @@ def read_target(directory: Path, clips: Sequence[AnnotatedClip], flow: Mapping[s
       UserError: there is no dataset, or one that is not finished, has another flow, or has other splits or labels.
     """
     unfinished = not (directory / DESCRIPTION).is_file() and (directory / output.UNFINISHED).is_file()
+    holds: output.Mark | Dataset
+    shards: Mapping[str, int]
     if unfinished:
-        holds = output.Mark.read(directory)
-        if holds is None or not holds.adds_flow:
+        mark = output.Mark.read(directory)
+        if mark is None or not mark.adds_flow:
             raise UserError(f"{directory} is not finished: start prepare again without --flow_only first")
-        shards = holds.shards
+        holds, shards = mark, mark.shards
     else:
         holds = open_dataset(directory)
         shards = {split: size.shards for split, size in holds.splits.items()}
@@ -69,7 +73,7 @@ def read_target(directory: Path, clips: Sequence[AnnotatedClip], flow: Mapping[s
     if unknown := labels.difference(holds.labels):
         raise UserError(f"{directory} has no label {min(unknown)!r}, the annotations have: {REMEDY}")
     made = DatasetOptions(name=holds.name, labels=holds.labels, preprocessing=preprocessing, shards=shards)
-    return Target(made=made, complete=not unfinished and holds.preprocessing.flow is not None)
+    return Target(made=made, shards=shards, complete=not unfinished and holds.preprocessing.flow is not None)
 
 
 def refuse_other_options(directory: Path, target: Target, asked: Mapping[str, Any]) -> None:
@@ -83,7 +87,7 @@ def refuse_other_options(directory: Path, target: Target, asked: Mapping[str, An
     Raises:
       UserError: names the option and both values.
     """
-    counts = set(target.made.shards.values())
+    counts = set(target.shards.values())
     own = {
         **target.made.preprocessing.to_json(),
         "name": target.made.name,

@@ -77,10 +77,10 @@ def report(found: Check, spec: Spec | None) -> list[str]:
     """
     lines = [
         f"{split}: {counts.listed} listed, {counts.there} there, {counts.missing} missing,"
-        f" {counts.unreadable} unreadable{_beside(counts.listed, spec and spec.published(split))}"
+        f" {counts.unreadable} unreadable{_beside(counts.listed, spec.published(split) if spec else None)}"
         for split, counts in found.splits.items()
     ]
-    lines.append(f"classes: {found.classes} listed{_beside(found.classes, spec and spec.classes)}")
+    lines.append(f"classes: {found.classes} listed{_beside(found.classes, spec.classes if spec else None)}")
     if spec:
         lines.append(f"published: {spec.source}")
     lines += [f"  {skipped.name}: {skipped.reason}" for skipped in found.skipped[:MOST_NAMED]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from tqdm import tqdm
 
@@ -34,14 +34,23 @@ def make_shards(
       environment: variables that other processes than this one have besides its own.
     """
     clips = [clip for shard in shards for clip in shard.clips]
-    how = {"crashed": crashed, "isolated": isolated, "weigh": size_in_bytes, "environment": environment}
-    results = in_order(job.read, clips, processes=processes, **how)
+    results = in_order(
+        job.read,
+        clips,
+        processes=processes,
+        crashed=crashed,
+        isolated=isolated,
+        weigh=size_in_bytes,
+        environment=environment,
+    )
     with contextlib.closing(results), contextlib.closing(_shown(results, len(clips), progress)) as shown:
         for shard in shards:
             make_shard(shard, job.directory, shown)
 
 
-def _shown(results: Iterable[Prepared | Skipped], total: int, progress: bool) -> Iterator[Prepared | Skipped]:
+def _shown(
+    results: Iterable[Prepared | Skipped], total: int, progress: bool
+) -> Generator[Prepared | Skipped, None, None]:
     """Passes results on and shows them on a progress bar."""
     skipped = 0
     with tqdm(total=total, unit=" videos", disable=not progress) as bar:

@@ -54,18 +54,19 @@ def process(
     frames = streams["rgb"]
     height, width = decode_images(frames[:1]).shape[1:3]
     start = clip.start or 0.0
+    frame_rate = float(preprocessing.frame_rate)
     return Prepared(
         name=clip.name,
         data_path=clip.path,
         label=clip.label,
         label_index=labels.index(clip.label),
         start_microseconds=_microseconds(start),
-        end_microseconds=_microseconds(start + len(frames) / preprocessing.frame_rate),
-        frame_rate=preprocessing.frame_rate,
+        end_microseconds=_microseconds(start + len(frames) / frame_rate),
+        frame_rate=frame_rate,
         height=height,
         width=width,
         frames=tuple(frames),
-        timestamps=tuple(_microseconds(number / preprocessing.frame_rate) for number in range(len(frames))),
+        timestamps=tuple(_microseconds(number / frame_rate) for number in range(len(frames))),
         flow=tuple(streams["flow"]) if preprocessing.flow is not None else (),
         notes=tuple(notes),
     )

@@ -13,11 +13,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
+
+from i3d_jax.shapes import AnyArray
 
 BATCH_NORM_EPSILON = 1e-3
 
+# Of a layer's outputs: mean, scale, offset.
+Statistics = tuple[
+    Float32[AnyArray, " features"],
+    Float32[AnyArray, " features"],
+    Float32[AnyArray, " features"],
+]
 
-def batch_normalised_relu(inputs: jax.Array, train: bool, *, decay: float, dtype: jnp.dtype) -> jax.Array:
+
+def batch_normalised_relu(
+    inputs: Float[AnyArray, "*axes channels"], train: bool, *, decay: float, dtype: DTypeLike
+) -> Float[Array, "*axes channels"]:
     """Batch normalisation with an offset and no gain, then ReLU: what follows every layer but the last.
 
     To be called in a module's `__call__`: its variables stand in that module under `batch_norm`.
@@ -31,7 +44,7 @@ def batch_normalised_relu(inputs: jax.Array, train: bool, *, decay: float, dtype
     return _BatchNormalisedReLU(decay, dtype, name="batch_norm")(inputs, train)
 
 
-def running_statistics(channels: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def running_statistics(channels: int) -> Statistics:
     """The running statistics as `normalised_relu` takes them, (mean, scale, offset), each float32 [channels].
 
     To be called in a module's `__call__` in place of `batch_normalised_relu`: the variables are the same.
@@ -41,7 +54,7 @@ def running_statistics(channels: int) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 class _BatchNormalisedReLU(nn.Module):
     decay: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, inputs, train, *, statistics=False):
@@ -63,8 +76,11 @@ class _BatchNormalisedReLU(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def batch_statistics_relu(
-    inputs: jax.Array, offset: jax.Array, shift: jax.Array, dtype: jnp.dtype
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    inputs: Float[AnyArray, "*axes channels"],
+    offset: Float32[AnyArray, " channels"],
+    shift: Float32[AnyArray, " channels"],
+    dtype: DTypeLike,
+) -> tuple[Float[Array, "*axes channels"], Float32[Array, " channels"], Float32[Array, " channels"]]:
     """Normalises by the batch's own statistics, adds an offset, and takes the ReLU.
 
     What is kept for the gradient is the input alone; the rest is computed again from it, which costs less than to write
@@ -110,8 +126,12 @@ batch_statistics_relu.defvjp(_batch_statistics_relu_forward, _batch_statistics_r
 
 
 def normalised_relu(
-    inputs: jax.Array, mean: jax.Array, scale: jax.Array, offset: jax.Array, dtype: jnp.dtype
-) -> jax.Array:
+    inputs: Float[AnyArray, "*axes channels"],
+    mean: Float32[AnyArray, " channels"],
+    scale: Float32[AnyArray, " channels"],
+    offset: Float32[AnyArray, " channels"],
+    dtype: DTypeLike,
+) -> Float[Array, "*axes channels"]:
     """Float [..., C] less `mean`, times `scale`, plus `offset`, each float32 [C]; then the ReLU, in `dtype`."""
     return nn.relu(((inputs - mean) * scale + offset).astype(dtype))
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
 
 from i3d_jax.models.inception import scaled
 from i3d_jax.models.layers import batch_normalised_relu, max_pool, release_initializer, run_block
 from i3d_jax.models.network import Clip, Network, frames_of, with_predictions
+from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 
 # Channels of the convolutions by their names in C3D; a name without a width is a pool.
@@ -62,7 +64,9 @@ class C3D(Network):
         return self.input_shapes(FRAMES, self.frame_size)
 
     @nn.compact
-    def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, inputs: Mapping[str, Float[AnyArray, "batch ..."]], train: bool = False
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
         """Scores clips or whole videos.
 
         Args:
@@ -113,7 +117,7 @@ class C3D(Network):
 class _FullyConnected(nn.Module):
     features: int
     batch_norm_decay: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, inputs, train):

@@ -16,14 +16,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Float32, Integer
 
 from i3d_jax.models import inception
 from i3d_jax.models.batch_norm import BATCH_NORM_EPSILON
 from i3d_jax.models.layers import release_initializer
 from i3d_jax.models.network import Clip, InceptionNetwork, cross_entropy, frames_of, with_predictions
+from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 
 UNITS = 512
@@ -50,7 +51,9 @@ class ConvLSTM(InceptionNetwork):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, inputs: Mapping[str, Float[AnyArray, "batch ..."]], train: bool = False
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
         """Scores clips by the LSTM's last step.
 
         Args:
@@ -103,21 +106,25 @@ class ConvLSTM(InceptionNetwork):
         endpoints |= {"features": features, "LSTM": outputs, "StepLogits": step_logits}
         return with_predictions(step_logits[:, -1], endpoints)
 
-    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def classifier_inputs(
+        self, endpoints: Mapping[str, Float[AnyArray, "batch ..."]]
+    ) -> dict[str, Float32[AnyArray, "batch n channels"]]:
         """The LSTM's output at every step, float32 [B, T, 512]: the loss is of every step."""
         return {"Logits": endpoints["LSTM"]}
 
-    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def logits_of(
+        self, scores: Mapping[str, Float32[Array, "batch n classes"]]
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float32[Array, "batch ..."]]]:
         """The scores of the last step, and those of every step."""
         return scores["Logits"][:, -1], {"StepLogits": scores["Logits"]}
 
     def clip_losses(
         self,
-        logits: jax.Array,
-        endpoints: Mapping[str, jax.Array],
-        labels: jax.Array,
+        logits: Float[AnyArray, "batch classes"],
+        endpoints: Mapping[str, Float[AnyArray, "batch ..."]],
+        labels: Integer[AnyArray, " batch"],
         label_smoothing: float = 0.0,
-    ) -> jax.Array:
+    ) -> Float[Array, " batch"]:
         """The cross-entropy at every time step, averaged over the steps (paper, section 2.1), float32 [B]."""
         del logits
         scores = endpoints["StepLogits"]
@@ -139,7 +146,9 @@ class BatchNormalisedLSTM(nn.Module):
     decay: float
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, inputs: Float32[AnyArray, "batch time channels"], train: bool
+    ) -> Float32[Array, "batch time units"]:
         """Maps float32 [B, T, C] to the outputs h of every step, float32 [B, T, units].
 
         If `train`, each step is normalised by the batch's statistics, and T is at most `statistics_steps`.
@@ -170,7 +179,7 @@ class BatchNormalisedLSTM(nn.Module):
             cell, hidden = state
             from_input, step_stored = scanned
             from_hidden = hidden @ hidden_kernel
-            used = {}
+            used: dict[str, Array] = {}
             total = bias
             for part, values, part_gain in (("input", from_input, input_gain), ("hidden", from_hidden, hidden_gain)):
                 mean, variance = statistics(part, values, step_stored)

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
 
 # The release's initial kernels are cut off at this many deviations.
 CUT_OFF = 2.0
@@ -26,15 +28,17 @@ class Postponed(NamedTuple):
       deviation: of the numbers before they are cut off.
     """
 
-    key: jax.Array
-    placeholder: jax.Array
+    key: PRNGKeyArray
+    placeholder: Float[Array, "..."]
     deviation: float
 
 
 _postponed: contextvars.ContextVar[list[Postponed] | None] = contextvars.ContextVar("postponed", default=None)
 
 
-def truncated_normal(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype, deviation: float) -> jax.Array:
+def truncated_normal(
+    key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike, deviation: float
+) -> Float[Array, "..."]:
     """Normal numbers of the given deviation, cut off at two of it; within `together`, a placeholder for `drawn`."""
     postponed = _postponed.get()
     if postponed is None or not _begins_alike_at_every_length(key):
@@ -76,6 +80,8 @@ def drawn(variables: Any, kernels: Sequence[Postponed]) -> Any:
     return jax.tree.map(lambda leaf: numbers.pop(id(leaf), leaf), variables)
 
 
-def _begins_alike_at_every_length(key: jax.Array) -> bool:
+def _begins_alike_at_every_length(key: PRNGKeyArray) -> bool:
     """Says whether a key's first numbers are the same however many are drawn by it."""
-    return jax.config.jax_threefry_partitionable and str(jax.random.key_impl(key)) in ("fry", "threefry2x32")
+    # Before version 0.12 JAX made its attributes as it ran, out of a type checker's sight.
+    configuration: Any = jax.config
+    return configuration.jax_threefry_partitionable and str(jax.random.key_impl(key)) in ("fry", "threefry2x32")

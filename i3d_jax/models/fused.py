@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
 
 from i3d_jax.models import inception
 from i3d_jax.models.layers import max_pool, release_initializer, run_block
 from i3d_jax.models.network import STREAM_SCOPES, Clip, SnapshotNetwork, with_predictions
+from i3d_jax.shapes import AnyArray
 
 FRAMES = 5
 FUSED_FEATURES = 512
@@ -32,7 +33,9 @@ class Fused(SnapshotNetwork):
     test_clip = Clip(25, 10, 224)
 
     @nn.compact
-    def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, inputs: Mapping[str, Float[AnyArray, "batch ..."]], train: bool = False
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
         """Scores clips; of a longer video the logits of its clips of five snapshots are averaged.
 
         Args:
@@ -49,7 +52,8 @@ class Fused(SnapshotNetwork):
         Raises:
           UserError: a stream is missing or too small, or the numbers of frames do not go together.
         """
-        endpoints, grids = {}, []
+        endpoints: dict[str, Array] = {}
+        grids = []
         for stream, images in self.snapshots(inputs, model="fused", frames_per_clip=FRAMES).items():
             batch, name = images.shape[0], STREAM_SCOPES[stream]
             trunk = inception.ImageTrunk(

@@ -5,15 +5,18 @@ The names of a stream's variables are those of the release's checkpoints.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float, Float32, Integer
 
 from i3d_jax.clips import STREAMS
 from i3d_jax.models import inception
 from i3d_jax.models.layers import TEMPORAL_PADDINGS
 from i3d_jax.models.network import STREAM_SCOPES, Clip, InceptionNetwork, cross_entropy, frames_of, with_predictions
+from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 
 # Fewer frames leave less than the two steps that the last average pool takes.
@@ -50,7 +53,9 @@ class I3D(InceptionNetwork):
         return int(self.stream == "flow")
 
     @nn.compact
-    def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, inputs: Mapping[str, Float[AnyArray, "batch ..."]], train: bool = False
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
         """Scores clips.
 
         Args:
@@ -106,7 +111,9 @@ class TwoStreamI3D(InceptionNetwork):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, inputs: Mapping[str, Float[AnyArray, "batch ..."]], train: bool = False
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
         """Scores clips.
 
         Args:
@@ -121,33 +128,41 @@ class TwoStreamI3D(InceptionNetwork):
           UserError: as in `I3D`.
         """
         options = {**self.shared_options(), "temporal_padding": self.temporal_padding}
-        total, endpoints = 0, {}
+        logits: list[Array] = []
+        endpoints: dict[str, Array] = {}
         for stream, name in STREAM_SCOPES.items():
-            logits, own = I3D(stream=stream, name=name, **options)(inputs, train)
-            total = total + logits
+            own_logits, own = I3D(stream=stream, name=name, **options)(inputs, train)
+            logits.append(own_logits)
             endpoints |= {f"{name}/{endpoint}": value for endpoint, value in own.items()}
-        return with_predictions(total, endpoints)
+        return with_predictions(functools.reduce(operator.add, logits), endpoints)
 
-    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def classifier_inputs(
+        self, endpoints: Mapping[str, Float[AnyArray, "batch ..."]]
+    ) -> dict[str, Float32[AnyArray, "batch n channels"]]:
         """The last pool of each stream, averaged over space: float32 [B, T', C] by the scope of its classifier."""
         return {f"{scope}/Logits": endpoints[f"{scope}/features"] for scope in self.image_trunks}
 
-    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def logits_of(
+        self, scores: Mapping[str, Float32[Array, "batch n classes"]]
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float32[Array, "batch ..."]]]:
         """The sum of the streams' logits, and those of each stream."""
         endpoints = {scope: own.mean(1) for scope, own in scores.items()}
-        return sum(endpoints.values()), endpoints
+        return functools.reduce(operator.add, endpoints.values()), endpoints
 
     def clip_losses(
         self,
-        logits: jax.Array,
-        endpoints: Mapping[str, jax.Array],
-        labels: jax.Array,
+        logits: Float[AnyArray, "batch classes"],
+        endpoints: Mapping[str, Float[AnyArray, "batch ..."]],
+        labels: Integer[AnyArray, " batch"],
         label_smoothing: float = 0.0,
-    ) -> jax.Array:
+    ) -> Float[Array, " batch"]:
         """The sum of the two streams' cross-entropies, float32 [B]."""
         del logits
-        return sum(cross_entropy(own, labels, label_smoothing) for own in self.stream_logits(endpoints).values())
+        losses = [cross_entropy(own, labels, label_smoothing) for own in self.stream_logits(endpoints).values()]
+        return functools.reduce(operator.add, losses)
 
-    def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def stream_logits(
+        self, endpoints: Mapping[str, Float[AnyArray, "batch ..."]]
+    ) -> dict[str, Float32[AnyArray, "batch classes"]]:
         """The logits of each stream alone, float32 [B, num_classes] by stream; their sum is the network's."""
         return {stream: endpoints[f"{name}/Logits"] for stream, name in STREAM_SCOPES.items()}

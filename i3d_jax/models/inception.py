@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
 
 from i3d_jax.models.layers import Convolution, ConvolutionUnit, Sizes, average_pool, max_pool, run_block
+from i3d_jax.shapes import AnyArray
 
 # Smaller frames leave no pixel.
 MINIMUM_SIZE = 32
@@ -63,7 +64,7 @@ TRUNK: dict[str, Unit | Pool | Mixed] = {
 LAST_BLOCKS = tuple(name for name, layer in TRUNK.items() if isinstance(layer, Mixed))
 
 # The release and TF-Slim name this one unit 0a where its siblings are 0b; their checkpoints do too.
-_ODD_NAMES = {("Mixed_5b", "Branch_2"): "0a_3x3"}
+_ODD_NAMES = {"Mixed_5b/Branch_2": "0a_3x3"}
 
 
 def scaled(features: int, width_multiplier: float) -> int:
@@ -77,7 +78,7 @@ def image_name(name: str) -> str:
 
 
 def trunk(
-    inputs: jax.Array,
+    inputs: Float[AnyArray, "batch ... channels"],
     train: bool,
     *,
     unit: Callable[..., ConvolutionUnit],
@@ -85,7 +86,7 @@ def trunk(
     stem_padding: str,
     last_block: str,
     rematerialise: bool,
-) -> dict[str, jax.Array]:
+) -> dict[str, Float[Array, "batch ..."]]:
     """Runs Inception-v1 up to a block; to be called in a module's `__call__`, whose variables its layers become.
 
     Args:
@@ -102,7 +103,7 @@ def trunk(
       The output of every layer of the table up to that block by its name, in order.
     """
     dimensions = inputs.ndim - 2
-    endpoints = {}
+    endpoints: dict[str, Array] = {}
     outputs = inputs
     for name, layer in TRUNK.items():
         name = name if dimensions == 3 else image_name(name)
@@ -110,7 +111,7 @@ def trunk(
             case Unit(features, window, strides):
                 padding = {"spatial_padding": stem_padding} if not endpoints else {}
                 features = scaled(features, width_multiplier)
-                block = unit(features, window[-dimensions:], strides[-dimensions:], name=name, **padding)
+                block: nn.Module = unit(features, window[-dimensions:], strides[-dimensions:], name=name, **padding)
                 outputs = run_block(block, outputs, train, rematerialise=rematerialise)
             case Pool(window, strides):
                 outputs = max_pool(outputs, window[-dimensions:], strides[-dimensions:])
@@ -137,7 +138,9 @@ class ImageTrunk(nn.Module):
     rematerialise: bool
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def __call__(
+        self, images: Float[AnyArray, "batch height width channels"], train: bool
+    ) -> dict[str, Float[Array, "batch ..."]]:
         """Maps float [B, H, W, C] to the endpoints of `trunk`."""
         return trunk(
             images,
@@ -163,7 +166,9 @@ class MixedBlock(nn.Module):
     unit: Callable[..., ConvolutionUnit]
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, inputs: Float[AnyArray, "batch ... channels"], train: bool
+    ) -> Float[Array, "batch ... features"]:
         """Maps float [B, ..., C] to [B, ..., sum of the branches' channels]."""
         branches = (
             (self.widths.branch_0,),
@@ -176,7 +181,7 @@ class MixedBlock(nn.Module):
                 _Branch(
                     features=tuple(scaled(width, self.width_multiplier) for width in features),
                     pool=number == 3,
-                    last_name=_ODD_NAMES.get((self.name, f"Branch_{number}"), "0b_3x3"),
+                    last_name=_ODD_NAMES.get(f"{self.name}/Branch_{number}", "0b_3x3"),
                     unit=self.unit,
                     name=f"Branch_{number}",
                 )(inputs, train)
@@ -208,7 +213,7 @@ class _Branch(nn.Module):
         return outputs
 
 
-def last_pool(outputs: jax.Array) -> jax.Array:
+def last_pool(outputs: Float[AnyArray, "batch ... channels"]) -> Float32[Array, "batch ... channels"]:
     """The average pool after the last block, 7x7 and over two steps of time for videos, at stride 1 without padding.
 
     At frames below 224 pixels it covers what is left of the grid, at larger ones it slides.
@@ -234,7 +239,7 @@ class Classifier(nn.Module):
     num_classes: int
 
     @nn.compact
-    def __call__(self, pooled: jax.Array) -> jax.Array:
+    def __call__(self, pooled: Float32[AnyArray, "batch ... channels"]) -> Float32[Array, "batch ... classes"]:
         """Maps float32 [B, ..., C] to scores float32 [B, ..., num_classes]."""
         dimensions = pooled.ndim - 2
         name = f"Conv{dimensions}d_0c_1x1"

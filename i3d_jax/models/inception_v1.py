@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float, Float32
 
 from i3d_jax.clips import CHANNELS, STREAMS
 from i3d_jax.models import inception
 from i3d_jax.models.network import FLOW_STACK, Clip, InceptionNetwork, check_size, with_predictions
+from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 
 
@@ -50,7 +51,9 @@ class InceptionV1(InceptionNetwork):
         return {self.stream: (size, size, self.channels)}
 
     @nn.compact
-    def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, inputs: Mapping[str, Float[AnyArray, "batch ..."]], train: bool = False
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
         """Scores images.
 
         Args:

@@ -20,10 +20,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from i3d_jax.models import drawing, slabs, winograd
-from i3d_jax.models.batch_norm import batch_normalised_relu, normalised_relu, running_statistics
+from i3d_jax.models.batch_norm import Statistics, batch_normalised_relu, normalised_relu, running_statistics
 from i3d_jax.models.lowering import by_platform, runs_many_times, runs_never
+from i3d_jax.shapes import AnyArray
 
 # With fewer channels in all taps along time, a product per tap is too thin, and a 2D convolution is faster.
 THIN_CHANNELS = 64
@@ -49,7 +52,12 @@ def same_padding(sizes: Sequence[int], window: Sequence[int], strides: Sequence[
 # --- convolution ------------------------------------------------------------------------------------------------------
 
 
-def convolution(inputs: jax.Array, kernel: jax.Array, strides: Sizes, padding: Pads) -> jax.Array:
+def convolution(
+    inputs: Float[AnyArray, "batch ... channels"],
+    kernel: Float[AnyArray, "... channels features"],
+    strides: Sizes,
+    padding: Pads,
+) -> Float[Array, "batch ... features"]:
     """Convolution (cross-correlation) of videos or images.
 
     Args:
@@ -77,21 +85,22 @@ def _convolution(inputs, kernel, strides, padding):
 
 
 def normalised_convolution(
-    inputs: jax.Array,
-    kernel: jax.Array,
+    inputs: Float[AnyArray, "batch ... channels"],
+    kernel: Float[AnyArray, "... channels features"],
     strides: Sizes,
     padding: Pads,
     *,
-    statistics: tuple[jax.Array, jax.Array, jax.Array],
-    dtype: jnp.dtype,
-) -> jax.Array:
+    statistics: Statistics,
+    dtype: DTypeLike,
+) -> Float[Array, "batch ... features"]:
     """`convolution`, then `normalised_relu` by the statistics (mean, scale, offset), float32 [features], in `dtype`.
 
     On CPUs a long video goes in slabs of time, of which each is normalised before the next.
     """
 
     def plain(inputs, kernel, *statistics, padding=padding):
-        return normalised_relu(convolution(inputs, kernel, strides, padding), *statistics, dtype)
+        mean, scale, offset = statistics
+        return normalised_relu(convolution(inputs, kernel, strides, padding), mean, scale, offset, dtype)
 
     def in_slabs(inputs, kernel, *statistics):
         of_slab = functools.partial(plain, padding=((0, 0), *padding[1:]))
@@ -246,7 +255,9 @@ def _positions(window):
 
 
 @jax.named_scope("max_pool")
-def max_pool(inputs: jax.Array, window: Sizes, strides: Sizes) -> jax.Array:
+def max_pool(
+    inputs: Float[AnyArray, "batch ... channels"], window: Sizes, strides: Sizes
+) -> Float[Array, "batch ... channels"]:
     """Max-pooling with SAME padding: float [B, ..., C] to the same with each size divided by its stride, rounded up.
 
     Where several inputs of a window are the largest, the native operation hands the gradient to the first of them and
@@ -312,7 +323,7 @@ def _sliced_max_pool(inputs, *, window, strides, padding):
     return inputs
 
 
-def average_pool(inputs: jax.Array, window: Sizes) -> jax.Array:
+def average_pool(inputs: Float[AnyArray, "batch ... channels"], window: Sizes) -> Float[Array, "batch ... channels"]:
     """Average-pooling at stride 1 without padding: float [B, ..., C] to the same with sizes of size - window + 1."""
     ones = (1,) * inputs.ndim
     return lax.reduce_window(inputs, 0.0, lax.add, (1, *window, 1), ones, "VALID") / math.prod(window)
@@ -321,7 +332,9 @@ def average_pool(inputs: jax.Array, window: Sizes) -> jax.Array:
 # --- modules ----------------------------------------------------------------------------------------------------------
 
 
-def release_initializer(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
+def release_initializer(
+    key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "... features"]:
     """The release's initial kernels: normal, of deviation 1 / sqrt(fan in), cut off at two deviations."""
     fan_in = math.prod(shape[:-1])
     return drawing.truncated_normal(key, shape, dtype, 1 / math.sqrt(fan_in))
@@ -347,12 +360,12 @@ class Convolution(nn.Module):
     use_bias: bool = False
     temporal_padding: str = "zeros"
     spatial_padding: str = "same"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
-        self, inputs: jax.Array, statistics: tuple[jax.Array, jax.Array, jax.Array] | None = None
-    ) -> jax.Array:
+        self, inputs: Float[AnyArray, "batch ... channels"], statistics: Statistics | None = None
+    ) -> Float[Array, "batch ... features"]:
         """Convolves float [B, ..., C] to `dtype` [B, ..., features]; normalised too if there are `statistics`."""
         kernel = self.param("kernel", release_initializer, (*self.window, inputs.shape[-1], self.features), jnp.float32)
         strides = self.strides or (1,) * len(self.window)
@@ -390,10 +403,12 @@ class ConvolutionUnit(nn.Module):
     spatial_padding: str = "same"
     batch_norm_decay: float = 0.999
     frozen: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, inputs: Float[AnyArray, "batch ... channels"], train: bool
+    ) -> Float[Array, "batch ... features"]:
         """Maps float [B, ..., C] to `dtype` [B, ..., features]; by the batch's statistics if `train` and not frozen."""
         convolution = Convolution(
             self.features,
@@ -409,7 +424,9 @@ class ConvolutionUnit(nn.Module):
         return convolution(inputs, running_statistics(self.features))
 
 
-def run_block(block: nn.Module, inputs: jax.Array, train: bool, *, rematerialise: bool) -> jax.Array:
+def run_block(
+    block: nn.Module, inputs: Float[AnyArray, "batch ... channels"], train: bool, *, rematerialise: bool
+) -> Float[Array, "batch ... features"]:
     """Returns block(inputs, train).
 
     With `rematerialise` the backward pass keeps the block's inputs alone, and computes the rest of what it needs again.

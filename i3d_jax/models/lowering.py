@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 import jax
 from jax import lax
 
+from i3d_jax.shapes import AnyArray
+
 _MANY_RUNS, _FEW_RUNS, _SHAPES = range(3)
 _purpose = contextvars.ContextVar("purpose", default=_MANY_RUNS)
 
@@ -50,7 +52,7 @@ def runs_never() -> bool:
     return _purpose.get() == _SHAPES
 
 
-def by_platform(*arrays: jax.Array, cpu: Callable[..., jax.Array], default: Callable[..., jax.Array]) -> jax.Array:
+def by_platform(*arrays: AnyArray, cpu: Callable[..., jax.Array], default: Callable[..., jax.Array]) -> jax.Array:
     """`jax.lax.platform_dependent`; of what is traced for a few runs the default platform's alternative alone."""
     if _purpose.get() == _FEW_RUNS:
         return (cpu if jax.default_backend() == "cpu" else default)(*arrays)

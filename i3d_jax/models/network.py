@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Integer
 
 from i3d_jax.clips import CHANNELS, STREAMS
 from i3d_jax.models import drawing, inception
 from i3d_jax.models.layers import SPATIAL_PADDINGS, ConvolutionUnit
 from i3d_jax.models.lowering import for_shapes
+from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 
 # Fields of flow around one frame that the networks of images see at a time (paper, section 2.4).
@@ -59,9 +61,6 @@ class Network(nn.Module):
 
     Class attributes:
       sees_videos: whether it sees clips; else it sees single images.
-      streams: what it sees, of "rgb" and "flow".
-      flow_per_frame: fields of flow around each frame that it sees; 0 without flow.
-      image_trunks: the scopes that begin as the trunk of an ImageNet network, () for none; "" is the whole.
       training_clip, test_clip: the paper's Table 1.
     """
 
@@ -69,14 +68,12 @@ class Network(nn.Module):
     dropout_rate: float = 0.5
     width_multiplier: float = 1.0
     batch_norm_decay: float = 0.999
-    dtype: jnp.dtype = jnp.float32
+    # Given as whatever stands for one (`create`).
+    dtype: Any = jnp.float32
     batch_norm: str = "train"
     rematerialise: bool = False
 
     sees_videos: ClassVar[bool] = True
-    streams: ClassVar[tuple[str, ...]]
-    flow_per_frame: ClassVar[int] = 0
-    image_trunks: ClassVar[tuple[str, ...]] = ()
     training_clip: ClassVar[Clip]
     test_clip: ClassVar[Clip]
 
@@ -96,6 +93,22 @@ class Network(nn.Module):
         object.__setattr__(self, "dtype", _computed_in(self.dtype))
         super().__post_init__()
 
+    # What follows is the same for all of a class in some architectures, in others an option's.
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What it sees, of "rgb" and "flow"."""
+        raise NotImplementedError
+
+    @property
+    def flow_per_frame(self) -> int:
+        """Fields of flow around each frame that it sees; 0 without flow."""
+        return 0
+
+    @property
+    def image_trunks(self) -> tuple[str, ...]:
+        """The scopes that begin as the trunk of an ImageNet network, () for none; "" is the whole."""
+        return ()
+
     def refuse_unless_one_of(self, **choices: Sequence[str]) -> None:
         """Raises a `UserError` for an option that is none of its choices."""
         for option, words in choices.items():
@@ -110,7 +123,8 @@ class Network(nn.Module):
             if getattr(self, option) < 1:
                 raise UserError(f"the model's {option} must be at least 1, found {getattr(self, option)}")
 
-    def init(self, rngs, inputs, train: bool = False, **options) -> dict[str, Any]:
+    # Flax leaves open what a module is given.
+    def init(self, rngs, inputs, train: bool = False, **options) -> dict[str, Any]:  # type: ignore[override]
         """Draws the variables {"params", "batch_stats"} for inputs of the given shapes, in one program.
 
         The same variables as Flax's `init` draws, which runs the network operation by operation: a minute for I3D.
@@ -123,20 +137,20 @@ class Network(nn.Module):
         """
         leaves = jax.tree.leaves((rngs, inputs))
         if options or self.scope is not None:
-            return super().init(rngs, inputs, train, **options)
+            return cast(dict[str, Any], super().init(rngs, inputs, train, **options))
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             with for_shapes():
-                return super().init(rngs, inputs, train)
+                return cast(dict[str, Any], super().init(rngs, inputs, train))
         shapes = {stream: (tuple(array.shape), jnp.dtype(array.dtype)) for stream, array in inputs.items()}
         return _drawing(self, tuple(shapes.items()), train)(rngs)
 
     def clip_losses(
         self,
-        logits: jax.Array,
-        endpoints: Mapping[str, jax.Array],
-        labels: jax.Array,
+        logits: Float[AnyArray, "batch classes"],
+        endpoints: Mapping[str, Float[AnyArray, "batch ..."]],
+        labels: Integer[AnyArray, " batch"],
         label_smoothing: float = 0.0,
-    ) -> jax.Array:
+    ) -> Float[Array, " batch"]:
         """The training loss of each clip, float32 [B], from an application's logits and endpoints and int [B] labels.
 
         The cross-entropy of the logits, with `label_smoothing` as there, unless the architecture says otherwise.
@@ -144,7 +158,9 @@ class Network(nn.Module):
         del endpoints
         return cross_entropy(logits, labels, label_smoothing)
 
-    def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def stream_logits(
+        self, endpoints: Mapping[str, Float[AnyArray, "batch ..."]]
+    ) -> dict[str, Float32[AnyArray, "batch classes"]]:
         """The logits of each stream alone, float32 [B, num_classes] by stream, from an application's endpoints.
 
         Empty unless the architecture makes its logits from those of its streams.
@@ -152,14 +168,18 @@ class Network(nn.Module):
         del endpoints
         return {}
 
-    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def classifier_inputs(
+        self, endpoints: Mapping[str, Float[AnyArray, "batch ..."]]
+    ) -> dict[str, Float32[AnyArray, "batch n channels"]]:
         """What its classifiers see, before dropout, from an application's endpoints: float32 [B, n, C] by their scope.
 
         n counts what they score one by one: steps of time, clips or snapshots.
         """
         return {CLASSIFIER: endpoints["features"]}
 
-    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def logits_of(
+        self, scores: Mapping[str, Float32[Array, "batch n classes"]]
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float32[Array, "batch ..."]]]:
         """Makes the logits from its classifiers' scores, float32 [B, n, num_classes] by their scope.
 
         Returns:
@@ -198,7 +218,7 @@ class Network(nn.Module):
             **options,
         )
 
-    def dropout(self, inputs: jax.Array, train: bool) -> jax.Array:
+    def dropout(self, inputs: Float[Array, "*axes"], train: bool) -> Float[Array, "*axes"]:
         """Drops its share of the inputs if `train`, with the rng "dropout"."""
         return nn.Dropout(self.dropout_rate, deterministic=not train)(inputs)
 
@@ -253,7 +273,9 @@ class SnapshotNetwork(InceptionNetwork):
         """The scope of each stream's image network."""
         return tuple(STREAM_SCOPES[stream] for stream in self.streams)
 
-    def snapshots(self, inputs: Mapping[str, jax.Array], *, model: str, frames_per_clip: int) -> dict[str, jax.Array]:
+    def snapshots(
+        self, inputs: Mapping[str, Float[AnyArray, "batch ..."]], *, model: str, frames_per_clip: int
+    ) -> dict[str, Float[AnyArray, "batch time height width channels"]]:
         """Returns what its image networks see, by stream in their order.
 
         Args:
@@ -288,7 +310,9 @@ class SnapshotNetwork(InceptionNetwork):
         return found
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+def cross_entropy(
+    logits: Float[AnyArray, "*axes classes"], labels: Integer[AnyArray, "*axes"], label_smoothing: float = 0.0
+) -> Float[Array, "*axes"]:
     """The cross-entropy in nats, float32 [...], of logits [..., classes] and labels int [...].
 
     `label_smoothing`, 0 up to 1, is the share of each label that is spread evenly over all classes, its own included
@@ -301,12 +325,16 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     return -(1 - label_smoothing) * of_label - label_smoothing * scores.mean(-1)
 
 
-def with_predictions(logits: jax.Array, endpoints: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+def with_predictions(
+    logits: Float32[Array, "batch classes"], endpoints: Mapping[str, Float[Array, "batch ..."]]
+) -> tuple[Float32[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
     """Returns (logits, endpoints) with "Logits", the logits, and "Predictions", their softmax, among the endpoints."""
     return logits, {**endpoints, "Logits": logits, "Predictions": jax.nn.softmax(logits)}
 
 
-def frames_of(inputs: Mapping[str, jax.Array], stream: str, *, model: str, minimum_size: int) -> jax.Array:
+def frames_of(
+    inputs: Mapping[str, Float[AnyArray, "batch ..."]], stream: str, *, model: str, minimum_size: int
+) -> Float[AnyArray, "batch time height width channels"]:
     """Returns a stream's videos, float [B, T, H, W, C], from a model's inputs.
 
     Raises:
@@ -334,7 +362,7 @@ def _computed_in(dtype: Any) -> jnp.dtype:
     raise UserError(f"the dtype must be one of {', '.join(DTYPES)}, found {dtype!r}")
 
 
-def check_size(images: jax.Array, *, model: str, minimum_size: int) -> None:
+def check_size(images: Float[AnyArray, "... height width channels"], *, model: str, minimum_size: int) -> None:
     """Raises a `UserError` where frames [..., H, W, C] are smaller than `minimum_size` pixels a side."""
     height, width = images.shape[-3:-1]
     if min(height, width) < minimum_size:

@@ -8,14 +8,22 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
+
+from i3d_jax.shapes import AnyArray
 
 # Of an operation's intermediate arrays at a time.
 MOST_BYTES = 32 << 20
 
 
 def over_time(
-    operation: Callable[..., jax.Array], inputs: jax.Array, *arrays: jax.Array, taps: int, stride: int, made: int
-) -> jax.Array:
+    operation: Callable[..., jax.Array],
+    inputs: Float[AnyArray, "batch time ..."],
+    *arrays: AnyArray,
+    taps: int,
+    stride: int,
+    made: int,
+) -> Float[Array, "batch steps ..."]:
     """Returns operation(inputs, *arrays), in slabs of time where intermediate arrays take more than `MOST_BYTES`.
 
     The numbers are the same. A gradient is that of the operation at once: it needs those arrays as a whole.

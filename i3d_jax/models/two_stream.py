@@ -7,13 +7,16 @@ wrong.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float, Float32
 
 from i3d_jax.models.inception_v1 import InceptionV1
 from i3d_jax.models.network import STREAM_SCOPES, Clip, SnapshotNetwork, with_predictions
+from i3d_jax.shapes import AnyArray
 
 
 class TwoStream(SnapshotNetwork):
@@ -26,7 +29,9 @@ class TwoStream(SnapshotNetwork):
     test_clip = Clip(25, 10, 224)
 
     @nn.compact
-    def __call__(self, inputs: Mapping[str, jax.Array], train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, inputs: Mapping[str, Float[AnyArray, "batch ..."]], train: bool = False
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
         """Scores clips: the mean over streams and snapshots.
 
         Args:
@@ -42,24 +47,32 @@ class TwoStream(SnapshotNetwork):
         Raises:
           UserError: a stream is missing or too small, or there are not ten fields for each frame.
         """
-        logits, endpoints = [], {}
+        logits: list[Array] = []
+        endpoints: dict[str, Array] = {}
         for stream, images in self.snapshots(inputs, model="two_stream", frames_per_clip=1).items():
             flat, name = images.reshape(-1, *images.shape[2:]), STREAM_SCOPES[stream]
             own_logits, own = InceptionV1(stream=stream, name=name, **self.shared_options())({stream: flat}, train)
             logits.append(own_logits)
             batch = images.shape[:2]
             endpoints |= {f"{name}/{key}": value.reshape(*batch, *value.shape[1:]) for key, value in own.items()}
-        return with_predictions(sum(logits).reshape(*batch, -1).mean(1) / len(logits), endpoints)
+        total = functools.reduce(operator.add, logits)
+        return with_predictions(total.reshape(*batch, -1).mean(1) / len(logits), endpoints)
 
-    def classifier_inputs(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def classifier_inputs(
+        self, endpoints: Mapping[str, Float[AnyArray, "batch ..."]]
+    ) -> dict[str, Float32[AnyArray, "batch n channels"]]:
         """The pooled features of each stream's snapshots: float32 [B, n, C] by the scope of its classifier."""
         return {f"{scope}/Logits": endpoints[f"{scope}/features"] for scope in self.image_trunks}
 
-    def logits_of(self, scores: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def logits_of(
+        self, scores: Mapping[str, Float32[Array, "batch n classes"]]
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float32[Array, "batch ..."]]]:
         """The mean over streams and snapshots, and the scores of each stream's snapshots."""
-        return sum(own.mean(1) for own in scores.values()) / len(scores), dict(scores)
+        return functools.reduce(operator.add, (own.mean(1) for own in scores.values())) / len(scores), dict(scores)
 
-    def stream_logits(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def stream_logits(
+        self, endpoints: Mapping[str, Float[AnyArray, "batch ..."]]
+    ) -> dict[str, Float32[AnyArray, "batch classes"]]:
         """The logits of each stream alone, the mean over its snapshots: float32 [B, num_classes] by stream.
 
         Their average is the network's. Empty if it sees one stream only.

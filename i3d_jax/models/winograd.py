@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float32
+
+from i3d_jax.shapes import AnyArray
 
 # The three transforms of one axis, a row for each value made: of 4 inputs, of 3 taps, of 4 products (to 2 outputs).
 _OF_INPUTS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
@@ -19,7 +21,9 @@ _OF_TAPS = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
 
 
-def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
+def convolution(
+    images: Float32[AnyArray, "batch height width channels"], kernel: Float32[AnyArray, "3 3 channels features"]
+) -> Float32[Array, "batch height-2 width-2 features"]:
     """Convolves padded images with a 3x3 kernel at stride 1.
 
     Args:
@@ -42,7 +46,10 @@ def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return outputs[:, :height, :width]
 
 
-def kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
+def kernel_gradient(
+    images: Float32[AnyArray, "batch height width channels"],
+    gradient: Float32[AnyArray, "batch height-2 width-2 features"],
+) -> Float32[Array, "3 3 channels features"]:
     """The gradient of `convolution` with respect to the kernel.
 
     Args:
@@ -66,11 +73,11 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
     return jnp.stack(taps).reshape(3, 3, *taps[0].shape)
 
 
-def _outputs(images: jax.Array) -> tuple[int, int]:
+def _outputs(images: AnyArray) -> tuple[int, int]:
     return images.shape[1] - 2, images.shape[2] - 2
 
 
-def _tiles(images: jax.Array) -> list[jax.Array]:
+def _tiles(images: AnyArray) -> list[AnyArray]:
     """The 16 transformed values of every overlapping 4x4 tile, each [tiles, C]."""
     height, width = _outputs(images)
     images = jnp.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
@@ -81,14 +88,14 @@ def _tiles(images: jax.Array) -> list[jax.Array]:
     return [value.reshape(-1, value.shape[-1]) for value in _transform(values, 4, _OF_INPUTS)]
 
 
-def _transform(values: Sequence[jax.Array], size: int, matrix: Sequence[Sequence[float]]) -> list[jax.Array]:
+def _transform(values: Sequence[AnyArray], size: int, matrix: Sequence[Sequence[float]]) -> list[AnyArray]:
     """Applies a transform to both axes of a grid [size, size] of arrays, given row after row."""
     grid = [values[size * row : size * row + size] for row in range(size)]
     mixed_rows = [[_combination(weights, column) for column in zip(*grid, strict=True)] for weights in matrix]
     return [_combination(weights, row) for row in mixed_rows for weights in matrix]
 
 
-def _combination(weights: Sequence[float], arrays: Sequence[jax.Array]) -> jax.Array:
+def _combination(weights: Sequence[float], arrays: Sequence[AnyArray]) -> AnyArray:
     terms = [
         array if weight == 1 else -array if weight == -1 else weight * array
         for weight, array in zip(weights, arrays, strict=True)

@@ -72,8 +72,8 @@ class MediaSequence(Layout):
         }
         label: int | str | None = None
         if self.label_indexes is not None:
-            label = label_name(record, context)
-            label = self.label_indexes.get(label, label)
+            name = label_name(record, context)
+            label = None if name is None else self.label_indexes.get(name, name)
         if label is None and self.names_only:
             label = ""
         elif label is None:

@@ -55,7 +55,8 @@ def batches(
     provenance = _provenance(evaluation.dataset, clips.split, description, variables)
     features = _kept(path, provenance, begun=int(state.step) > 0)
     # All compute or none: a network file system may show the file to some alone.
-    if not all(hosts.gather(features is not None)):
+    known_to_all = all(hosts.gather(features is not None))
+    if features is None or not known_to_all:
         features = _compute(evaluation, variables, provenance, between)
         if hosts.is_first():
             features.save(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.traverse_util
 
@@ -63,7 +63,7 @@ class InitialWeights:
           UserError: they are of another architecture, of other features, or were trained on other pixels; or the
             protocol of transfer starts from another kind of network.
         """
-        directory = self.source
+        directory = cast(str, self.source)
         stored_model, stored, metadata = checkpoint.load(directory)
         model = description.create_model()
         _refuse_other_kind(self.protocol, stored_model, metadata["model"], directory)

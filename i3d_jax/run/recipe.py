@@ -20,8 +20,8 @@ from i3d_jax.system.files import make_folder, read_object, written_whole
 INSTALLED_RECIPES = Path(__file__).resolve().parents[2] / "experiments"
 
 # Keys that say how long, how often, where and in how much memory, not what is computed: a run may go on with others.
-_FREE_KEYS = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.", "compilation_cache")
-_FREE_KEYS += ("model.rematerialise", "parallel.shard_state")
+_FREE_KEYS: tuple[str, ...] = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.")
+_FREE_KEYS += ("compilation_cache", "model.rematerialise", "parallel.shard_state")
 
 
 def find(recipe: str) -> tuple[Path, str]:
@@ -103,7 +103,8 @@ def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
         raise UserError(f"a recipe in Python was expected, found in {where}: {error.msg}") from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         # The flag wraps what the recipe says in errors of its own, of the same kind and with a traceback in their text.
-        said, cause = None, error
+        said: UserError | None = None
+        cause: BaseException | None = error
         while cause is not None:
             said = cause if isinstance(cause, UserError) else said
             cause = cause.__cause__ or cause.__context__

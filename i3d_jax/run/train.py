@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import optax
 
 from i3d_jax import checkpoint
+from i3d_jax.data.batches import Batches
+from i3d_jax.models.network import Network
 from i3d_jax.run import frozen_features, recipe
 from i3d_jax.run.run import Run
 from i3d_jax.run.summary import summary
@@ -64,8 +65,8 @@ def _train(run: Run, termination: Termination) -> None:
             return figures
 
         trained, batches = _to_train(run, state, termination)
-        step = run.devices.compile_training_step(run.make_step(trained, optimizer))
-        step = compiled_at_first(step, hosts.say)
+        program = run.devices.compile_training_step(run.make_step(trained, optimizer))
+        step = compiled_at_first(program, hosts.say)
         termination.in_loop()
         first_step = int(state.step) + 1
         with Profile(run.workdir / "profile", run.profiled, first_step=first_step, say=hosts.say) as profile:
@@ -142,7 +143,7 @@ def _tell_what_is_trained(run: Run, state: TrainState) -> None:
 
 def _to_train(
     run: Run, state: TrainState, termination: Termination
-) -> tuple[nn.Module | transfer.Classifiers, Iterator[Mapping[str, Any]]]:
+) -> tuple[Network | transfer.Classifiers, Batches | transfer.FeatureBatches]:
     """Returns what is trained and its batches: the network on clips, or its classifiers on features."""
     if run.initial.protocol == transfer.FIXED:
         features = frozen_features.batches(run.evaluation, run.clips, run.description, state, termination.between)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from i3d_jax.study import published
 from i3d_jax.system.errors import UserError, did_you_mean
@@ -81,13 +82,14 @@ def cells(table: str, splits: Sequence[int]) -> list[Cell]:
     found = []
     for row in published.ARCHITECTURES:
         for column in published.columns(table):
-            parts = {"published": numbers.get((row, column)), **_filling(table, row, column, splits)}
-            if parts.get("sums") or parts.get("from_cells"):
-                found.append(Cell(table=table, row=row, column=column, **parts))
+            filling = _filling(table, row, column, splits)
+            if filling.get("sums") or filling.get("from_cells"):
+                number = numbers.get((row, column))
+                found.append(Cell(table=table, row=row, column=column, published=number, **filling))
     return found
 
 
-def _filling(table: str, row: str, column: str, splits: Sequence[int]) -> dict[str, tuple]:
+def _filling(table: str, row: str, column: str, splits: Sequence[int]) -> dict[str, Any]:
     group, kind = column.split("/")
     if kind == "reduction":
         return {"from_cells": tuple(f"{group}/{other}" for other in published.TRANSFER_COLUMNS if other != kind)}
@@ -117,8 +119,8 @@ def _run(
     dataset: str, variant: str, split: int | None = None, protocol: str | None = None, *, from_imagenet: bool = True
 ) -> PlannedRun:
     if protocol is not None:
-        start = _run("minikinetics", variant)
-        return PlannedRun(dataset=dataset, variant=f"{variant}_{protocol}", split=split, start=start)
+        source = _run("minikinetics", variant)
+        return PlannedRun(dataset=dataset, variant=f"{variant}_{protocol}", split=split, start=source)
     start = "imagenet" if from_imagenet and variant not in FROM_SCRATCH else None
     return PlannedRun(dataset=dataset, variant=variant, split=split, start=start)
 
@@ -159,7 +161,7 @@ def chosen(
 def with_sources(chosen_cells: Sequence[Cell], splits: Sequence[int]) -> list[Cell]:
     """Returns cells and, before each that is worked out from others of its row, those others; each once."""
     places = {(cell.table, cell.row, cell.column): cell for table in published.TITLES for cell in cells(table, splits)}
-    needed = {}
+    needed: dict[Cell, None] = {}
     for cell in chosen_cells:
         needed |= {places[cell.table, cell.row, column]: None for column in cell.from_cells}
         needed[cell] = None

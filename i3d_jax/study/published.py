@@ -64,7 +64,7 @@ def columns(table: str) -> list[str]:
 
 def numbers(table: str) -> dict[tuple[str, str], float]:
     """A table's published numbers, in percent, by row and column; a cell without one is not there."""
-    found = {}
+    found: dict[tuple[str, str], float] = {}
     for line in _NUMBERS[table].strip().splitlines():
         row, *values = line.split()
         pairs = zip(columns(table), values, strict=True)

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from i3d_jax import checkpoint
 from i3d_jax.data.dataset import Dataset, open_dataset
@@ -67,7 +68,7 @@ class Study:
             changes.append(f"--config.data.train_split=train0{run.split}")
         if run.start == "imagenet":
             changes.append(f"--config.init_from={self.imagenet}")
-        elif run.start is not None:
+        elif isinstance(run.start, PlannedRun):
             changes.append(f"--config.init_from={self.last_checkpoint(run.start)}")
         # Runs of one network are compiled once.
         return [*changes, f"--config.compilation_cache={self.output / 'compiled'}", *self.overrides]
@@ -105,13 +106,14 @@ def check(study: Study, runs: Sequence[PlannedRun], *, asked: Mapping[str, str])
             )
         _check_splits(dataset, own)
     from_images = [run for run in runs if run.start == "imagenet"]
-    if from_images and study.imagenet is None:
-        raise UserError(
-            f"the chosen cells start from ImageNet, as {from_images[0].name}{_and_more(from_images)}: expected "
-            f"{asked['imagenet']} CHECKPOINT, made by `python -m i3d_jax.convert --format slim_inception_v1`"
-        )
-    if from_images and checkpoint.load(study.imagenet)[2]["model"] != "inception_v1":
-        raise UserError(f"{asked['imagenet']}: {study.imagenet} is no image network (inception_v1)")
+    if from_images:
+        if study.imagenet is None:
+            raise UserError(
+                f"the chosen cells start from ImageNet, as {from_images[0].name}{_and_more(from_images)}: expected "
+                f"{asked['imagenet']} CHECKPOINT, made by `python -m i3d_jax.convert --format slim_inception_v1`"
+            )
+        if checkpoint.load(study.imagenet)[2]["model"] != "inception_v1":
+            raise UserError(f"{asked['imagenet']}: {study.imagenet} is no image network (inception_v1)")
     for run in runs:
         study.check(run)
 
@@ -204,7 +206,9 @@ def accuracy(study: Study, cell: Cell, failures: Mapping[PlannedRun, str]) -> fl
 
 def _of_split(study: Study, summed: Sequence[PlannedRun]) -> float:
     if len(summed) == 1:
-        return study.build(summed[0]).figures()["top1"]
+        # The run has ended, or it would be among the failures.
+        return cast(Mapping[str, Any], study.build(summed[0]).figures())["top1"]
     files = [study.workdir(run) / "predictions" / f"{study.build(run).evaluation.split}.npz" for run in summed]
-    fused = fuse(*map(Predictions.load, files), names=[os.fspath(file) for file in files])
+    first, second = map(Predictions.load, files)
+    fused = fuse(first, second, names=[os.fspath(file) for file in files])
     return top_k(fused.logits, fused.label, 1)

@@ -56,7 +56,7 @@ def _reduction(cell: Cell, sources: Sequence[Filled]) -> Filled:
     if len(set(splits.values())) > 1:
         told = ", ".join(f"{column} of {' '.join(own)}" for column, own in splits.items())
         return Filled(cell, reason=f"its cells are means over other splits: {told}")
-    original, *transferred = (100 - source.value for source in sources)
+    original, *transferred = (100 - source.value for source in sources if source.value is not None)
     if original == 0:
         return Filled(cell, reason=f"{sources[0].cell.column} has no error that could become smaller")
     return Filled(cell, 100 * (min(transferred) - original) / original)
@@ -69,7 +69,7 @@ def _splits(sources: Sequence[Cell]) -> tuple[str, ...]:
 
 def as_text(filled: Sequence[Filled]) -> str:
     """Writes a block for every group of columns: measured beside published, in percent."""
-    notes: dict[str, int] = {}
+    notes: dict[str | None, int] = {}
     blocks = []
     for table, group, rows, columns, at in _blocks(filled):
         titles = [published.COLUMNS[table][column.partition("/")[2]] for column in columns]
@@ -89,7 +89,7 @@ def _row(texts: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(["  " + first, *others]).rstrip()
 
 
-def _text(filled: Filled | None, notes: dict[str, int]) -> str:
+def _text(filled: Filled | None, notes: dict[str | None, int]) -> str:
     if filled is None:
         return "-"
     beside = "    -" if filled.cell.published is None else f"{filled.cell.published:5.1f}"
@@ -113,7 +113,7 @@ def _blocks(filled: Sequence[Filled]):
 def as_markdown(filled: Sequence[Filled], *, heading: str) -> str:
     """Writes a table for every group of columns: the measured number and, in brackets, the published one."""
     lines = [f"# {heading}", "", "Measured in percent, the published number in brackets."]
-    reasons: dict[str, int] = {}
+    reasons: dict[str | None, int] = {}
     for table, group, rows, columns, at in _blocks(filled):
         titles = [published.COLUMNS[table][column.partition("/")[2]] for column in columns]
         lines += ["", f"## {published.TITLES[table]}: {published.GROUPS[table][group]}", ""]
@@ -126,7 +126,7 @@ def as_markdown(filled: Sequence[Filled], *, heading: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_text(filled: Filled | None, reasons: dict[str, int]) -> str:
+def _markdown_text(filled: Filled | None, reasons: dict[str | None, int]) -> str:
     if filled is None:
         return "–"
     beside = "–" if filled.cell.published is None else f"{filled.cell.published:.1f}"
@@ -142,14 +142,14 @@ def as_csv(filled: Sequence[Filled]) -> str:
     rows.writerow(CSV_COLUMNS)
     for one in filled:
         cell = one.cell
-        both = one.value is not None and cell.published is not None
+        difference = None if one.value is None or cell.published is None else one.value - cell.published
         # What a cell that is worked out from others rests on is what theirs rest on.
         sources = [cell]
         if cell.from_cells:
             place = (cell.table, cell.row)
             others = [other.cell for other in filled if (other.cell.table, other.cell.row) == place]
             sources = [other for other in others if other.column in cell.from_cells]
-        values = [one.value, cell.published, one.value - cell.published if both else None]
+        values = [one.value, cell.published, difference]
         rows.writerow(
             [cell.table, cell.row, cell.column]
             + ["" if value is None else f"{value:.4f}" for value in values]

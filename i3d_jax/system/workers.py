@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -65,7 +65,7 @@ class Workers:
         *,
         crashed: Callable[[Item], Result],
         weigh: Callable[[Result], int] = lambda result: 0,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """Yields `function(item)` for every item, in the order of the items.
 
         Args:
@@ -135,7 +135,7 @@ def in_order(
     isolated: bool = False,
     weigh: Callable[[Result], int] = lambda result: 0,
     environment: Mapping[str, str] = ONE_THREAD,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yields what `Workers.in_order` does; of one process, unless it is to be `isolated`, in this very one."""
     if processes == 1 and not isolated:
         yield from map(function, items)
@@ -155,7 +155,8 @@ def _start(environment: Mapping[str, str], watched: multiprocessing.connection.C
 
 
 def _leave_after_parent(watched: multiprocessing.connection.Connection) -> None:
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel, watched])
+    parent = multiprocessing.parent_process()
+    multiprocessing.connection.wait([watched] if parent is None else [parent.sentinel, watched])
     os._exit(1)
 
 

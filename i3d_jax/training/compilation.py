@@ -44,14 +44,17 @@ def keep_compiled(directory: str = USERS_CACHE) -> None:
     Raises:
       UserError: a directory that is named cannot be made.
     """
+    # Before version 0.12 JAX made its attributes as it ran, out of a type checker's sight.
+    configuration: Any = jax.config
+    kept_in: str | None
     if directory in NO_CACHE:
         kept_in = None
     elif directory != USERS_CACHE:
         kept_in = _made(directory)
     else:
-        kept_in = jax.config.jax_compilation_cache_dir or users_cache()
+        kept_in = configuration.jax_compilation_cache_dir or users_cache()
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        least = min(LEAST_SECONDS, jax.config.jax_persistent_cache_min_compile_time_secs)
+        least = min(LEAST_SECONDS, configuration.jax_persistent_cache_min_compile_time_secs)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
     jax.config.update("jax_compilation_cache_dir", kept_in)
     # JAX chooses its directory at the first compilation of a process and would stay with that.
@@ -116,13 +119,13 @@ def _forget_oldest(folder: Path) -> None:
         total -= size
 
 
-def compiled_at_first(step: Callable, say: Callable[[str], None]) -> Callable[[Any, Any], Any]:
+def compiled_at_first(step: jax.stages.Wrapped, say: Callable[[str], None]) -> Callable[[Any, Any], Any]:
     """Returns a jitted step (state, batch) that is compiled, and says so, before its first call.
 
     The compilation sees the shapes of the first arguments and runs nothing; all later arguments must have these shapes.
 
     Args:
-      step: has `lower`, as what `jax.jit` and `jax.pmap` return.
+      step: what `jax.jit` returns.
       say: is given a line before the compilation and one after it, which tells the seconds.
     """
     compiled = None

@@ -33,9 +33,9 @@ class MetricsFile:
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Appends a line."""
         # JSON has no NaN.
-        values = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
 
 
 class ProgressLines:

@@ -184,8 +184,9 @@ def train(
                 figures = callbacks.evaluate(state)
             except EvaluationStopped:
                 last = True
-            if plateau is not None and cadence.evaluates_in_turn(number):
-                state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
+            else:
+                if plateau is not None and cadence.evaluates_in_turn(number):
+                    state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
             interval.restart_clock()
         if saves:
             callbacks.checkpoints.save(state, figures)

@@ -68,7 +68,7 @@ class Devices:
         self._repeated = jax.jit(self._repeat, out_shardings=self._named(_SPLIT))
         self._mean = jax.jit(_mean, out_shardings=self._named(_WHOLE))
         self._whole = jax.jit(lambda tree: tree, out_shardings=self._named(_WHOLE))
-        self._programs: dict[Callable, Callable] = {}
+        self._programs: dict[Callable, jax.stages.Wrapped] = {}
 
     def __str__(self) -> str:
         hosts = len({device.process_index for device in self.mesh.devices.flat})
@@ -143,7 +143,7 @@ class Devices:
         pieces = sorted(array.addressable_shards, key=lambda piece: piece.index[0].start or 0)
         return np.concatenate([np.asarray(piece.data) for piece in pieces])
 
-    def compile_training_step(self, step: Callable) -> Callable:
+    def compile_training_step(self, step: Callable) -> jax.stages.Wrapped:
         """Compiles (state, batch) -> (state, metrics); asked for the same step again, it gives the same function.
 
         Args:
@@ -156,7 +156,7 @@ class Devices:
             self._programs[step] = self._compile_training_step(step)
         return self._programs[step]
 
-    def _compile_training_step(self, step: Callable) -> Callable:
+    def _compile_training_step(self, step: Callable) -> jax.stages.Wrapped:
         if self.mode == "pmap":
             return self._compile_replicas(step)
         if not self.shard_state:
@@ -172,7 +172,7 @@ class Devices:
 
         return jax.jit(split_step, donate_argnums=0)
 
-    def compile_evaluation_step(self, step: Callable) -> Callable:
+    def compile_evaluation_step(self, step: Callable) -> jax.stages.Wrapped:
         """Compiles (variables, batch) -> arrays [B, ...]; each device goes through its own rows, without the others.
 
         Asked for the same step again, it gives the same function.
@@ -183,7 +183,7 @@ class Devices:
             )
         return self._programs[step]
 
-    def _compile_replicas(self, step: Callable) -> Callable:
+    def _compile_replicas(self, step: Callable) -> jax.stages.Wrapped:
         def replica(state, batch):
             state = state.replace(batch_stats=jax.tree.map(lambda own: own[0], state.batch_stats))
             state, metrics = step(state, batch)

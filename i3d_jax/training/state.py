@@ -8,10 +8,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int32
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything that a training step changes; a pytree.
 
     Attributes:
@@ -24,8 +24,8 @@ class TrainState:
       plateau: state of the schedule "plateau", which changes at evaluations alone; None with another schedule.
     """
 
-    step: jax.Array
-    clips: jax.Array
+    step: Int32[Array, ""]
+    clips: Int32[Array, ""]
     params: Any
     batch_stats: Any
     optimizer_state: Any
@@ -39,7 +39,7 @@ class TrainState:
         return {"params": params, "batch_stats": self.batch_stats}
 
     @property
-    def rate_scale(self) -> jax.Array | float:
+    def rate_scale(self) -> Float[Array, ""] | float:
         """What "plateau" has brought the learning rate down to, as a share of the schedule's: 0 to 1."""
         return 1.0 if self.plateau is None else self.plateau.scale
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Float32, Integer, Shaped, UInt8
 
 from i3d_jax.clips import STREAMS
 from i3d_jax.models.network import Network
+from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 from i3d_jax.training.metrics import Sums, masked_sum
 from i3d_jax.training.state import TrainState
 
 
-def scaled(pixels: jax.Array) -> jax.Array:
+def scaled(pixels: UInt8[AnyArray, "*axes"]) -> Float32[AnyArray, "*axes"]:
     """Scales stored values of either stream, uint8 0..255, to float32 in [-1, 1]: x / 127.5 - 1.
 
     For flow that is the displacement over `flow.codec.BOUND` (facts: "Data and preprocessing").
@@ -25,9 +27,26 @@ def scaled(pixels: jax.Array) -> jax.Array:
     return pixels.astype(jnp.float32) / 127.5 - 1
 
 
+@runtime_checkable
+class Trainable(Protocol):
+    """What a step trains: a network, or what stands in its place (`training.transfer.Classifiers`)."""
+
+    def apply(self, *args: Any, **options: Any) -> Any:
+        """Flax's, with `train`, `mutable` and `rngs`: gives ((logits, endpoints), the mutable collections)."""
+
+    def clip_losses(
+        self,
+        logits: Float[AnyArray, "batch classes"],
+        endpoints: Mapping[str, Float[AnyArray, "batch ..."]],
+        labels: Integer[AnyArray, " batch"],
+        label_smoothing: float = 0.0,
+    ) -> Float[Array, " batch"]:
+        """The training loss of each clip, as `Network.clip_losses`."""
+
+
 @functools.lru_cache(maxsize=16)  # the same function for the same arguments, so that a process compiles it once
 def training_step(
-    model: nn.Module,
+    model: Trainable,
     optimizer: optax.GradientTransformation,
     *,
     seed: int,
@@ -35,7 +54,7 @@ def training_step(
     label_smoothing: float = 0.0,
     average_decay: float = 0.0,
     replicas: str | None = None,
-) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Sums]]:
+) -> Callable[[TrainState, Mapping[str, Shaped[AnyArray, "batch ..."]]], tuple[TrainState, Sums]]:
     """Makes the pure function (state, batch) -> (state, metrics).
 
     The batch holds uint8 "rgb" [B, T, H, W, 3], "flow" [B, T, H, W, 2] or both, int32 "label" [B] and bool "mask" [B]:
@@ -99,7 +118,7 @@ def training_step(
         batch_stats = jax.tree.map(lambda old, move: old + move / accumulation_steps, state.batch_stats, moved)
         return sums, batch_stats
 
-    def step(state, batch):
+    def step(state: TrainState, batch: Mapping[str, Shaped[AnyArray, "batch ..."]]) -> tuple[TrainState, Sums]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         clips = batch["label"].shape[0]
         if replicas is not None:
@@ -151,7 +170,9 @@ def check_options(
         )
 
 
-def _microbatches(batch: Mapping[str, jax.Array], number: int) -> dict[str, jax.Array]:
+def _microbatches(
+    batch: Mapping[str, Shaped[AnyArray, "batch ..."]], number: int
+) -> dict[str, Shaped[AnyArray, "{number} rows ..."]]:
     """Splits arrays [B, ...] into [number, B / number, ...]; row i of microbatch j is row i * number + j.
 
     So every device keeps its rows where a batch is split over devices along its first axis.
@@ -162,7 +183,10 @@ def _microbatches(batch: Mapping[str, jax.Array], number: int) -> dict[str, jax.
 @functools.lru_cache(maxsize=16)
 def evaluation_step(
     model: Network,
-) -> Callable[[dict, Mapping[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]:
+) -> Callable[
+    [Mapping[str, Any], Mapping[str, Shaped[AnyArray, "batch ..."]]],
+    tuple[Float32[Array, "batch classes"], dict[str, Float32[Array, "batch classes"]]],
+]:
     """Makes the pure function (variables, batch) -> (logits, stream logits), means over each video's windows.
 
     Logits are float32 [B, classes]; the stream logits are those of each stream alone, by stream, for the architectures
@@ -175,10 +199,13 @@ def evaluation_step(
 
     def window_logits(variables, window):
         inputs = {stream: scaled(pixels)[None] for stream, pixels in window.items()}
-        logits, endpoints = model.apply(variables, inputs)
+        applied: Any = model.apply(variables, inputs)
+        logits, endpoints = applied
         return logits, model.stream_logits(endpoints)
 
-    def step(variables, batch):
+    def step(
+        variables: Mapping[str, Any], batch: Mapping[str, Shaped[AnyArray, "batch ..."]]
+    ) -> tuple[Float32[Array, "batch classes"], dict[str, Float32[Array, "batch classes"]]]:
         clips = {stream: batch[stream] for stream in STREAMS if stream in batch}
         videos, windows = next(iter(clips.values())).shape[:2]
         flat = {stream: pixels.reshape(-1, *pixels.shape[2:]) for stream, pixels in clips.items()}
@@ -188,7 +215,7 @@ def evaluation_step(
     return step
 
 
-def inputs_of(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def inputs_of(batch: Mapping[str, Shaped[AnyArray, "batch ..."]]) -> dict[str, Float32[AnyArray, "batch ..."]]:
     """Returns what a batch holds for the network: its streams, scaled; features (`training.transfer`) as they are."""
     return {
         name: scaled(values) if name in STREAMS else values

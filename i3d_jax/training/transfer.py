@@ -18,10 +18,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Float32, Integer, PRNGKeyArray, Shaped
 
 from i3d_jax.clips import STREAMS
 from i3d_jax.models.classifier import classify
 from i3d_jax.models.network import CLASSIFIER, Network
+from i3d_jax.shapes import AnyArray
 from i3d_jax.training.step import scaled
 
 ORIGINAL, FULL, FIXED = "original", "full", "fixed"
@@ -61,12 +63,12 @@ class Classifiers:
     def apply(
         self,
         variables: Mapping[str, Any],
-        features: Mapping[str, jax.Array],
+        features: Mapping[str, Float32[AnyArray, "batch n channels"]],
         *,
         train: bool,
         mutable: Sequence[str],
-        rngs: Mapping[str, jax.Array],
-    ) -> tuple[tuple[jax.Array, dict[str, jax.Array]], dict[str, Any]]:
+        rngs: Mapping[str, PRNGKeyArray],
+    ) -> tuple[tuple[Float32[Array, "batch classes"], dict[str, Float32[Array, "batch ..."]]], dict[str, Any]]:
         """Scores features, float32 [B, n, C] by classifier, as `Network.classifier_inputs` gives them.
 
         Args:
@@ -82,26 +84,32 @@ class Classifiers:
         if train:
             dropout = nn.Dropout(self.network.dropout_rate, deterministic=False)
             keys = jax.random.split(rngs["dropout"], len(features))
-            features = {
+            kept: dict[str, Any] = {
                 scope: dropout.apply({}, features[scope], rngs={"dropout": key})
                 for scope, key in zip(sorted(features), keys, strict=True)
             }
+            features = kept
         scored = classify(self.network, variables["params"], features)
         return scored, {collection: variables[collection] for collection in mutable}
 
     def clip_losses(
         self,
-        logits: jax.Array,
-        endpoints: Mapping[str, jax.Array],
-        labels: jax.Array,
+        logits: Float[AnyArray, "batch classes"],
+        endpoints: Mapping[str, Float[AnyArray, "batch ..."]],
+        labels: Integer[AnyArray, " batch"],
         label_smoothing: float = 0.0,
-    ) -> jax.Array:
+    ) -> Float[Array, " batch"]:
         """The network's own loss, float32 [B]."""
         return self.network.clip_losses(logits, endpoints, labels, label_smoothing)
 
 
 @functools.lru_cache(maxsize=16)
-def features_step(model: Network) -> Callable[[dict, Mapping[str, jax.Array]], dict[str, jax.Array]]:
+def features_step(
+    model: Network,
+) -> Callable[
+    [Mapping[str, Any], Mapping[str, Shaped[AnyArray, "batch windows ..."]]],
+    dict[str, Float32[Array, "batch windows n channels"]],
+]:
     """Makes the pure function (variables, batch) -> what the classifiers see, float32 [B, windows, n, C] by classifier.
 
     The batch is one of evaluation: uint8 "rgb" [B, windows, T, H, W, 3], "flow" [B, windows, T', H, W, 2] or both. As
@@ -109,10 +117,14 @@ def features_step(model: Network) -> Callable[[dict, Mapping[str, jax.Array]], d
     """
 
     def of_window(variables, window):
-        _, endpoints = model.apply(variables, {stream: scaled(pixels)[None] for stream, pixels in window.items()})
+        inputs = {stream: scaled(pixels)[None] for stream, pixels in window.items()}
+        applied: Any = model.apply(variables, inputs)
+        _, endpoints = applied
         return {scope: features[0] for scope, features in model.classifier_inputs(endpoints).items()}
 
-    def step(variables, batch):
+    def step(
+        variables: Mapping[str, Any], batch: Mapping[str, Shaped[AnyArray, "batch windows ..."]]
+    ) -> dict[str, Float32[Array, "batch windows n channels"]]:
         clips = {stream: batch[stream] for stream in STREAMS if stream in batch}
         videos, windows = next(iter(clips.values())).shape[:2]
         flat = {stream: pixels.reshape(-1, *pixels.shape[2:]) for stream, pixels in clips.items()}
@@ -132,8 +144,8 @@ class FeatureBatches(Iterator[dict[str, np.ndarray]]):
 
     def __init__(
         self,
-        features: Mapping[str, np.ndarray],
-        labels: np.ndarray,
+        features: Mapping[str, Float32[np.ndarray, "rows _n _channels"]],
+        labels: Integer[np.ndarray, " rows"],
         *,
         batch_size: int,
         seed: int,
@@ -169,7 +181,7 @@ class FeatureBatches(Iterator[dict[str, np.ndarray]]):
         if self._order is None or self._order[0] != epoch:
             order = np.random.default_rng([self._seed, _SHUFFLE, epoch]).permutation(len(self._labels))
             self._order = (epoch, order)
-        return self._order[1][position]
+        return int(self._order[1][position])
 
     def __next__(self) -> dict[str, np.ndarray]:
         """Returns this host's rows of the next batch."""

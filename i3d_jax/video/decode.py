@@ -12,12 +12,14 @@ import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
 
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.video.durations import END_TOLERANCE, Stated, another_track_reaches, stated_duration, video_reaches
+from i3d_jax.video.durations import END_TOLERANCE, Stated, another_track_reaches, stated_duration, tick, video_reaches
+from i3d_jax.video.errors import UnreadableVideo, UnusableTimestamps
 from i3d_jax.video.picture import orientation, picture, scaled_size
 from i3d_jax.video.resample import resample
 from i3d_jax.video.timestamps import FEW, mend, usual_step
@@ -41,15 +43,7 @@ HDR = {16: "PQ", 18: "HLG"}  # By the numbers of ITU-T H.273 for the transfer ch
 LONGEST_SIDE = 65_500  # Pixels: libjpeg takes no more.
 # Metadata is often in another encoding than UTF-8: before version 19 PyAV raises there unless it is told, since then it
 # never does, and takes no such argument.
-LENIENT_METADATA = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
-
-
-class UnreadableVideo(Exception):
-    """The video cannot be read from start to end; its text is a short reason that says how far it came."""
-
-
-class UnusableTimestamps(Exception):
-    """Timestamps go backwards or are missing: the video has to be decoded again with `by_timestamps=False`."""
+LENIENT_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 def no_note(sentence: str) -> None:
@@ -101,17 +95,19 @@ def decode(
             if not by_timestamps:
                 # Where times are not to be trusted, durations are not either.
                 return time
-            until = time + (frame.duration or 0) * stream.time_base
+            until = time + (frame.duration or 0) * tick(stream)
             return min(until, stated.seconds) if stated.of_the_track else until
 
         chosen = resample(
             timed_frames,
-            _exact(preprocessing.frame_rate),
+            _exact(float(preprocessing.frame_rate)),
             start=piece_start,
             end=None if end is None else _exact(end),
             last_until=last_until,
         )
-        source = pixels = size = None
+        source: av.VideoFrame | None = None
+        size = (0, 0)
+        pixels: np.ndarray
         for frame in chosen:
             if frame is not source:
                 if source is None:
@@ -186,7 +182,7 @@ def _opened(path: str | os.PathLike) -> av.container.InputContainer:
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    stream = container.streams.best("video")
+    stream = cast(av.VideoStream | None, container.streams.best("video"))
     if stream is None:
         raise UnreadableVideo("it has no video stream")
     if stream.codec_context is None:
@@ -230,7 +226,7 @@ def _frames(
 
 def _is_hole(before: av.VideoFrame, frame: av.VideoFrame) -> bool:
     """Whether more time lies between two frames than the first one lasts by half."""
-    if None in (before.pts, frame.pts) or not before.duration:
+    if before.pts is None or frame.pts is None or not before.duration:
         return False
     return 2 * (frame.pts - before.pts) > 3 * before.duration
 
@@ -246,14 +242,14 @@ def _placing(path: str | os.PathLike, note: Note) -> Callable[[int], Fraction]:
         mended = mend(timestamps)
         if mended is not None:
             # Bad ones may lie beyond the others, and then the stated duration often counts them.
-            reached = max(max(present) - min(present[0], 0), mended.times[-1] - mended.times[0])
-            _refuse_cut_off(container, stream, reached * stream.time_base)
+            reached = max(Fraction(max(present) - min(present[0], 0)), mended.times[-1] - mended.times[0])
+            _refuse_cut_off(container, stream, reached * tick(stream))
             if mended.bad:
                 note(f"of {len(timestamps)} timestamps {mended.bad} missing or out of order: mended")
             if mended.jumps:
                 note(f"time begins anew {mended.jumps}x on the way: carried on")
-            tick, times = stream.time_base, mended.times
-            return lambda number: (times[number] - times[0]) * tick
+            seconds, times = tick(stream), mended.times
+            return lambda number: (times[number] - times[0]) * seconds
         rate = _frame_rate(container, stream, timestamps)
         if present or rate != stream.average_rate:
             note(f"its timestamps cannot be used: the frames are placed {float(rate):.6g} a second")
@@ -269,16 +265,16 @@ def _frame_rate(
 ) -> Fraction:
     """Returns the frames a second that fit the stated duration: the header's if they do."""
     step = usual_step(timestamps)
-    rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
-    rates += [1 / (step * stream.time_base)] if step else []
+    rates = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    rates += [1 / (step * tick(stream))] if step else []
     stated = stated_duration(container, stream)
     if stated.seconds and stated.of_the_track:
-        tolerance = max(END_TOLERANCE, stated.seconds / 10)
+        tolerance = max(Fraction(END_TOLERANCE), stated.seconds / 10)
         fitting = [rate for rate in rates if abs(len(timestamps) / rate - stated.seconds) <= tolerance]
         rates = fitting or [len(timestamps) / stated.seconds]
     if not rates:
         raise UnreadableVideo("it has neither usable timestamps nor a frame rate")
-    return Fraction(rates[0])
+    return rates[0]
 
 
 def _timed_by_timestamps(
@@ -293,14 +289,17 @@ def _timed_by_timestamps(
     frames = itertools.chain([first], frames)
     if start > SEEK_MARGIN:
         frames = _frames_from(container, stream, origin, start, note)
-    timestamp = None
+    seconds = tick(stream)
+    timestamp: int | None = None
+    last = origin
     waiting: list[tuple[Fraction, av.VideoFrame]] = []
     for frame in frames:
         previous, timestamp = timestamp, _timestamp(frame)
         if previous is not None and timestamp <= previous:
             raise UnusableTimestamps
-        timed = (timestamp - origin) * stream.time_base, frame
-        if not waiting and (previous is None or (timestamp - previous) * stream.time_base <= LONG_STEP):
+        last = timestamp + (frame.duration or 0)
+        timed = (timestamp - origin) * seconds, frame
+        if not waiting and (previous is None or (timestamp - previous) * seconds <= LONG_STEP):
             yield timed
             continue
         waiting.append(timed)
@@ -308,7 +307,7 @@ def _timed_by_timestamps(
             yield from waiting
             waiting.clear()
     yield from waiting
-    _refuse_cut_off(container, stream, (timestamp - min(origin, 0) + (frame.duration or 0)) * stream.time_base)
+    _refuse_cut_off(container, stream, (last - min(origin, 0)) * seconds)
 
 
 def _refuse_cut_off(container: av.container.InputContainer, stream: av.VideoStream, reached: Fraction) -> None:
@@ -332,10 +331,10 @@ def _frames_from(
 ) -> Iterator[av.VideoFrame]:
     """Yields the frames from a keyframe before `start` on, or from the first frame where a seek does not lead there."""
     with contextlib.suppress(av.FFmpegError, UnreadableVideo):
-        container.seek(origin + math.floor((start - SEEK_MARGIN) / stream.time_base), stream=stream)
+        container.seek(origin + math.floor((start - SEEK_MARGIN) / tick(stream)), stream=stream)
         frames = _frames(container, stream, note)
         first = next(frames, None)
-        if first is not None and (_timestamp(first) - origin) * stream.time_base <= start:
+        if first is not None and (_timestamp(first) - origin) * tick(stream) <= start:
             return itertools.chain([first], frames)
     with contextlib.suppress(av.FFmpegError):
         # To where the whole file starts: a seek to the first timestamp leads past it in MPEG transport streams.

@@ -10,6 +10,8 @@ from fractions import Fraction
 
 import av
 
+from i3d_jax.video.errors import UnreadableVideo
+
 # Seconds by which a video may end before the time that its file states: an audio track is often a little longer.
 END_TOLERANCE = 1
 LAST_LASTS = Fraction(1, 10)  # Seconds: at least, of a last frame whose packet does not say.
@@ -25,11 +27,19 @@ class Stated:
     of_the_track: bool
 
 
+def tick(stream: av.VideoStream) -> Fraction:
+    """Returns the seconds of a unit of the stream's timestamps; an `UnreadableVideo` says that there is none."""
+    # Since version 19 PyAV has rational numbers of its own, one of which means that there is none.
+    if not stream.time_base:
+        raise UnreadableVideo("its timestamps have no unit")
+    return Fraction(stream.time_base.numerator, stream.time_base.denominator)
+
+
 def stated_duration(container: av.container.InputContainer, stream: av.VideoStream) -> Stated:
     """Returns the duration that the stream's header or tag states, else that of the container."""
     whole = Fraction(container.duration or 0, av.time_base)
     if stream.duration and container.format.name not in WHOLE_FILE_DURATIONS:
-        return Stated(stream.duration * stream.time_base, True)
+        return Stated(stream.duration * tick(stream), True)
     tag = _tag(stream)
     if tag:
         # A tag that was copied from a longer file stays when the video is cut.
@@ -64,8 +74,8 @@ def video_reaches(container: av.container.InputContainer, stream: av.VideoStream
             if origin is None:
                 origin = packet.pts
                 with contextlib.suppress(av.FFmpegError):
-                    container.seek(origin + math.floor((seconds - 1) / stream.time_base), stream=stream)
-            end = (packet.pts - origin) * stream.time_base + max((packet.duration or 0) * stream.time_base, LAST_LASTS)
+                    container.seek(origin + math.floor((seconds - 1) / tick(stream)), stream=stream)
+            end = (packet.pts - origin) * tick(stream) + max((packet.duration or 0) * tick(stream), LAST_LASTS)
             if end > seconds:
                 return True
     return origin is None

@@ -71,7 +71,9 @@ def _streams_of(
 
 def decode_images(images: Sequence[bytes]) -> np.ndarray:
     """Decodes frames (or flow fields, whose third channel is 0) of one size to uint8 RGB [T, H, W, 3] in 0..255."""
-    return np.stack([cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB) for image in images])
+    # None for bytes that are no image, which cannot be stacked.
+    decoded: list[Any] = [cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB) for image in images]
+    return np.stack(decoded)
 
 
 def _encode(
@@ -85,7 +87,7 @@ def _encode(
     for frame in frames:
         if frame is not last:
             last = frame
-            jpeg = _jpeg(frame, preprocessing.jpeg_quality)
+            jpeg = _jpeg(frame, int(preprocessing.jpeg_quality))
         jpegs.append(jpeg)
         ready = [] if encoder is None else encoder.add(frame)
         fields += ready

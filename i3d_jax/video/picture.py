@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -22,7 +23,7 @@ def scaled_size(width: int, height: int, sample_aspect_ratio: Fraction, short_si
       short_side: pixels of the shorter side of the result.
     """
     shown_width = width * sample_aspect_ratio
-    scale = Fraction(short_side) / min(shown_width, height)
+    scale = Fraction(short_side) / min(shown_width, Fraction(height))
     return round(shown_width * scale), round(height * scale)
 
 
@@ -37,7 +38,7 @@ def picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
       size: (width, height) before the rotation, as `scaled_size` gives it.
     """
     # One thread: a process for every core decodes already.
-    pixels = frame.to_ndarray(format="rgb24", threads=1)
+    pixels: np.ndarray = frame.to_ndarray(format="rgb24", threads=1)
     if size != (frame.width, frame.height):
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
     transposed, upside_down, mirrored = orientation(frame)
@@ -55,7 +56,8 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
       frame: as the decoder gave it, with the display matrix of its stream or its own, or without one.
     """
     # Not `frame.rotation`: it is the angle alone, and four of the eight orientations are mirrored.
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    side_data: Any = frame.side_data
+    matrix = side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return False, False, False
     # A point (x, y), y downwards, is shown at (a x + c y, b x + d y).

@@ -46,19 +46,21 @@ def resample(
     # How many results there will be is not yet certain.
     chosen: deque[tuple[Frame, int]] = deque()
     places = 0  # That are taken: those yielded and those chosen.
-    first = last = frame = None
+    first = Fraction(0)
+    latest: tuple[Fraction, Frame] | None = None
     count = 0
     for time, next_frame in timed_frames:
-        if count == 0:
+        if latest is None:
             first = time
         else:
+            last, frame = latest
             # Places are counted in results: result k stands at place k.
             middle = ((last + time) / 2 - start) * frame_rate
             repetitions = math.floor(middle) + 1 - places
             if repetitions > 0:
                 chosen.append((frame, repetitions))
                 places += repetitions
-        last, frame = time, next_frame
+        latest = time, next_frame
         count += 1
         certain = round((time - start) * frame_rate)
         if most is not None:
@@ -73,8 +75,9 @@ def resample(
             yielded += now
         if yielded == most:
             return
-    if count == 0:
+    if latest is None:
         return
+    last, frame = latest
     interval = (last - first) / (count - 1) if count > 1 else 1 / frame_rate
     video_end = last + interval
     own_end = video_end if last_until is None else last_until(last, frame)

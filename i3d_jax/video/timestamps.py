@@ -67,7 +67,7 @@ def mend(timestamps: Sequence[int | None]) -> Mended | None:
                 time = timestamp + offset
         kept.append((number, time))
     bad = len(timestamps) - len(kept)
-    if bad + jumps > max(1, len(timestamps) * MOST_BAD):
+    if bad + jumps > max(Fraction(1), len(timestamps) * MOST_BAD):
         return None
     return Mended(tuple(_filled(kept, len(timestamps), step)), bad, jumps)
 
@@ -75,7 +75,7 @@ def mend(timestamps: Sequence[int | None]) -> Mended | None:
 def usual_step(timestamps: Sequence[int | None]) -> int | None:
     """Returns the median of the steps forward, in ticks; None where there is none."""
     pairs = itertools.pairwise(timestamps)
-    steps = [after - before for before, after in pairs if None not in (before, after) and after > before]
+    steps = [after - before for before, after in pairs if before is not None and after is not None and after > before]
     return statistics.median_low(steps) if steps else None
 
 

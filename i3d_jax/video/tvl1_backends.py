@@ -74,14 +74,15 @@ class OpenCV:
     def _flow(self, previous: np.ndarray, following: np.ndarray) -> np.ndarray:
         tvl1 = self._idle.pop()
         try:
-            return tvl1.calc(previous, following, None)
+            # OpenCV's own types lack the None that asks for a new array.
+            return tvl1.calc(previous, following, None)  # type: ignore[call-overload]
         finally:
             self._idle.append(tvl1)
 
 
 def _dual_tvl1() -> cv2.optflow.DualTVL1OpticalFlow:
     parameters = codec.TVL1_PARAMETERS
-    return cv2.optflow.DualTVL1OpticalFlow_create(
+    return cv2.optflow.DualTVL1OpticalFlow.create(
         tau=parameters["tau"],
         lambda_=parameters["lambda"],
         theta=parameters["theta"],
@@ -133,22 +134,22 @@ class Jax:
         """See `Backend`."""
         self._pairs = self._pairs or pairs_in_batch(self._devices[0].platform, *previous.shape)
         self._gathered.append((previous, following))
-        return self._start() if len(self._gathered) == self._pairs else []
+        return self._start(self._pairs) if len(self._gathered) == self._pairs else []
 
     def finish(self) -> list[np.ndarray]:
         """See `Backend`."""
-        ready = self._start() if self._gathered else []
+        ready = self._start(self._pairs) if self._gathered and self._pairs else []
         while self._running:
             ready += self._result()
         return ready
 
-    def _start(self) -> list[np.ndarray]:
-        """Starts the batch that has been gathered; returns the oldest one if every device has its next one by now."""
+    def _start(self, pairs: int) -> list[np.ndarray]:
+        """Starts a batch of `pairs`, those gathered; returns the oldest one if every device has its next one by now."""
         previous, following = map(np.stack, zip(*self._gathered, strict=True))
         count = len(previous)
         self._gathered.clear()
         # Equal frames are done at once.
-        padding = ((0, self._pairs - count), (0, 0), (0, 0))
+        padding = ((0, pairs - count), (0, 0), (0, 0))
         frames = self._jax.device_put((np.pad(previous, padding), np.pad(following, padding)), self._devices[0])
         self._devices.rotate(1)
         parameters = {{"lambda": "lambda_"}.get(name, name): value for name, value in codec.TVL1_PARAMETERS.items()}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -58,7 +59,7 @@ def write_video(
     try:
         # bitexact keeps random identifiers and version strings out of the container.
         with av.open(str(temporary), "w", options={"fflags": "+bitexact"}) as container:
-            stream = container.add_stream(codec, rate=rate, options=ENCODER_OPTIONS[codec])
+            stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=ENCODER_OPTIONS[codec]))
             stream.pix_fmt = pixel_format
             stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
             stream.codec_context.thread_count = 1  # The bytes may depend on it.

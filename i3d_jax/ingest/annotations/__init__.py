@@ -76,16 +76,16 @@ def read(
     if dialect not in DIALECTS:
         raise UserError(f"the dialect of the annotations must be one of {', '.join(DIALECTS)}, found {dialect!r}")
     chosen, videos = DIALECTS[dialect], Path(videos)
-    files = [files] if isinstance(files, str | os.PathLike) else files
-    files = [file for path in files for file in _files(Path(path), chosen.files)]
+    given = [files] if isinstance(files, str | os.PathLike) else files
+    paths = [path for one in given for path in _files(Path(one), chosen.files)]
     if not videos.is_dir():
         raise UserError(
             f"a folder of videos was expected at {videos}, found {'a file' if videos.exists() else 'nothing'}"
         )
     video_files = VideoFiles(videos)
-    listed = [one for file in files for one in chosen.read(file, video_files)]
+    listed = [one for path in paths for one in chosen.read(path, video_files)]
     if not listed:
-        raise UserError(f"{files[0]}: at least one video of a split was expected, found none")
+        raise UserError(f"{paths[0]}: at least one video of a split was expected, found none")
     if classes is not None:
         listed = classes.wanted(listed, subset=chosen.subset)
     return _different(listed, overlap=chosen.overlap)
