@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from helpers.moving_pictures import sliding, write_lossless
-from helpers.small_checkpoints import save_stream
+from helpers.small_checkpoints import LABELS, save_stream
 
 from i3d_jax import predict
 from i3d_jax.system.errors import UserError
