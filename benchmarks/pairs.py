@@ -15,7 +15,7 @@ import torch_models
 from torch import nn
 
 from i3d_jax import models
-from i3d_jax.models import layers
+from i3d_jax.models import lowering
 from i3d_jax.system.errors import UserError
 
 NUM_CLASSES = 400
@@ -245,11 +245,11 @@ def layer_pairs(layer: Layer, dtype: str, setting: Setting) -> Iterator[Pair]:
     if isinstance(layer.twin, torch_models.Unit):
         shape = (*kernel, channels, window.out_channels)
         weights = (random.standard_normal(shape).astype(np.float32) / np.prod(shape[:-1]) ** 0.5,)
-        padding = layers.same_padding(sizes, kernel, strides)
-        operation = functools.partial(layers.convolution, strides=strides, padding=padding)
+        padding = lowering.same_padding(sizes, kernel, strides)
+        operation = functools.partial(lowering.convolution, strides=strides, padding=padding)
     else:
         weights = ()
-        operation = functools.partial(layers.max_pool, window=kernel, strides=strides)
+        operation = functools.partial(lowering.max_pool, window=kernel, strides=strides)
     ours = our_layer_work(operation, inputs, weights, dtype, with_inputs)
     theirs = their_layer_work(layer.twin, inputs, dtype, setting, with_inputs)
     for work, function in theirs.items():

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from i3d_jax import checkpoint
-from i3d_jax.models.lowering import for_few_runs
 from i3d_jax.models.network import Network
+from i3d_jax.models.purpose import for_few_runs
 from i3d_jax.system.errors import UserError, run
 from i3d_jax.training.compilation import keep_compiled
 from i3d_jax.training.step import evaluation_step

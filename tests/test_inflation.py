@@ -11,7 +11,7 @@ from jax import lax
 
 from i3d_jax import models
 from i3d_jax.inflation import inflate, inflate_trunks
-from i3d_jax.models import layers
+from i3d_jax.models import lowering
 from i3d_jax.system.errors import UserError
 
 
@@ -56,8 +56,8 @@ def test_a_boring_video_gives_the_images_activations(window, jit):
 
     def activations(kernel):
         kernel = inflated(kernel, (window, window, window, 3, 5))
-        padding = layers.same_padding(video.shape[1:4], (window,) * 3, (1, 1, 1))
-        return layers.convolution(video, kernel, (1, 1, 1), padding)
+        padding = lowering.same_padding(video.shape[1:4], (window,) * 3, (1, 1, 1))
+        return lowering.convolution(video, kernel, (1, 1, 1), padding)
 
     found = (jax.jit(activations) if jit else activations)(kernel)
     # Away from the ends, where SAME padding puts black frames.

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from i3d_jax.models import layers, winograd
-from i3d_jax.models.lowering import for_few_runs, for_shapes
+from i3d_jax.models import layers, lowering, winograd
+from i3d_jax.models.purpose import for_few_runs, for_shapes
 
 # (frames, height, width, channels, features, window, strides): stem-like, pointwise, deep and thin ones, odd and even.
 CONVOLUTIONS = [
@@ -40,10 +40,10 @@ def test_convolution_and_its_gradients_are_the_native_ones(case, jit):
     keys = jax.random.split(jax.random.key(0), 3)
     inputs = jax.random.normal(keys[0], (2, frames, height, width, channels))
     kernel = jax.random.normal(keys[1], (*window, channels, features))
-    padding = layers.same_padding(inputs.shape[1:4], window, strides)
+    padding = lowering.same_padding(inputs.shape[1:4], window, strides)
 
     def ours(inputs, kernel):
-        return layers.convolution(inputs, kernel, strides, padding)
+        return lowering.convolution(inputs, kernel, strides, padding)
 
     def theirs(inputs, kernel):
         return native(inputs, kernel, strides)
@@ -70,7 +70,7 @@ def test_convolution_and_its_gradients_are_the_native_ones(case, jit):
     ],
 )
 def test_same_padding_is_tensorflows(size, window, stride, pads):
-    assert layers.same_padding([size], [window], [stride]) == (pads,)
+    assert lowering.same_padding([size], [window], [stride]) == (pads,)
 
 
 @pytest.mark.parametrize("window", [(1, 3, 3), (3, 3, 3), (2, 2, 2)])
@@ -84,7 +84,7 @@ def test_max_pool_and_its_gradient_are_the_native_ones_without_ties(window, stri
         return lax.reduce_window(inputs, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), "SAME")
 
     expected, pull_expected = jax.vjp(theirs, values)
-    outputs, pull = jax.vjp(lambda inputs: layers.max_pool(inputs, window, strides), values)
+    outputs, pull = jax.vjp(lambda inputs: lowering.max_pool(inputs, window, strides), values)
     chex.assert_trees_all_equal(outputs, expected)
     gradient = jnp.asarray(np.random.default_rng(1).integers(-9, 9, expected.shape), jnp.float32)
     chex.assert_trees_all_equal(pull(gradient), pull_expected(gradient))
@@ -92,13 +92,13 @@ def test_max_pool_and_its_gradient_are_the_native_ones_without_ties(window, stri
 
 def test_tied_maxima_share_the_gradient():
     inputs = jnp.ones((1, 1, 1, 2, 1))
-    gradient = jax.grad(lambda inputs: layers.max_pool(inputs, (1, 1, 2), (1, 1, 2)).sum())(inputs)
+    gradient = jax.grad(lambda inputs: lowering.max_pool(inputs, (1, 1, 2), (1, 1, 2)).sum())(inputs)
     chex.assert_trees_all_equal(gradient.ravel(), jnp.array([0.5, 0.5]))
 
 
 def test_average_pool_by_hand():
     inputs = jnp.arange(12.0).reshape(1, 3, 2, 2, 1)
-    outputs = layers.average_pool(inputs, (2, 2, 2))
+    outputs = lowering.average_pool(inputs, (2, 2, 2))
     chex.assert_trees_all_close(outputs, jnp.array([3.5, 7.5]).reshape(1, 2, 1, 1, 1))
 
 
@@ -134,10 +134,10 @@ def test_winograds_filtering_is_the_plain_convolution(size, jit):
 @pytest.mark.parametrize("purpose", [for_few_runs, for_shapes])
 def test_what_runs_a_few_times_does_without_winograds_filtering(purpose):
     images, kernel = jnp.ones((1, 40, 41, 128)), jnp.ones((3, 3, 128, 256))
-    padding = layers.same_padding((40, 41), (3, 3), (1, 1))
+    padding = lowering.same_padding((40, 41), (3, 3), (1, 1))
 
     def convolutions():
-        text = jax.jit(lambda *arrays: layers.convolution(*arrays, (1, 1), padding)).lower(images, kernel).as_text()
+        text = jax.jit(lambda *arrays: lowering.convolution(*arrays, (1, 1), padding)).lower(images, kernel).as_text()
         return text.count("stablehlo.convolution")
 
     assert convolutions() == 0
@@ -150,23 +150,23 @@ def test_bfloat16_stays_out_of_winograds_filtering():
     """Its transforms would cost bfloat16 its last digits: the result is the plain convolution's to the bit."""
     images = jax.random.normal(jax.random.key(0), (2, 40, 40, 64), jnp.bfloat16)
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 64, 128), jnp.bfloat16)
-    padding = layers.same_padding((40, 40), (3, 3), (1, 1))
+    padding = lowering.same_padding((40, 40), (3, 3), (1, 1))
     plain = lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    chex.assert_trees_all_equal(layers.convolution(images, kernel, (1, 1), padding), plain)
+    chex.assert_trees_all_equal(lowering.convolution(images, kernel, (1, 1), padding), plain)
 
 
 @pytest.mark.parametrize(("window", "strides"), [((3, 3), (1, 1)), ((7, 7), (2, 2)), ((1, 1), (1, 1))])
 def test_images_are_videos_of_one_frame(window, strides):
     keys = jax.random.split(jax.random.key(0), 3)
     images, kernel = jax.random.normal(keys[0], (2, 9, 8, 6)), jax.random.normal(keys[1], (*window, 6, 4))
-    padding = layers.same_padding((9, 8), window, strides)
+    padding = lowering.same_padding((9, 8), window, strides)
 
     def native(images, kernel):
         return lax.conv_general_dilated(images, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     expected, pull_expected = jax.vjp(native, images, kernel)
     gradient = jax.random.normal(keys[2], expected.shape)
-    outputs, pull = jax.vjp(lambda *both: layers.convolution(*both, strides, padding), images, kernel)
+    outputs, pull = jax.vjp(lambda *both: lowering.convolution(*both, strides, padding), images, kernel)
     for found, wanted in zip((outputs, *pull(gradient)), (expected, *pull_expected(gradient)), strict=True):
         assert jnp.abs(found - wanted).max() <= 1e-5 * jnp.abs(wanted).max()
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float32, Integer
 
 from i3d_jax.clips import STREAMS
 from i3d_jax.models import inception
-from i3d_jax.models.layers import TEMPORAL_PADDINGS
+from i3d_jax.models.lowering import TEMPORAL_PADDINGS
 from i3d_jax.models.network import STREAM_SCOPES, Clip, InceptionNetwork, cross_entropy, frames_of, with_predictions
 from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
-from i3d_jax.models.layers import Convolution, ConvolutionUnit, Sizes, average_pool, max_pool, run_block
+from i3d_jax.models.layers import Convolution, ConvolutionUnit, run_block
+from i3d_jax.models.lowering import Sizes, average_pool, max_pool
 from i3d_jax.shapes import AnyArray
 
 # Smaller frames leave no pixel.

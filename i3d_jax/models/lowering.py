@@ -1,59 +1,328 @@
-"""What a network is traced for. This decides how its operations are lowered, never what they compute."""
+"""Convolution and pooling, for videos and for images: how they run on a platform.
+
+Videos are NDHWC: [batch, time, height, width, channels]; images are NHWC. Below, "..." stands for the axes between the
+batch and the channels. Padding is TensorFlow's SAME (an odd pixel goes after), unless said otherwise.
+
+How an operation is lowered is chosen per platform here and nowhere else. On TPUs and GPUs it is XLA's native 3D
+operation. On CPUs XLA's 3D convolution is several times slower than the machine's matrix product, so there the taps
+along time become channels of one 2D convolution, which for 3x3 windows is Winograd's; pointwise convolutions and other
+weight gradients become matrix products, and max-pools become maxima of shifted slices. Both give the same numbers up to
+rounding.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+import functools
+import math
+from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
+from i3d_jax.models import slabs, winograd
+from i3d_jax.models.batch_norm import Statistics, normalised_relu
+from i3d_jax.models.purpose import by_platform, runs_many_times, runs_never
 from i3d_jax.shapes import AnyArray
 
-_MANY_RUNS, _FEW_RUNS, _SHAPES = range(3)
-_purpose = contextvars.ContextVar("purpose", default=_MANY_RUNS)
+# With fewer channels in all taps along time, a product per tap is too thin, and a 2D convolution is faster.
+THIN_CHANNELS = 64
+# Of a convolution for which Winograd's many small steps repay the time that they take to compile.
+LEAST_OPERATIONS = 5e8
+
+# By the rank of the input.
+_DIMENSION_NUMBERS = {5: ("NDHWC", "DHWIO", "NDHWC"), 4: ("NHWC", "HWIO", "NHWC")}
+
+# One number for each axis between batch and channels: three for videos (time first), two for images.
+Sizes = tuple[int, ...]
+Pads = tuple[tuple[int, int], ...]
+
+TEMPORAL_PADDINGS = ("zeros", "replicate")
+SPATIAL_PADDINGS = ("same", "symmetric")
 
 
-@contextlib.contextmanager
-def for_few_runs() -> Iterator[None]:
-    """What is traced within is for JAX's default platform alone, and does without Winograd's filtering.
+def same_padding(sizes: Sequence[int], window: Sequence[int], strides: Sequence[int]) -> Pads:
+    """TensorFlow's SAME padding: (before, after) for each axis, the odd one after."""
+    return tuple(lax.padtype_to_pads(sizes, window, strides, "SAME"))
 
-    I3D on 250 frames is traced in two thirds of the time and compiled in a quarter: 10 s of a processor in place of 40.
-    A run of it takes 12 s in place of 10.
+
+# --- convolution ------------------------------------------------------------------------------------------------------
+
+
+def convolution(
+    inputs: Float[AnyArray, "batch ... channels"],
+    kernel: Float[AnyArray, "... channels features"],
+    strides: Sizes,
+    padding: Pads,
+) -> Float[Array, "batch ... features"]:
+    """Convolution (cross-correlation) of videos or images.
+
+    Args:
+      inputs: float [B, ..., C].
+      kernel: float [..., C, features], of the inputs' rank and dtype.
+      strides: along time (of videos), height, width.
+      padding: zeros (before, after) along the same axes.
+
+    Returns:
+      float [B, ..., features].
     """
-    with _traced_for(_FEW_RUNS):
-        yield
+    if runs_never():
+        return _native_convolution(inputs, kernel, strides=strides, padding=padding)
+    return _convolution(inputs, kernel, strides, padding)
 
 
-@contextlib.contextmanager
-def for_shapes() -> Iterator[None]:
-    """What is traced within is never run: each operation is the native one, which takes the least time to trace."""
-    with _traced_for(_SHAPES):
-        yield
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution(inputs, kernel, strides, padding):
+    return by_platform(
+        inputs,
+        kernel,
+        cpu=functools.partial(_folded_convolution, strides=strides, padding=padding),
+        default=functools.partial(_native_convolution, strides=strides, padding=padding),
+    )
 
 
-@contextlib.contextmanager
-def _traced_for(purpose):
-    token = _purpose.set(purpose)
-    try:
-        yield
-    finally:
-        _purpose.reset(token)
+def normalised_convolution(
+    inputs: Float[AnyArray, "batch ... channels"],
+    kernel: Float[AnyArray, "... channels features"],
+    strides: Sizes,
+    padding: Pads,
+    *,
+    statistics: Statistics,
+    dtype: DTypeLike,
+) -> Float[Array, "batch ... features"]:
+    """`convolution`, then `normalised_relu` by the statistics (mean, scale, offset), float32 [features], in `dtype`.
+
+    On CPUs a long video goes in slabs of time, of which each is normalised before the next.
+    """
+
+    def plain(inputs, kernel, *statistics, padding=padding):
+        mean, scale, offset = statistics
+        return normalised_relu(convolution(inputs, kernel, strides, padding), mean, scale, offset, dtype)
+
+    def in_slabs(inputs, kernel, *statistics):
+        of_slab = functools.partial(plain, padding=((0, 0), *padding[1:]))
+        frames = _padded_in_time(inputs, padding, 0)
+        return slabs.over_time(of_slab, frames, kernel, *statistics, taps=kernel.shape[0], stride=strides[0], made=made)
+
+    # The frames that the taps see, side by side.
+    made = kernel.shape[0] * inputs.nbytes // strides[0]
+    if inputs.ndim == 4 or kernel.shape[0] == 1 or made <= slabs.MOST_BYTES or runs_never():
+        return plain(inputs, kernel, *statistics)
+    return by_platform(inputs, kernel, *statistics, cpu=in_slabs, default=plain)
 
 
-def runs_many_times() -> bool:
-    """Says whether what takes long to compile may pay."""
-    return _purpose.get() == _MANY_RUNS
+def _convolution_forward(inputs, kernel, strides, padding):
+    return _convolution(inputs, kernel, strides, padding), (inputs, kernel)
 
 
-def runs_never() -> bool:
-    """Says whether only shapes are asked for."""
-    return _purpose.get() == _SHAPES
+def _convolution_backward(strides, padding, residuals, gradient):
+    inputs, kernel = residuals
+    return lax.platform_dependent(
+        inputs,
+        kernel,
+        gradient,
+        cpu=functools.partial(_folded_gradients, strides=strides, padding=padding),
+        default=functools.partial(_native_gradients, strides=strides, padding=padding),
+    )
 
 
-def by_platform(*arrays: AnyArray, cpu: Callable[..., jax.Array], default: Callable[..., jax.Array]) -> jax.Array:
-    """`jax.lax.platform_dependent`; of what is traced for a few runs the default platform's alternative alone."""
-    if _purpose.get() == _FEW_RUNS:
-        return (cpu if jax.default_backend() == "cpu" else default)(*arrays)
-    return lax.platform_dependent(*arrays, cpu=cpu, default=default)
+_convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+def _native_convolution(inputs, kernel, *, strides, padding):
+    if _is_pointwise(kernel, strides, padding):
+        # The same as a product of matrices, for which the compiler need not tile the space.
+        return lax.dot_general(inputs, kernel.reshape(kernel.shape[-2:]), (((inputs.ndim - 1,), (0,)), ((), ())))
+    numbers = _DIMENSION_NUMBERS[inputs.ndim]
+    return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=numbers)
+
+
+def _native_gradients(inputs, kernel, gradient, *, strides, padding):
+    forward = functools.partial(_native_convolution, strides=strides, padding=padding)
+    return jax.vjp(forward, inputs, kernel)[1](gradient)
+
+
+def _is_pointwise(kernel, strides, padding):
+    return set(kernel.shape[:-2]) == {1} and set(strides) == {1} and not any(map(sum, padding))
+
+
+def _folded_convolution(inputs, kernel, *, strides, padding):
+    """The same convolution as one over images whose channels, or features, hold all taps along time."""
+    if inputs.ndim == 4:
+        video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}
+        return _folded_convolution(inputs[:, None], kernel[None], **video)[:, 0]
+    taps, *window, channels, features = kernel.shape
+    if _is_pointwise(kernel, strides, padding):
+        return (inputs.reshape(-1, channels) @ kernel.reshape(channels, features)).reshape(*inputs.shape[:-1], features)
+    in_space = {"strides": strides[1:], "padding": padding[1:]}
+    if channels > features and taps > 1 and strides[0] == 1:
+        # Fewer numbers are moved if the taps become features, whose shifted frames are added up.
+        kernel = kernel.transpose(1, 2, 3, 0, 4).reshape(*window, channels, taps * features)
+        outputs = _image_convolution(inputs.reshape(-1, *inputs.shape[2:]), kernel, **in_space)
+        outputs = outputs.reshape(*inputs.shape[:2], *outputs.shape[1:3], taps, features)
+        outputs = jnp.pad(outputs, ((0, 0), padding[0], *[(0, 0)] * 4))
+        steps = outputs.shape[1] - taps + 1
+        return sum(outputs[:, tap : tap + steps, :, :, tap] for tap in range(taps))
+    images = _folded_images(inputs, taps, strides[0], padding[0])
+    kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(*window, taps * channels, features)
+    outputs = _image_convolution(images, kernel, **in_space)
+    return outputs.reshape(len(inputs), -1, *outputs.shape[1:])
+
+
+def _image_convolution(images, kernel, *, strides, padding):
+    if _has_winograd(images, kernel, strides):
+        return winograd.convolution(jnp.pad(images, ((0, 0), *padding, (0, 0))), kernel)
+    return _native_convolution(images, kernel, strides=strides, padding=padding)
+
+
+def _folded_images(inputs, taps, stride, padding):
+    """Videos [B, T, H, W, C] as images [B T', H, W, taps C], each with all frames that one step in time sees."""
+    inputs = jnp.pad(inputs, ((0, 0), padding, (0, 0), (0, 0), (0, 0)))
+    steps = (inputs.shape[1] - taps) // stride + 1
+    last = (steps - 1) * stride + 1
+    shifted = [lax.slice_in_dim(inputs, tap, tap + last, stride, axis=1) for tap in range(taps)]
+    folded = jnp.concatenate(shifted, axis=-1)
+    return folded.reshape(-1, *folded.shape[2:])
+
+
+def _padded_in_time(inputs, padding, value):
+    return jnp.pad(inputs, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)), constant_values=value)
+
+
+def _has_winograd(images, kernel, strides):
+    operations = 2 * math.prod(images.shape[:-1]) * math.prod(kernel.shape)
+    if not runs_many_times():
+        return False
+    of_its_kind = kernel.shape[-4:-2] == (3, 3) and set(strides) == {1} and kernel.dtype == jnp.float32
+    return of_its_kind and operations >= LEAST_OPERATIONS
+
+
+def _folded_gradients(inputs, kernel, gradient, *, strides, padding):
+    # Without the barrier XLA would fuse the producer of both into each product that reads them, and repeat it.
+    inputs, gradient = lax.optimization_barrier((inputs, gradient))
+    if inputs.ndim == 4:
+        video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}
+        gradients = _folded_gradients(inputs[:, None], kernel[None], gradient[:, None], **video)
+        return gradients[0][:, 0], gradients[1][0]
+    return (
+        _folded_input_gradient(inputs, kernel, gradient, strides, padding),
+        _folded_kernel_gradient(inputs, kernel, gradient, strides, padding),
+    )
+
+
+def _folded_input_gradient(inputs, kernel, gradient, strides, padding):
+    if strides != (1, 1, 1):
+        forward = functools.partial(_native_convolution, kernel=kernel, strides=strides, padding=padding)
+        return jax.vjp(forward, inputs)[1](gradient)[0]
+    turned = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+    mirrored = tuple(
+        (size - 1 - before, size - 1 - after) for size, (before, after) in zip(kernel.shape[:3], padding, strict=True)
+    )
+    return _folded_convolution(gradient, turned, strides=strides, padding=mirrored)
+
+
+def _folded_kernel_gradient(inputs, kernel, gradient, strides, padding):
+    taps, height, width, channels, features = kernel.shape
+    if _has_winograd(gradient, kernel, strides):
+        images = jnp.pad(_folded_images(inputs, taps, 1, padding[0]), ((0, 0), *padding[1:], (0, 0)))
+        of_kernel = winograd.kernel_gradient(images, gradient.reshape(-1, *gradient.shape[2:]))
+        return of_kernel.reshape(height, width, taps, channels, features).transpose(2, 0, 1, 3, 4)
+    if taps * channels < THIN_CHANNELS and taps * height * width > 1:
+        forward = functools.partial(_folded_convolution, inputs, strides=strides, padding=padding)
+        return jax.vjp(lambda kernel: forward(kernel=kernel), kernel)[1](gradient)[0]
+    inputs = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
+    outputs = gradient.reshape(-1, features)
+
+    def tap_gradient(offsets):
+        window = inputs
+        for axis, (offset, stride) in enumerate(zip(offsets, strides, strict=True), start=1):
+            last = offset + (gradient.shape[axis] - 1) * stride + 1
+            window = lax.slice_in_dim(window, offset, last, stride, axis=axis)
+        return lax.dot_general(window.reshape(-1, channels), outputs, (((0,), (0,)), ((), ())))
+
+    products = [tap_gradient(offsets) for offsets in _positions((taps, height, width))]
+    return jnp.stack(products).reshape(kernel.shape)
+
+
+def _positions(window):
+    return [(t, h, w) for t in range(window[0]) for h in range(window[1]) for w in range(window[2])]
+
+
+# --- pooling ----------------------------------------------------------------------------------------------------------
+
+
+@jax.named_scope("max_pool")
+def max_pool(
+    inputs: Float[AnyArray, "batch ... channels"], window: Sizes, strides: Sizes
+) -> Float[Array, "batch ... channels"]:
+    """Max-pooling with SAME padding: float [B, ..., C] to the same with each size divided by its stride, rounded up.
+
+    Where several inputs of a window are the largest, the native operation hands the gradient to the first of them and
+    the CPU's divides it among them.
+    """
+    padding = same_padding(inputs.shape[1:-1], window, strides)
+    if runs_never():
+        return _native_max_pool(inputs, window=window, strides=strides, padding=padding)
+    return _max_pool(inputs, window, strides, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(inputs, window, strides, padding):
+    return by_platform(
+        inputs,
+        cpu=functools.partial(_max_pool_in_slabs, window=window, strides=strides, padding=padding),
+        default=functools.partial(_native_max_pool, window=window, strides=strides, padding=padding),
+    )
+
+
+def _max_pool_forward(inputs, window, strides, padding):
+    return _max_pool(inputs, window, strides, padding), inputs
+
+
+def _max_pool_backward(window, strides, padding, inputs, gradient):
+    def backward(pool):
+        pool = functools.partial(pool, window=window, strides=strides, padding=padding)
+        return lambda inputs, gradient: jax.vjp(pool, inputs)[1](gradient)[0]
+
+    return (
+        lax.platform_dependent(inputs, gradient, cpu=backward(_sliced_max_pool), default=backward(_native_max_pool)),
+    )
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _native_max_pool(inputs, *, window, strides, padding):
+    pads = ((0, 0), *padding, (0, 0))
+    return lax.reduce_window(inputs, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), pads)
+
+
+def _max_pool_in_slabs(inputs, *, window, strides, padding):
+    sliced = functools.partial(_sliced_max_pool, window=window, strides=strides)
+    if inputs.ndim == 4 or inputs.nbytes <= slabs.MOST_BYTES:
+        return sliced(inputs, padding=padding)
+    of_slab = functools.partial(sliced, padding=((0, 0), *padding[1:]))
+    frames = _padded_in_time(inputs, padding, -jnp.inf)
+    return slabs.over_time(of_slab, frames, taps=window[0], stride=strides[0], made=inputs.nbytes)
+
+
+def _sliced_max_pool(inputs, *, window, strides, padding):
+    """The maximum along one axis after the other, each over shifted slices."""
+    for axis, (size, stride, pads) in enumerate(zip(window, strides, padding, strict=True), start=1):
+        if size == 1 and stride == 1:
+            continue
+        widths = [(0, 0)] * inputs.ndim
+        widths[axis] = pads
+        padded = jnp.pad(inputs, widths, constant_values=-jnp.inf)
+        last = (padded.shape[axis] - size) // stride * stride + 1
+        slices = [lax.slice_in_dim(padded, start, start + last, stride, axis=axis) for start in range(size)]
+        inputs = functools.reduce(jnp.maximum, slices)
+    return inputs
+
+
+def average_pool(inputs: Float[AnyArray, "batch ... channels"], window: Sizes) -> Float[Array, "batch ... channels"]:
+    """Average-pooling at stride 1 without padding: float [B, ..., C] to the same with sizes of size - window + 1."""
+    ones = (1,) * inputs.ndim
+    return lax.reduce_window(inputs, 0.0, lax.add, (1, *window, 1), ones, "VALID") / math.prod(window)

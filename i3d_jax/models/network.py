@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Float32, Integer
 
 from i3d_jax.clips import CHANNELS, STREAMS
 from i3d_jax.models import drawing, inception
-from i3d_jax.models.layers import SPATIAL_PADDINGS, ConvolutionUnit
-from i3d_jax.models.lowering import for_shapes
+from i3d_jax.models.layers import ConvolutionUnit
+from i3d_jax.models.lowering import SPATIAL_PADDINGS
+from i3d_jax.models.purpose import for_shapes
 from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 
