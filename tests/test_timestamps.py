@@ -100,6 +100,15 @@ def test_an_flv_file_with_one_timestamp_elsewhere(tmp_path, milliseconds):
     assert read(path) == (expected, ["of 100 timestamps 1 missing or out of order: mended"])
 
 
+def test_a_piece_in_which_one_timestamp_is_elsewhere(tmp_path):
+    """Time goes past the piece's end there, and comes back."""
+    path = tmp_path / "a.flv"
+    write(path, numbered(100), codec="flv")
+    expected, _ = read(path)
+    change_flv_times(path, lambda number, time: 3900 if number == 25 else time)
+    assert read(path, end=2)[0] == expected[:50]
+
+
 def test_an_flv_file_whose_time_begins_anew(tmp_path):
     path = tmp_path / "a.flv"
     write(path, numbered(100), codec="flv")

@@ -29,7 +29,7 @@ Note = Callable[[str], None]
 # Seconds: a seek aims this much before the piece, for the tables of some containers are in decoding order.
 SEEK_MARGIN = 1
 # Seconds: after a longer step forward a few frames are waited for, which tell whether it was a bad timestamp.
-LONG_STEP = 10
+LONG_STEP = 1
 # Their timestamps are frame numbers in the order of decoding, which leads nowhere where frames are shown in another.
 WITHOUT_TIMESTAMPS = frozenset({"avi"})
 # They mark packets as corrupt where a counter does not go on, as where two recordings were joined. With other
@@ -272,7 +272,8 @@ def _frame_rate(
     rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
     rates += [1 / (step * stream.time_base)] if step else []
     stated = stated_duration(container, stream)
-    if stated.seconds and stated.of_the_track:
+    # Files without any timestamps, which are bare streams, have durations that FFmpeg guesses from their size.
+    if step and stated.seconds and stated.of_the_track:
         tolerance = max(END_TOLERANCE, stated.seconds / 10)
         fitting = [rate for rate in rates if abs(len(timestamps) / rate - stated.seconds) <= tolerance]
         rates = fitting or [len(timestamps) / stated.seconds]
