@@ -126,6 +126,16 @@ def test_a_piece_in_which_one_timestamp_is_elsewhere(tmp_path):
     assert read(path, end=2)[0] == expected[:50]
 
 
+@pytest.mark.parametrize("place", [97, 98, 99])
+def test_a_timestamp_beyond_all_that_the_file_states(tmp_path, place):
+    """Nothing comes back after the last one, but the file says that it takes four seconds."""
+    path = tmp_path / "a.flv"
+    write(path, numbered(100), codec="flv")
+    expected, _ = read(path)
+    change_flv_times(path, lambda number, time: 3_000_000 if number == place else time)
+    assert read(path) == (expected, ["of 100 timestamps 1 missing or out of order: mended"])
+
+
 def test_an_flv_file_whose_time_begins_anew(tmp_path):
     path = tmp_path / "a.flv"
     write(path, numbered(100), codec="flv")

@@ -243,10 +243,15 @@ def _placing(path: str | os.PathLike, note: Note) -> Callable[[int], Fraction]:
             return _at_rate(stream.average_rate)
         timestamps = [frame.pts for frame in _frames(container, stream)]
         present = [timestamp for timestamp in timestamps if timestamp is not None]
+        latest = (present[0] if present else 0) + _latest(container, stream) / stream.time_base
+        if sum(timestamp > latest for timestamp in present) <= FEW:
+            timestamps = [None if timestamp is None or timestamp > latest else timestamp for timestamp in timestamps]
         mended = mend(timestamps)
         if mended is not None:
             # Bad ones may lie beyond the others, and then the stated duration often counts them.
-            reached = max(max(present) - min(present[0], 0), mended.times[-1] - mended.times[0])
+            reached = max(
+                max(present) - min(present[0], 0), mended.times[-1] - mended.times[0] + usual_step(timestamps)
+            )
             _refuse_cut_off(container, stream, reached * stream.time_base)
             if mended.bad:
                 note(f"of {len(timestamps)} timestamps {mended.bad} missing or out of order: mended")
@@ -258,6 +263,13 @@ def _placing(path: str | os.PathLike, note: Note) -> Callable[[int], Fraction]:
         if present or rate != stream.average_rate:
             note(f"its timestamps cannot be used: the frames are placed {float(rate):.6g} a second")
         return _at_rate(rate)
+
+
+def _latest(container: av.container.InputContainer, stream: av.VideoStream) -> float | Fraction:
+    """Returns the seconds beyond which the last few frames cannot stand, by what the file states."""
+    stated = stated_duration(container, stream).seconds
+    # Stated durations are often estimates.
+    return 2 * stated + LONG_STEP if stated else math.inf
 
 
 def _at_rate(rate: Fraction) -> Callable[[int], Fraction]:
@@ -308,6 +320,8 @@ def _timed_by_timestamps(
         if len(waiting) > FEW:
             yield from waiting
             waiting.clear()
+    if waiting and waiting[-1][0] > _latest(container, stream):
+        raise UnusableTimestamps
     yield from waiting
     _refuse_cut_off(container, stream, (timestamp - min(origin, 0) + (frame.duration or 0)) * stream.time_base)
 
