@@ -163,6 +163,10 @@ def test_an_index_comes_back_as_it_was(tmp_path):
     empty = ShardIndex(fingerprint="", names=(), frames=(), lengths=(), skipped=())
     empty.write(path)
     assert ShardIndex.read(path) == empty
+    assert "notes" not in json.loads(path.read_bytes())
+    noted = dataclasses.replace(INDEX, notes=(("a", "it is HDR"),))
+    noted.write(path)
+    assert ShardIndex.read(path) == noted
 
 
 @pytest.mark.parametrize(
@@ -176,6 +180,7 @@ def test_an_index_comes_back_as_it_was(tmp_path):
         json.dumps(dataclasses.asdict(INDEX) | {"lengths": [100, -1]}),
         json.dumps(dataclasses.asdict(INDEX) | {"frames": None}),
         json.dumps(dataclasses.asdict(INDEX) | {"skipped": [["name"]]}),
+        json.dumps(dataclasses.asdict(INDEX) | {"notes": [["name"]]}),
     ],
 )
 def test_an_unreadable_index_is_none(tmp_path, content):

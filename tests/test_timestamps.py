@@ -91,12 +91,48 @@ def test_a_matroska_file_with_repeated_timestamps(tmp_path, repeated):
     assert read(tmp_path / "bad.mkv", start=1, end=3) == (expected[25:75], [sentence])
 
 
+def test_a_webm_file_without_a_frame_rate(tmp_path):
+    """As browsers record it; what FFmpeg takes for the rate is then a guess."""
+    times = [40 * number + 7 * (number % 3) for number in range(100)]
+    options = {"lag-in-frames": "0"}
+    found = []
+    for name, bad in (("good.webm", None), ("bad.webm", 50)):
+        written = [times[49] if number == bad else time for number, time in enumerate(times)]
+        write(tmp_path / name, numbered(100), codec="libvpx", times=written, options=options)
+        content = (tmp_path / name).read_bytes()
+        place = content.index(b"\x23\xe3\x83\x84")  # DefaultDuration, of four bytes, becomes a void of as many.
+        (tmp_path / name).write_bytes(content[:place] + b"\xec\x86" + bytes(6) + content[place + 8 :])
+        found.append(read(tmp_path / name))
+    (expected, nothing), (mended, notes) = found
+    assert (mended, nothing) == (expected, [])
+    assert len(notes) == 1
+
+
 @pytest.mark.parametrize("milliseconds", [0, 400, 3_000_000])
 def test_an_flv_file_with_one_timestamp_elsewhere(tmp_path, milliseconds):
     path = tmp_path / "a.flv"
     write(path, numbered(100), codec="flv")
     expected, _ = read(path)
     assert change_flv_times(path, lambda number, time: milliseconds if number == 50 else time) >= 100
+    assert read(path) == (expected, ["of 100 timestamps 1 missing or out of order: mended"])
+
+
+def test_a_piece_in_which_one_timestamp_is_elsewhere(tmp_path):
+    """Time goes past the piece's end there, and comes back."""
+    path = tmp_path / "a.flv"
+    write(path, numbered(100), codec="flv")
+    expected, _ = read(path)
+    change_flv_times(path, lambda number, time: 3900 if number == 25 else time)
+    assert read(path, end=2)[0] == expected[:50]
+
+
+@pytest.mark.parametrize("place", [97, 98, 99])
+def test_a_timestamp_beyond_all_that_the_file_states(tmp_path, place):
+    """Nothing comes back after the last one, but the file says that it takes four seconds."""
+    path = tmp_path / "a.flv"
+    write(path, numbered(100), codec="flv")
+    expected, _ = read(path)
+    change_flv_times(path, lambda number, time: 3_000_000 if number == place else time)
     assert read(path) == (expected, ["of 100 timestamps 1 missing or out of order: mended"])
 
 

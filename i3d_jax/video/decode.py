@@ -31,7 +31,7 @@ Note = Callable[[str], None]
 # Seconds: a seek aims this much before the piece, for the tables of some containers are in decoding order.
 SEEK_MARGIN = 1
 # Seconds: after a longer step forward a few frames are waited for, which tell whether it was a bad timestamp.
-LONG_STEP = 10
+LONG_STEP = 1
 # Their timestamps are frame numbers in the order of decoding, which leads nowhere where frames are shown in another.
 WITHOUT_TIMESTAMPS = frozenset({"avi"})
 # They mark packets as corrupt where a counter does not go on, as where two recordings were joined. With other
@@ -239,11 +239,14 @@ def _placing(path: str | os.PathLike, note: Note) -> Callable[[int], Fraction]:
             return _at_rate(stream.average_rate)
         timestamps = [frame.pts for frame in _frames(container, stream)]
         present = [timestamp for timestamp in timestamps if timestamp is not None]
+        latest = (present[0] if present else 0) + _latest(container, stream) / tick(stream)
+        if sum(timestamp > latest for timestamp in present) <= FEW:
+            timestamps = [None if timestamp is None or timestamp > latest else timestamp for timestamp in timestamps]
         mended = mend(timestamps)
         if mended is not None:
             # Bad ones may lie beyond the others, and then the stated duration often counts them.
-            reached = max(Fraction(max(present) - min(present[0], 0)), mended.times[-1] - mended.times[0])
-            _refuse_cut_off(container, stream, reached * tick(stream))
+            end = mended.times[-1] - mended.times[0] + (usual_step(timestamps) or 0)
+            _refuse_cut_off(container, stream, max(Fraction(max(present) - min(present[0], 0)), end) * tick(stream))
             if mended.bad:
                 note(f"of {len(timestamps)} timestamps {mended.bad} missing or out of order: mended")
             if mended.jumps:
@@ -254,6 +257,13 @@ def _placing(path: str | os.PathLike, note: Note) -> Callable[[int], Fraction]:
         if present or rate != stream.average_rate:
             note(f"its timestamps cannot be used: the frames are placed {float(rate):.6g} a second")
         return _at_rate(rate)
+
+
+def _latest(container: av.container.InputContainer, stream: av.VideoStream) -> float | Fraction:
+    """Returns the seconds beyond which the last few frames cannot stand, by what the file states."""
+    stated = stated_duration(container, stream).seconds
+    # Stated durations are often estimates.
+    return 2 * stated + LONG_STEP if stated else math.inf
 
 
 def _at_rate(rate: Fraction) -> Callable[[int], Fraction]:
@@ -268,7 +278,8 @@ def _frame_rate(
     rates = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
     rates += [1 / (step * tick(stream))] if step else []
     stated = stated_duration(container, stream)
-    if stated.seconds and stated.of_the_track:
+    # Files without any timestamps, which are bare streams, have durations that FFmpeg guesses from their size.
+    if step and stated.seconds and stated.of_the_track:
         tolerance = max(Fraction(END_TOLERANCE), stated.seconds / 10)
         fitting = [rate for rate in rates if abs(len(timestamps) / rate - stated.seconds) <= tolerance]
         rates = fitting or [len(timestamps) / stated.seconds]
@@ -306,6 +317,8 @@ def _timed_by_timestamps(
         if len(waiting) > FEW:
             yield from waiting
             waiting.clear()
+    if waiting and waiting[-1][0] > _latest(container, stream):
+        raise UnusableTimestamps
     yield from waiting
     _refuse_cut_off(container, stream, (last - min(origin, 0)) * seconds)
 

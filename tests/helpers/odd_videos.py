@@ -27,7 +27,7 @@ def numbers(frames):
 
 def quality(codec):
     """Returns the options with which FFmpeg's own encoders keep every shade."""
-    own = ("mpeg1video", "mpeg2video", "mpeg4", "flv", "h263", "wmv1", "wmv2", "msmpeg4v3")
+    own = ("mpeg2video", "mpeg4", "flv", "h263")
     return {"qmin": "1", "qmax": "2"} if codec in own else {}
 
 
