@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from i3d_jax.shapes import AnyArray
@@ -19,7 +20,7 @@ MOST_BYTES = 32 << 20
 def over_time(
     operation: Callable[..., jax.Array],
     inputs: Float[AnyArray, "batch time ..."],
-    *arrays: AnyArray,
+    *arrays: ArrayLike,
     taps: int,
     stride: int,
     made: int,
