@@ -107,7 +107,7 @@ class Classifiers:
 def features_step(
     model: Network,
 ) -> Callable[
-    [Mapping[str, Any], Mapping[str, Shaped[AnyArray, "batch windows ..."]]],
+    [Mapping[str, Any], Mapping[str, Shaped[AnyArray, "batch ..."]]],
     dict[str, Float32[Array, "batch windows n channels"]],
 ]:
     """Makes the pure function (variables, batch) -> what the classifiers see, float32 [B, windows, n, C] by classifier.
@@ -123,7 +123,7 @@ def features_step(
         return {scope: features[0] for scope, features in model.classifier_inputs(endpoints).items()}
 
     def step(
-        variables: Mapping[str, Any], batch: Mapping[str, Shaped[AnyArray, "batch windows ..."]]
+        variables: Mapping[str, Any], batch: Mapping[str, Shaped[AnyArray, "batch ..."]]
     ) -> dict[str, Float32[Array, "batch windows n channels"]]:
         clips = {stream: batch[stream] for stream in STREAMS if stream in batch}
         videos, windows = next(iter(clips.values())).shape[:2]
