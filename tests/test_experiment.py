@@ -13,7 +13,7 @@ from experiments import base, custom, quickstart
 from i3d_jax import checkpoint, models
 from i3d_jax.data.dataset import Dataset, Split
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.run import resolve
+from i3d_jax.run import build, resolve
 from i3d_jax.run.initial_weights import InitialWeights
 from i3d_jax.system.errors import UserError
 
@@ -232,3 +232,18 @@ def test_the_split_that_is_evaluated(tmp_path):
     assert chosen("train03", "train03", "test03", "val", empty=["test03"]) == "val"
     assert chosen("train", "train", "train01", "test01") == "train"
     assert chosen("train01", "train01", "test01", "test02", asked="test02") == "test02"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"checkpoints.keep_last": 0}, "checkpoints.keep_last must be at least 1, found 0"),
+        ({"data.max_damaged_share": 2.0}, "max_damaged_share must be 0 to 1, found 2.0"),
+    ],
+)
+def test_what_is_out_of_range_is_found_before_data_is_drawn(tmp_path, change, words):
+    config = quickstart.get_config("i3d")
+    config.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=words):
+        build(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -98,7 +98,7 @@ class Network(nn.Module):
     @property
     def streams(self) -> tuple[str, ...]:
         """What it sees, of "rgb" and "flow"."""
-        raise NotImplementedError
+        raise TypeError(f"the architecture {type(self).__name__} has to say which streams it sees")
 
     @property
     def flow_per_frame(self) -> int:

@@ -22,7 +22,7 @@ from i3d_jax.models.network import Network
 from i3d_jax.run import recipe
 from i3d_jax.run.evaluate import Evaluation
 from i3d_jax.run.initial_weights import InitialWeights
-from i3d_jax.run.retention import Checkpoints
+from i3d_jax.run.retention import Checkpoints, check_keep_last
 from i3d_jax.run.run import Optimization, Run
 from i3d_jax.run.training_clips import TrainingClips
 from i3d_jax.system import hosts, lock
@@ -80,6 +80,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: b
     # What a network takes does not depend on its classes, which the dataset tells.
     network = create_model(config, num_classes=1)
     check_clips(config, network)
+    _check_ranges(config, network)
     dataset = open_data(config, workdir, flow="flow" in network.streams)
     network = create_model(config, len(dataset.labels))
     description = describe(config, dataset, network)
@@ -133,6 +134,13 @@ def _check_beginning(initial: InitialWeights, cadence: Cadence, workdir: Path) -
             f"total_steps is {cadence.total_steps}, and {workdir} was trained for {newest} steps already: expected as "
             "many or more, or another --workdir"
         )
+
+
+def _check_ranges(config: ml_collections.ConfigDict, network: Network) -> None:
+    """Raises a `UserError` for what would be found out of range once the dataset is there, which may take minutes."""
+    _batch_options(config, network, config.batch_size, config.data.frames)
+    _batch_options(config, network, evaluation_batch_size(config), config.evaluation.frames)
+    check_keep_last(config.checkpoints.keep_last)
 
 
 def initial_weights(config: ml_collections.ConfigDict) -> InitialWeights:

@@ -26,6 +26,12 @@ from i3d_jax.system.files import make_folder
 from i3d_jax.training.state import TrainState
 
 
+def check_keep_last(keep_last: int) -> None:
+    """Raises a `UserError` unless at least one of the newest checkpoints is kept."""
+    if keep_last < 1:
+        raise UserError(f"checkpoints.keep_last must be at least 1, found {keep_last}")
+
+
 class Checkpoints:
     """The checkpoints of a run: written beside the training, the best and the last few kept.
 
@@ -41,8 +47,7 @@ class Checkpoints:
           description: what every checkpoint's model.json says, besides the step and its metrics.
           keep_last: how many of the newest are kept, at least 1.
         """
-        if keep_last < 1:
-            raise UserError(f"checkpoints.keep_last must be at least 1, found {keep_last}")
+        check_keep_last(keep_last)
         self.directory = Path(directory).resolve()
         self._description = description
         self._keep_last = keep_last
