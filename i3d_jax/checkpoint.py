@@ -237,6 +237,13 @@ def restore(directory: Path, item: str):
         raise UserError(f"the checkpoint {directory} cannot be read: {one_line(error)}") from error
 
 
+def names_in(directory: Path, item: str) -> list[str]:
+    """Returns what the top of a checkpoint's tree holds, by the names of its parts."""
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**{item: ocp.StandardCheckpointHandler()})) as reader:
+        metadata = reader.metadata(directory / "tree").item_metadata[item]
+    return [] if metadata is None else list(metadata.tree)
+
+
 def one_line(error: Exception) -> str:
     """Returns the beginning of what an error says, in one line."""
     return " ".join(str(error).split())[:300]

@@ -28,6 +28,8 @@ CHANNELS = {"rgb": 3, "flow": 2}
 STREAMS = tuple(CHANNELS)
 # What the checkpoints of the time before there were other windows do not say.
 CONSECUTIVE_FRAMES = {"stride": 1, "flow_per_frame": 1}
+# Nor do those whose network sees frames of the size that they are stored at.
+AS_STORED = {"network_short_side": None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,32 @@ def refuse_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any], *, ex
         raise UserError(
             f"{expected_by} was trained on pixels prepared in another way than those of {found_in}: {named}{hint}"
         )
+
+
+def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Returns (width, height) at which pictures have the given shorter side; the longer one is rounded."""
+    scale = Fraction(short_side, min(width, height))
+    return round(width * scale), round(height * scale)
+
+
+def resized(frames: np.ndarray, short_side: int) -> np.ndarray:
+    """Resizes frames after they are decoded, for networks that see smaller ones than are stored.
+
+    By the filter that the frames were stored with: bilinear, OpenCV's INTER_LINEAR. One definition for training and
+    prediction.
+
+    Args:
+      frames: uint8 [T, H, W, C].
+      short_side: pixels of the shorter side of the result.
+
+    Returns:
+      uint8 [T, h, w, C] by `resized_size`.
+    """
+    # Imported here: networks that see frames as they are stored train without OpenCV.
+    import cv2
+
+    size = resized_size(frames.shape[2], frames.shape[1], short_side)
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR) for frame in frames])
 
 
 def centre_crop(frames: np.ndarray, size: int) -> np.ndarray:

@@ -39,11 +39,13 @@ class Clip(NamedTuple):
       frames: RGB frames, or steps of flow where there are none.
       stride: frames of the video from one of them to the next.
       size: pixels of a side.
+      short_side: pixels of the shorter side of the frames that it is cut from; None: as they are stored.
     """
 
     frames: int
     stride: int
     size: int
+    short_side: int | None = None
 
 
 class Network(nn.Module):

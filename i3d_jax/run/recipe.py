@@ -21,6 +21,8 @@ INSTALLED_RECIPES = Path(__file__).resolve().parents[2] / "experiments"
 
 # Keys that say how long, how often, where and in how much memory, not what is computed: a run may go on with others.
 _FREE_KEYS: tuple[str, ...] = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.")
+# What keys stand for that recipes have not always had: so the runs of before were computed.
+_OF_BEFORE: dict[str, Any] = {"data.network_short_side": 0, "optimizer.plateau_stop": 0}
 _FREE_KEYS += ("compilation_cache", "model.rematerialise", "parallel.shard_state")
 
 
@@ -146,7 +148,7 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.is_file():
         return
-    before = _flat(read_object(path))
+    before = {**_OF_BEFORE, **_flat(read_object(path))}
     now = flat(config)
     free = _FREE_KEYS
     if config.optimizer.schedule == "plateau":

@@ -192,7 +192,9 @@ def create_optimizer(config: ml_collections.ConfigDict) -> Optimization:
             raise UserError(
                 "optimizer.schedule 'plateau' waits for evaluations: evaluation.every must be above 0, found 0"
             )
-        plateau = make_plateau(patience=section.plateau_patience, factor=section.plateau_factor)
+        plateau = make_plateau(
+            patience=section.plateau_patience, factor=section.plateau_factor, stop=section.plateau_stop
+        )
     return Optimization(
         optimizer=optimizer,
         schedule=schedule,
@@ -266,6 +268,7 @@ def create_model(config: ml_collections.ConfigDict, num_classes: int) -> Network
 def describe(config: ml_collections.ConfigDict, dataset: Dataset, network: Network) -> checkpoint.Description:
     """Returns what the run's checkpoints say of themselves."""
     options = config.model.to_dict()
+    short_side = config.data.network_short_side
     return checkpoint.Description(
         model=options.pop("name"),
         options=options,
@@ -278,6 +281,8 @@ def describe(config: ml_collections.ConfigDict, dataset: Dataset, network: Netwo
             "stride": config.data.stride,
             "flow_per_frame": network.flow_per_frame,
             "windows": config.evaluation.windows,
+            # Said only where there is one, as before it could be asked for.
+            **({} if not short_side else {"network_short_side": short_side}),
         },
         provenance={
             "dataset": dataset.name,
@@ -343,6 +348,7 @@ def _batch_options(config: ml_collections.ConfigDict, network: Network, batch_si
         sampling=Sampling(frames=frames, stride=config.data.stride, flow_per_frame=network.flow_per_frame),
         streams=network.streams,
         crop=config.data.crop,
+        network_short_side=config.data.network_short_side or None,
         max_damaged_share=config.data.max_damaged_share,
         host=jax.process_index(),
         hosts=jax.process_count(),

@@ -98,6 +98,8 @@ class Checkpoints:
         if hosts.is_first():
             directory.mkdir(exist_ok=True)
             provenance = {**self._description.provenance, "step": step, "metrics": metrics}
+            if state.plateau is not None:
+                provenance["rate_scale"] = float(state.rate_scale)
             dataclasses.replace(self._description, provenance=provenance).write(directory)
         self._writer.save(
             directory / "tree",
@@ -105,6 +107,10 @@ class Checkpoints:
                 variables=ocp.args.StandardSave(state.variables), training=ocp.args.StandardSave(_training(state))
             ),
         )
+
+    def rate_scale(self, step: int) -> float:
+        """What the schedule "plateau" had brought the learning rate down to at a checkpoint, as a share: 0 to 1."""
+        return checkpoint.Description.read(self.directory / str(step)).provenance.get("rate_scale", 1.0)
 
     def lacks_figures(self, step: int) -> bool:
         """Says whether a checkpoint was saved without the figures of an evaluation."""
@@ -144,6 +150,8 @@ class Checkpoints:
             target=f"the model {self._description.model!r} of this run",
         )
         items = {"variables": state.variables, "training": _training(state)}
+        if "batch_stats" not in checkpoint.names_in(directory, "training"):
+            items["training"].pop("batch_stats", None)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
         args = {item: ocp.args.StandardRestore(tree) for item, tree in target.items()}
         try:
@@ -154,15 +162,16 @@ class Checkpoints:
             ) from error
         variables, training = stored["variables"], stored["training"]
         if state.average is not None:
-            variables = {"average": variables["params"], "batch_stats": variables["batch_stats"]}
-        return TrainState(**variables, **training)
+            # The live network's statistics, where they were not yet averaged, are those that it was evaluated with.
+            variables = {"average": variables, "batch_stats": jax.tree.map(jnp.copy, variables["batch_stats"])}
+        return TrainState(**{**variables, **training})
 
 
 def _training(state: TrainState) -> dict[str, Any]:
     """What a state holds besides its `variables`."""
     training = {"step": state.step, "clips": state.clips, "optimizer_state": state.optimizer_state}
     if state.average is not None:
-        training["params"] = state.params
+        training |= {"params": state.params, "batch_stats": state.batch_stats}
     if state.plateau is not None:
         training["plateau"] = state.plateau
     return training

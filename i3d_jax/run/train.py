@@ -158,13 +158,15 @@ def _finish(
     step = int(state.step)
     evaluated = hosts.by_first(lambda: run.evaluation.is_stored(step))
     stopped = Stopped(f"stopped by SIGTERM after step {step}, which is saved; start again to go on")
-    if step < run.cadence.total_steps or (termination.told and not evaluated):
+    if not run.ends(step, float(state.rate_scale)) or (termination.told and not evaluated):
         raise stopped
     if not evaluated:
         try:
             evaluate(state)
         except EvaluationStopped:
             raise stopped from None
+    if step < run.cadence.total_steps:
+        hosts.say(f"training ends at step {step}: the learning rate has fallen as often as optimizer.plateau_stop says")
 
 
 def _log(workdir: Path, *, after_step: int, total_steps: int) -> Callable[[int, str, Mapping[str, float]], None]:
