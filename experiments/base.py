@@ -102,8 +102,8 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.data.frames = training_clip.frames
     # From one frame of a clip to the next, in frames of the dataset (25 a second in ours): 1 for consecutive ones.
     config.data.stride = training_clip.stride
-    # Pixels of the shorter side to which frames are resized before the crop, 3D-ConvNet's 112 of 128 (paper, section
-    # 2.2); 0: as the dataset holds them. RGB alone.
+    # Pixels of the shorter side to which larger frames are resized before the crop, 128 for 3D-ConvNet's crops of 112
+    # (paper, section 2.2); 0: as the dataset holds them. RGB alone.
     config.data.network_short_side = training_clip.short_side or 0
     # Side of the square cut out of each frame, in pixels: at random in training, the centre in evaluation.
     config.data.crop = training_clip.size

@@ -37,8 +37,8 @@ class BatchOptions:
       sampling: which frames and flow fields make a clip, or a window of it.
       streams: "rgb", "flow" or both.
       crop: side in pixels of the square that is cut from every frame.
-      network_short_side: pixels of the shorter side to which frames are resized before the crop; None: as they are
-        stored. Not with flow, whose displacements are in pixels of the stored frames.
+      network_short_side: pixels of the shorter side to which larger frames are resized before the crop; None: as they
+        are stored. Not with flow, whose displacements are in pixels of the stored frames.
       max_damaged_share: share of a split's records, 0 to 1, that may be damaged before reading stops.
       host: this host's number, from 0.
       hosts: how many hosts share each batch; each gets an equal run of its rows.
@@ -171,14 +171,9 @@ def _open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitRe
             f"a crop of {options.crop} pixels was asked of {dataset.directory}, "
             f"whose frames have a short side of {dataset.preprocessing.short_side}"
         )
-    if options.network_short_side is not None and options.network_short_side > dataset.preprocessing.short_side:
-        raise UserError(
-            f"network_short_side must be at most the {dataset.preprocessing.short_side} pixels of the frames of "
-            f"{dataset.directory}, found {options.network_short_side}"
-        )
     if options.network_short_side is not None:
         # So that OpenCV, where it is missing, is missed here and not by a thread in the middle of a batch.
-        resized(np.zeros((1, 1, 1, 3), np.uint8), 1)
+        resized(np.zeros((1, 2, 2, 3), np.uint8), 1)
     return SplitReader(dataset, split, max_damaged_share=options.max_damaged_share, streams=options.streams)
 
 

@@ -142,8 +142,8 @@ def refuse_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any], *, ex
 
 
 def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Returns (width, height) at which pictures have the given shorter side; the longer one is rounded."""
-    scale = Fraction(short_side, min(width, height))
+    """Returns (width, height) at which pictures have this shorter side; none is enlarged."""
+    scale = min(Fraction(short_side, min(width, height)), Fraction(1))
     return round(width * scale), round(height * scale)
 
 
@@ -155,7 +155,7 @@ def resized(frames: np.ndarray, short_side: int) -> np.ndarray:
 
     Args:
       frames: uint8 [T, H, W, C].
-      short_side: pixels of the shorter side of the result.
+      short_side: pixels of the shorter side of the result; frames that are as small or smaller stay as they are.
 
     Returns:
       uint8 [T, h, w, C] by `resized_size`.
