@@ -26,7 +26,7 @@ others are the paper's: 110k steps, a tenth of the rate when the validation loss
 Hours: not measured. Computed, at least, for one TPU v5e chip (64 chips: a 64th), from the bytes of the compiled steps
 (benchmarks/README.md): conv_lstm 23, c3d 12, two_stream 1.7, fused 9.3, i3d_rgb 123; i3d_flow, if its step moves as
 much, 165. Of the other variants: not computed.
-Bytes: a clip reads its video's record, 7.5 MB, with flow 14.7 MB on average; docs/experiments.md has the bytes a second.
+Bytes: a clip reads its video's record, 7.5 MB, 14.7 MB with flow; a second: docs/experiments.md.
 """
 
 from ml_collections import ConfigDict

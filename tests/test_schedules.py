@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import types
 
 import chex
 import jax
@@ -16,6 +18,7 @@ from i3d_jax import checkpoint
 from i3d_jax.run import recipe as configuration
 from i3d_jax.run import resolve
 from i3d_jax.run.retention import Checkpoints
+from i3d_jax.run.run import Optimization, Run
 from i3d_jax.system.errors import UserError
 from i3d_jax.training.loop import Cadence, Callbacks, Step, train
 from i3d_jax.training.optimizer import after_evaluation, make_optimizer, make_plateau, rates_text
@@ -173,6 +176,28 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
         ended, _ = run(tmp_path / "ended", total_steps=17, stop=2)
         assert int(ended.step) == 12
     assert checkpoint.Description.read(tmp_path / "ended" / "12").provenance["rate_scale"] == pytest.approx(0.01)
+
+
+def test_a_run_that_plateau_ended_is_finished(tmp_path):
+    """Its figures are those of its newest checkpoint, whose rate has fallen often enough, not of the last step."""
+    stored = {"step": 6, "frames": 16, "windows": 1, "top1": 0.5}
+    evaluation = types.SimpleNamespace(stored=lambda: stored, is_stored=lambda step: step == 6)
+    blank = Run(**dict.fromkeys(field.name for field in dataclasses.fields(Run)))
+    cadence = Cadence(total_steps=17, log_every=1, evaluate_every=2, checkpoint_every=3)
+    description = checkpoint.Description(model="i3d", options={}, num_classes=1, labels=["a"], preprocessing={})
+    (tmp_path / "6" / "tree").mkdir(parents=True)
+    for scale, stop, finished in ((0.01, 3, False), (0.001, 3, True), (0.001, 0, False), (0.001, 4, False)):
+        dataclasses.replace(description, provenance={"rate_scale": scale}).write(tmp_path / "6")
+        plateau = make_plateau(patience=2, factor=0.1, stop=stop)
+        optimization = Optimization(optimizer=None, schedule=None, plateau=plateau, averages=False, rates="")
+        run = dataclasses.replace(
+            blank,
+            cadence=cadence,
+            evaluation=evaluation,
+            optimization=optimization,
+            checkpoints=Checkpoints(tmp_path, description, keep_last=1),
+        )
+        assert run.figures() == (stored if finished else None)
 
 
 @pytest.mark.parametrize("schedule", ["stepwise", "plateau"])

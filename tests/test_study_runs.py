@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -442,27 +441,3 @@ def test_a_folder_in_the_place_of_the_drawn_image_network_is_left_alone(tmp_path
     with pytest.raises(UserError, match="exists and is no empty folder"):
         miniature.image_network(tmp_path, SIZE)
     assert [path.name for path in tmp_path.iterdir()] == ["n01440764.JPEG"]
-
-
-STOP = ["--config.optimizer.plateau_stop=3"]
-
-
-def test_a_run_that_plateau_ended_is_finished(tmp_path, datasets, imagenet, monkeypatch):
-    [run] = [run for run in plan.runs(plan.cells("transfer", [1])) if run.name == "minikinetics-c3d"]
-    changes = ["--config.optimizer.schedule=plateau", "--config.optimizer.learning_rates=(0.1,)"]
-    changes += ["--config.optimizer.boundaries=()", "--config.evaluation.every=2"]
-    ending, going_on = (study(tmp_path, datasets, imagenet, [*changes, *more]) for more in (STOP, []))
-    monkeypatch.setattr(Run, "train", pretend([], {run.name: 0.5}))
-    train_all(going_on, [run])
-    [last] = (ending.workdir(run) / "checkpoints").iterdir()
-    # As if it had ended after step 6, where the rate fell for the third time.
-    last = last.rename(last.with_name("6"))
-    results = ending.workdir(run) / "results.json"
-    split = going_on.build(run).evaluation.split
-    results.write_text(json.dumps({split: {**json.loads(results.read_text())[split], "step": 6}}))
-    for scale, finished in ((0.01, False), (0.001, True)):
-        dataclasses.replace(ending.build(run).description, provenance={"rate_scale": scale}).write(last)
-        assert (ending.build(run).figures() is not None) == finished
-        assert going_on.build(run).figures() is None
-    # What starts from it does not ask for a step that it may not reach.
-    assert checkpoint.find(ending.last_checkpoint(run)) == last
