@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from i3d_jax.data.labels import check_labels
 from i3d_jax.ingest.annotations.classes import ClassList
 from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed
 from i3d_jax.ingest.annotations.hmdb51 import SPLIT_FILES, read_hmdb51
@@ -61,7 +62,8 @@ def read(
       dialect: one of `DIALECTS`.
       files: one file or several, UTF-8 with or without a byte order mark; for `ucf101` and `hmdb51` also the folder
         that holds them.
-      videos: the folder of the video files. A file that is not there is no error here: its clip is skipped later.
+      videos: the folder of the video files. A file that is not there is no error here: its clip is skipped later. One
+        whose name differs in case or Unicode form alone is found, but for Kinetics, where case tells videos apart.
       classes: those that are wanted; None for all.
 
     Returns:
@@ -71,7 +73,8 @@ def read(
       UserError: a file or the folder is not there, a file is not UTF-8 text, a column is missing, there are no rows,
         or a row is wrong (an empty label, one that `classes` lacks, a split that cannot be a file name, a path outside
         the folder, a time that is no number, a start after the end, a video listed twice, a class's number or a mark
-        that does not fit); it names the file and the line. Or `classes` has one that no clip has.
+        that does not fit, several files whose names differ from the one listed in case alone); it names the file and
+        the line. Or `classes` has one that no clip has, or two labels look the same.
     """
     if dialect not in DIALECTS:
         raise UserError(f"the dialect of the annotations must be one of {', '.join(DIALECTS)}, found {dialect!r}")
@@ -88,6 +91,7 @@ def read(
         raise UserError(f"{paths[0]}: at least one video of a split was expected, found none")
     if classes is not None:
         listed = classes.wanted(listed, subset=chosen.subset)
+    check_labels(sorted({one.clip.label for one in listed}))
     return _different(listed, overlap=chosen.overlap)
 
 
@@ -133,7 +137,11 @@ def _refuse_repetition(one: Listed, other: Listed, *, overlap: bool) -> None:
     difference = next(
         (
             f" with the {what} {theirs!r}, here {ours!r}"
-            for what, theirs, ours in (("label", first.label, clip.label), ("split", first.split, clip.split))
+            for what, theirs, ours in (
+                ("label", first.label, clip.label),
+                ("split", first.split, clip.split),
+                ("name", first.name, clip.name),
+            )
             if theirs != ours
         ),
         "",
