@@ -29,6 +29,7 @@ from i3d_jax.models.network import Network
 from i3d_jax.system import hosts
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import make_folder, read_object, written_whole
+from i3d_jax.system.terminal import json_text
 
 FORMAT_VERSION = 1
 # What model.json must hold.
@@ -74,7 +75,7 @@ class Description:
 
     def write(self, directory: Path) -> None:
         """Writes `model.json` into a directory, whole or not at all."""
-        text = json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False)
+        text = json_text({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2)
         with written_whole(directory / "model.json") as file:
             file.write(text.encode() + b"\n")
 

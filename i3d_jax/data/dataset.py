@@ -14,6 +14,7 @@ from i3d_jax.records.layout import Layout, MediaSequence
 from i3d_jax.records.shards import RecordPlace, ShardIndex, index_path, places, scan_lengths, shard_name
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import written_whole
+from i3d_jax.system.terminal import json_text
 
 FORMAT_VERSION = 1
 DESCRIPTION = "dataset.json"
@@ -117,7 +118,7 @@ def write_description(
     if combined:
         description["combined"] = {split: list(parts) for split, parts in combined.items()}
     with written_whole(Path(directory, DESCRIPTION)) as file:
-        file.write(json.dumps(description, ensure_ascii=False, indent=2).encode() + b"\n")
+        file.write(json_text(description, indent=2).encode() + b"\n")
 
 
 def open_dataset(directory: str | os.PathLike) -> Dataset:

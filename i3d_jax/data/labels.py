@@ -35,7 +35,7 @@ def check_labels(labels: Iterable[str]) -> None:
     seen: dict[str, str] = {}
     for label in labels:
         look = _look(label)
-        if not look or any(unicodedata.category(letter) == "Cc" for letter in label):
+        if not look or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in label):
             raise UserError(f"a label of letters that are seen was expected, found {label!a}")
         other = seen.setdefault(look, label)
         if other != label:

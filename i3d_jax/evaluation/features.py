@@ -14,6 +14,7 @@ import numpy as np
 from i3d_jax.system import hosts
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import make_folder, written_whole
+from i3d_jax.system.terminal import json_text
 
 # What the arrays of features are called in the file, before the scope of the classifier that sees them.
 _PREFIX = "features/"
@@ -44,7 +45,7 @@ class Features:
         """
         make_folder(path.parent)
         arrays: dict[str, Any] = {_PREFIX + scope: values for scope, values in self.features.items()}
-        provenance = json.dumps(dict(self.provenance), ensure_ascii=False)
+        provenance = json_text(dict(self.provenance))
         with written_whole(path) as file:
             np.savez(
                 file,

@@ -12,6 +12,7 @@ import numpy as np
 from i3d_jax.importers.weights import Weights
 from i3d_jax.system.errors import UserError, install_hint
 from i3d_jax.system.files import written_whole
+from i3d_jax.system.terminal import json_text
 
 SAFETENSORS_SUFFIX = ".safetensors"
 # Training scripts put the state dict under one of these keys, beside the optimizer's.
@@ -113,7 +114,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], *, labels: S
     metadata = {
         "format": "pt",
         "program": _PROGRAM,
-        "labels": json.dumps(list(labels), ensure_ascii=False),
+        "labels": json_text(list(labels)),
         "stream": stream,
     }
     with written_whole(path) as file:

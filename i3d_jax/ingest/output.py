@@ -16,6 +16,7 @@ from i3d_jax.ingest.plan import Shard
 from i3d_jax.system import lock
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import make_folder, written_whole
+from i3d_jax.system.terminal import json_text
 
 # Stands in the folder from a run's first write until its `dataset.json` does: the mark of a killed run.
 SKIPPED = "skipped.csv"
@@ -129,7 +130,7 @@ def begin(directory: Path, mark: Mark) -> None:
         "preprocessing": mark.preprocessing.to_json(),
     }
     with written_whole(directory / UNFINISHED) as file:
-        file.write(json.dumps(fields, ensure_ascii=False, indent=2).encode() + b"\n")
+        file.write(json_text(fields, indent=2).encode() + b"\n")
     (directory / DESCRIPTION).unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import google_crc32c
 
 from i3d_jax.system.files import make_folder, written_whole
+from i3d_jax.system.terminal import json_text
 
 HEADER_BYTES = 12  # the payload's length (uint64) and its masked checksum (uint32)
 FOOTER_BYTES = 4  # the payload's masked checksum (uint32)
@@ -138,7 +139,7 @@ class ShardIndex:
             # Few have any; without them an index has the bytes that it had before there were notes.
             del fields["notes"]
         with written_whole(path) as file:
-            file.write(json.dumps(fields, ensure_ascii=False, indent=1).encode())
+            file.write(json_text(fields, indent=1).encode())
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> ShardIndex | None:

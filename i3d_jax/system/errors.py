@@ -10,6 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 
+from i3d_jax.system import terminal
+
 
 class UserError(ValueError):
     """Something that the user can put right: one sentence that says what was expected, what was found and where."""
@@ -67,6 +69,7 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
       main: the command.
       leave: ends the process with the code.
     """
+    terminal.tolerate()
     try:
         code = main(sys.argv[1:]) or 0
     except UserError as error:
@@ -99,7 +102,9 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
             traceback.print_exc()
             code = 1
     try:
-        sys.stdout.flush()
+        # A process may be started without it.
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         code = UNREAD_CODE
         # Python flushes once more at its end.

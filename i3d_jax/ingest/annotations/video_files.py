@@ -28,7 +28,8 @@ class VideoFiles:
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(os.listdir(self._videos / folder))
-            except OSError:  # It is not there, no folder, or its name is longer than a name can be.
+            # It is not there, no folder, its name is longer than a name can be, or of letters that none can have here.
+            except (OSError, ValueError):
                 self._names[folder] = frozenset()
         return self._names[folder]
 
