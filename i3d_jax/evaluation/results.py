@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from i3d_jax.system.files import read_object, written_whole
+from i3d_jax.system.files import is_file, read_object, written_whole
 from i3d_jax.system.terminal import json_text
 
 
 def read(path: Path) -> dict[str, dict[str, float]]:
     """Reads {split: figures}; a file that is not there gives {}."""
-    if not path.is_file():
+    if not is_file(path):
         return {}
     return read_object(path)
 

@@ -21,6 +21,7 @@ from i3d_jax.ingest.annotations.table import read_csv
 from i3d_jax.ingest.annotations.ucf101 import LISTS, read_ucf101
 from i3d_jax.ingest.annotations.video_files import VideoFiles
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import entries, instead, is_folder
 
 __all__ = ["DIALECTS", "AnnotatedClip", "ClassList", "combined_splits", "read"]
 
@@ -81,10 +82,8 @@ def read(
     chosen, videos = DIALECTS[dialect], Path(videos)
     given = [files] if isinstance(files, str | os.PathLike) else files
     paths = [path for one in given for path in _files(Path(one), chosen.files)]
-    if not videos.is_dir():
-        raise UserError(
-            f"a folder of videos was expected at {videos}, found {'a file' if videos.exists() else 'nothing'}"
-        )
+    if not is_folder(videos):
+        raise UserError(f"a folder of videos was expected at {videos}, found {instead(videos)}")
     video_files = VideoFiles(videos)
     listed = [one for path in paths for one in chosen.read(path, video_files)]
     if not listed:
@@ -103,10 +102,10 @@ def combined_splits(clips: Iterable[AnnotatedClip]) -> dict[str, list[str]]:
 
 def _files(path: Path, named: tuple[str, str] | None) -> list[Path]:
     """Returns the files of one argument: itself, or where folders may be given those of the dialect in it."""
-    if named is None or not path.is_dir():
+    if named is None or not is_folder(path):
         return [path]
     pattern, example = named
-    files = sorted(file for file in path.iterdir() if re.fullmatch(pattern, file.name))
+    files = [file for file in entries(path) if re.fullmatch(pattern, file.name)]
     if not files:
         raise UserError(f"files named like {example} were expected in the folder {path}, found none")
     return files

@@ -16,6 +16,7 @@ from i3d_jax.data.labels import spelt
 from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed, nearest, read_lines
 from i3d_jax.ingest.annotations.video_files import EXTENSIONS, VideoFiles
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import is_file
 
 LISTS = r"(train|test)list(\d\d)\.txt"
 CLASSES = "classInd.txt"
@@ -60,7 +61,7 @@ def found_clip(label: str, file_name: str, split: str, video_files: VideoFiles, 
 def _read_classes(file: Path) -> dict[int, str]:
     """Reads the classes by their number; none where there is no such file."""
     classes: dict[int, str] = {}
-    for where, line in read_lines(file) if file.exists() else ():
+    for where, line in read_lines(file) if is_file(file) else ():
         parts = re.fullmatch(r"(\d+)\s+(\S.*)", line)
         if not parts:
             raise UserError(f"{where}: a number and the name of a class were expected, found {line!r}")

@@ -24,10 +24,18 @@ class VideoFiles:
         self._by_caseless: dict[str, dict[str, list[str]]] = {}
 
     def names(self, folder: str) -> frozenset[str]:
-        """Returns the names in a folder, relative to the videos folder; none where there is no such folder."""
+        """Returns the names in a folder, relative to the videos folder; none where there is no such folder.
+
+        Raises:
+          UserError: it may not be read: its videos are not to be called missing.
+        """
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(os.listdir(self._videos / folder))
+            except PermissionError as error:
+                raise UserError(
+                    f"the folder of videos {self._videos / folder} cannot be read: {error.strerror}"
+                ) from error
             # It is not there, no folder, its name is longer than a name can be, or of letters that none can have here.
             except (OSError, ValueError):
                 self._names[folder] = frozenset()
