@@ -52,9 +52,17 @@ class Preprocessing:
     flow: Mapping[str, Any] | None = None
 
     def __post_init__(self):
-        # A value of another kind raises `TypeError` here, of which `from_json` says where it stands.
         frame_rate: Any = self.frame_rate
         jpeg_quality: Any = self.jpeg_quality
+        # What a file may hold instead; `from_json` says where it stands.
+        for name, value in (
+            ("frame_rate", frame_rate),
+            ("short_side", self.short_side),
+            ("jpeg_quality", jpeg_quality),
+        ):
+            kinds = (int, float) if name == "frame_rate" else (int,)
+            if not _is_unknown(value) and (isinstance(value, bool) or not isinstance(value, kinds)):
+                raise TypeError(f"a number was expected as {name}, found {value!r}")
         if not _is_unknown(frame_rate) and not 0 < frame_rate <= 1000:
             raise UserError(f"the frame rate must be above 0 and at most 1000 frames a second, found {frame_rate}")
         if not 16 <= self.short_side <= 4096:

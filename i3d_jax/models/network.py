@@ -358,8 +358,8 @@ def frames_of(
 def _computed_in(dtype: Any) -> jnp.dtype:
     """Returns the dtype that a value such as "bfloat16" or `jnp.bfloat16` stands for, if networks compute in it."""
     for name in DTYPES:
-        # NumPy takes an empty name and None for its own default.
-        with contextlib.suppress(TypeError):
+        # NumPy takes an empty name and None for its own default, and reads others as lists of fields.
+        with contextlib.suppress(TypeError, ValueError, SyntaxError):
             if dtype not in ("", None) and jnp.dtype(dtype).name == name:
                 return jnp.dtype(name)
     raise UserError(f"the dtype must be one of {', '.join(DTYPES)}, found {dtype!r}")

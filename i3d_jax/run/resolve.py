@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from i3d_jax import checkpoint, models
+from i3d_jax import checkpoint, clips, models
 from i3d_jax.clips import Sampling
 from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.pipeline import BatchOptions
@@ -60,6 +60,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: b
       Stopped: SIGTERM ended the drawing of the embedded dataset.
     """
     began = time.perf_counter()
+    checkpoint.refuse_no_text(workdir.resolve())
     keep_compiled(config.compilation_cache)
     devices = _devices_of(**config.parallel)
     if evaluates_only:
@@ -79,8 +80,8 @@ def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: b
         _check_beginning(initial, cadence, workdir)
     # What a network takes does not depend on its classes, which the dataset tells.
     network = create_model(config, num_classes=1)
-    check_clips(config, network)
     _check_ranges(config, network)
+    check_clips(config, network)
     dataset = open_data(config, workdir, flow="flow" in network.streams)
     network = create_model(config, len(dataset.labels))
     description = describe(config, dataset, network)
@@ -140,6 +141,7 @@ def _check_ranges(config: ml_collections.ConfigDict, network: Network) -> None:
     """Raises a `UserError` for what would be found out of range once the dataset is there, which may take minutes."""
     _batch_options(config, network, config.batch_size, config.data.frames)
     _batch_options(config, network, evaluation_batch_size(config), config.evaluation.frames)
+    clips.check_windows(config.evaluation.windows)
     check_keep_last(config.checkpoints.keep_last)
 
 

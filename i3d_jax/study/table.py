@@ -11,6 +11,7 @@ from pathlib import Path
 from i3d_jax.study import published
 from i3d_jax.study.plan import Cell, cells, runs
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import instead, refuse_unreadable
 
 CSV_COLUMNS = ("table", "row", "column", "value", "published", "difference", "runs", "splits", "reason")
 
@@ -180,8 +181,9 @@ def from_csv(path: Path) -> list[Filled]:
     Raises:
       UserError: it is something else.
     """
-    if not path.exists():
+    if instead(path) == "nothing":
         return []
+    refuse_unreadable(path)
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return [_from_row(row) for row in csv.DictReader(file)]

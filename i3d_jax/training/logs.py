@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from i3d_jax.system.files import written_whole
+from i3d_jax.system.files import is_file, opened, parse_json, written_whole
 
 
 class MetricsFile:
@@ -17,18 +17,20 @@ class MetricsFile:
     def __init__(self, path: Path, *, after_step: int):
         """Opens the file for appending; lines of steps after `after_step`, which will be taken again, are dropped."""
         self._path = path
-        kept = []
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                # The last line of a killed run may be cut short.
+        kept: list[bytes] = []
+        if is_file(path):
+            with opened(path) as found:
+                content = found.read()
+            for line in content.splitlines():
+                # The last line of a killed run may be cut short, and any other damaged.
                 try:
-                    step = json.loads(line)["step"]
+                    whole = parse_json(line, str(path))["step"] <= after_step
                 except (ValueError, KeyError, TypeError):
                     continue
-                if step <= after_step:
-                    kept.append(line + "\n")
+                if whole:
+                    kept.append(line + b"\n")
         with written_whole(path) as file:
-            file.write("".join(kept).encode())
+            file.write(b"".join(kept))
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Appends a line."""

@@ -11,6 +11,7 @@ import numpy as np
 from i3d_jax import clips
 from i3d_jax.data.preprocessing import Preprocessing, centre_crop, refuse_mismatch, resized
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import instead, is_file
 from i3d_jax.video.decode import Note, UnreadableVideo, no_note
 from i3d_jax.video.encoded import decode_images, streams_of
 from i3d_jax.video.tvl1_backends import BACKENDS, description
@@ -51,22 +52,26 @@ def read_windows(
         raise UserError(f"{where}: 'preprocessing' lacks {', '.join(missing)}")
     fields = {**clips.CONSECUTIVE_FRAMES, **clips.AS_STORED, **preprocessing}
     for name in ("crop", "frames", "windows", "stride", "flow_per_frame"):
-        if not isinstance(fields[name], int) or fields[name] < (name != "flow_per_frame"):
+        if type(fields[name]) is not int or fields[name] < (name != "flow_per_frame"):
             raise UserError(f"{where}: 'preprocessing' has the {name} {fields[name]!r}, a whole number was expected")
     short_side = fields["network_short_side"]
-    if short_side is not None and (not isinstance(short_side, int) or short_side < fields["crop"]):
+    if short_side is not None and (type(short_side) is not int or short_side < fields["crop"]):
         raise UserError(
             f"{where}: 'preprocessing' has the network_short_side {short_side!r}, a whole number from the crop, "
             f"{fields['crop']}, on was expected"
         )
-    sampling = clips.Sampling(**{name: fields[name] for name in ("frames", "stride", "flow_per_frame")})
+    try:
+        sampling = clips.Sampling(**{name: fields[name] for name in ("frames", "stride", "flow_per_frame")})
+        clips.check_windows(fields["windows"])
+    except UserError as error:
+        raise UserError(f"{where}: 'preprocessing': {error}") from error
     clips.check_streams(streams, sampling)
     stored = Preprocessing.from_json(fields, where=where).of_streams(streams)
     stored.refuse_unknown(where)
     if "flow" in streams:
         _refuse_other_flow(stored, where)
-    if not os.path.isfile(path):
-        found = "it is a folder" if os.path.isdir(path) else "no such file"
+    if not is_file(path):
+        found = "no such file" if (found := instead(path)) == "nothing" else f"it is {found}"
         raise UserError(f"there is no video {os.fspath(path)!r}: {found}")
     try:
         images = streams_of(path, stored, flow_threads=os.cpu_count() or 1, note=note)
