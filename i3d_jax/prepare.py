@@ -10,20 +10,19 @@ With --check nothing is written: it tells what is there.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import DIALECTS, AnnotatedClip, ClassList, read
 from i3d_jax.ingest.published_counts import SPECS
-from i3d_jax.system.errors import Stopped, UserError, run
+from i3d_jax.system import signals
+from i3d_jax.system.errors import UserError, run
 
 if TYPE_CHECKING:
     from i3d_jax.ingest.preparation import Summary
@@ -84,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{directory} has this flow already: nothing to do")
             return 0
         made = target.made
-    with _ended_by_sigterm():
+    with signals.advised(lambda: "the finished shards stay; start again to go on"):
         summary = prepare_dataset(
             clips,
             options.videos,
@@ -96,20 +95,6 @@ def main(arguments: Sequence[str]) -> int:
         )
     _show(summary)
     return 0
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Ends the work at SIGTERM as at Ctrl-C: with it end the processes that read videos, and no half shard is left."""
-
-    def leave(number: int, frame) -> None:
-        raise Stopped("stopped by SIGTERM; the finished shards stay; start again to go on")
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _check(clips: Sequence[AnnotatedClip], options: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from i3d_jax.run.initial_weights import InitialWeights
 from i3d_jax.run.retention import Checkpoints, check_keep_last
 from i3d_jax.run.run import Optimization, Run
 from i3d_jax.run.training_clips import TrainingClips
-from i3d_jax.system import hosts, lock
+from i3d_jax.system import hosts, lock, signals
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.preemption import Termination
 from i3d_jax.training.compilation import keep_compiled
@@ -222,7 +222,11 @@ def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -
         if config.data.source != "prepared":
             raise UserError("data.synthetic_videos_per_action above 0 draws the videos: data.source must be 'prepared'")
         # Of several processes the first writes the workdir, for all of them.
-        with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext(), Termination():
+        with (
+            lock.held(workdir) if hosts.is_first() else contextlib.nullcontext(),
+            signals.advised(lambda: "start again to go on"),
+            Termination(),
+        ):
             return open_dataset(hosts.by_first(lambda: _draw_data(config, workdir, flow=flow)))
     return open_source(
         config.data.source,
