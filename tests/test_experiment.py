@@ -114,6 +114,11 @@ def test_an_image_network_is_inflated(tmp_path, profile):
             "and 256 here",
         ),
         (
+            description("inception_v1", batch_norm_gain=True),
+            description("conv_lstm"),
+            "batch_norm_gain of .* is True, this run's False; --config.model.batch_norm_gain=True takes it over",
+        ),
+        (
             description("i3d"),
             description("i3d", stream="flow"),
             "stream of .* is 'rgb', this run's 'flow'; --config.model.stream=rgb takes it over",

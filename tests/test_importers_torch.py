@@ -41,6 +41,8 @@ def i3d_state():
 def test_a_state_dict_as_training_scripts_keep_it(tmp_path, i3d_state, wrapper, prefix):
     state, arrays = i3d_state
     imported = torch_i3d.read(write_torch(tmp_path / "i3d.pt", state, wrapper, prefix), stream=None)
+    # Gains of 1 are none.
+    assert imported.options == {"stream": "rgb"}
     assert has_its_models_shapes(imported)
     np.testing.assert_array_equal(
         flat(imported.variables)["params/Mixed_4d/Branch_1/Conv3d_0b_3x3/conv_3d/kernel"],

@@ -2,7 +2,7 @@
 
 It was converted from TF-Slim's weights, and differs from our network in this:
 
-- Gains of batch normalisation are folded into the kernels. Its epsilon is ours, 1e-3.
+- Its batch normalisation has gains. Its epsilon is ours, 1e-3.
 - Its stem pads 3 pixels on every side where TensorFlow's SAME pads 2 before and 3 after: `stem_padding="symmetric"`.
 - Its max-pools pad after the last pixel only, which is SAME where they meet an even size, and its classifier follows
   the mean over all pixels, which is ours up to 7x7 of them. So the two agree at heights and widths up to 224 that are a
