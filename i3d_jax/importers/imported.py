@@ -121,7 +121,7 @@ def stream_of(weights: Weights, stem: str, channel_axis: int) -> str:
       UserError: there is no such kernel, or it has another shape.
     """
     if stem not in weights.arrays:
-        raise UserError(f"{weights.source} is not of the expected format: it has no {stem}")
+        raise naming.refusal(weights, stem)
     shape = weights.arrays[stem].shape
     if len(shape) != 5 or shape[channel_axis] not in _STREAMS:
         raise UserError(

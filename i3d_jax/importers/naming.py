@@ -87,6 +87,12 @@ def with_gains(variables: Mapping[str, Any]) -> dict[str, Any]:
     return flax.traverse_util.unflatten_dict({**ones, **flat})
 
 
+def some(names: Sequence[str]) -> str:
+    """Returns the first few names as a list to be read, and how many more there are."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def places(template: Mapping[str, Any], naming: Naming) -> dict[str, Place]:
     """Returns the table {our path: its place} of a template's variables."""
     paths = flax.traverse_util.flatten_dict(dict(template), sep="/")
@@ -111,10 +117,14 @@ def classes(weights: Weights, naming: Naming, classifier: str) -> int:
     """
     name = naming.place(classifier, "classifier/bias").name
     if name not in weights.arrays:
-        raise UserError(
-            f"{weights.source} is not of the expected format: it has no {name}, but {_some(sorted(weights.arrays))}"
-        )
+        raise refusal(weights, name)
     return weights.arrays[name].size
+
+
+def refusal(weights: Weights, name: str) -> UserError:
+    """Returns the error that a file is not of a format which has an array of this name."""
+    held = some(sorted(weights.arrays)) or "nothing"
+    return UserError(f"{weights.source} is not of the expected format: it has no {name}, but {held}")
 
 
 def gather(weights: Weights, template: Mapping[str, Any], naming: Naming) -> dict[str, Any]:
@@ -122,13 +132,13 @@ def gather(weights: Weights, template: Mapping[str, Any], naming: Naming) -> dic
 
     Raises:
       UserError: arrays that the file lacks, those of another shape, with both shapes, and those that hold numbers which
-        no network has: infinite ones, none at all, variances below 0.
+        no network has: whole ones, infinite ones, none at all, variances below 0.
     """
     shapes = flax.traverse_util.flatten_dict(dict(template), sep="/")
     table = places(template, naming)
     problems, found = [], {}
     if missing := [place.name for place in table.values() if place.name not in weights.arrays]:
-        problems.append(f"it lacks {_some(missing)}")
+        problems.append(f"it lacks {some(missing)}")
     for path, (name, arrangement) in table.items():
         if name in weights.arrays:
             # A view of one number: only its shape matters.
@@ -145,6 +155,8 @@ def gather(weights: Weights, template: Mapping[str, Any], naming: Naming) -> dic
 
 
 def _wrong_values(path: str, array: np.ndarray) -> str | None:
+    if array.dtype.kind != "f":
+        return f"{array.dtype} numbers, expected floating-point ones"
     if not np.isfinite(array).all():
         return "numbers that are not finite"
     return "variances below 0" if path.endswith("/var") and array.min() < 0 else None
@@ -169,7 +181,7 @@ def left_out(weights: Weights, read: Sequence[str], reasons: Sequence[tuple[str,
         else:
             explained[name] = reason
     if unexplained:
-        raise UserError(f"{weights.source} holds arrays that the network has no place for: {_some(unexplained)}")
+        raise UserError(f"{weights.source} holds arrays that the network has no place for: {some(unexplained)}")
     return explained
 
 
@@ -178,8 +190,3 @@ def scatter(variables: Mapping[str, Any], naming: Naming) -> dict[str, np.ndarra
     flat = flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, dict(variables)), sep="/")
     table = places(variables, naming)
     return {table[path].name: table[path].arrangement.to_theirs(array) for path, array in flat.items()}
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

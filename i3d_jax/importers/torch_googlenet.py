@@ -48,6 +48,7 @@ NAMING = Naming(
     torch_leaves(convolution="conv", batch_norm="bn", classifier=""),
     {"kernel": TORCH_KERNEL, "classifier/kernel": TORCH_DENSE},
 )
+STEM = "Conv2d_1a_7x7"
 LEFT_OUT = ((r"^aux[12]\.", "auxiliary classifiers, which only training uses"), *COUNTERS)
 
 
@@ -57,4 +58,5 @@ def read(path: Path) -> Imported:
     Raises:
       UserError: the file cannot be read or is not such a network.
     """
-    return read_network(torch_file.read(path), "inception_v1", {"stem_padding": "symmetric"}, NAMING, LEFT_OUT)
+    weights = torch_file.read(path, stems=[NAMING.place(STEM, "kernel").name])
+    return read_network(weights, "inception_v1", {"stem_padding": "symmetric"}, NAMING, LEFT_OUT)

@@ -60,7 +60,8 @@ def read(path: Path, *, stream: str | None) -> Imported:
     Raises:
       UserError: the file cannot be read, is of neither port, or holds the other stream.
     """
-    weights = torch_file.read(path)
+    stems = [names.place(STEM, "kernel").name for names in (LETTERED, NUMBERED)]
+    weights = torch_file.read(path, stems=stems)
     numbered = NUMBERED.place(CLASSIFIERS["i3d"], "classifier/bias").name in weights.arrays
     names = NUMBERED if numbered else LETTERED
     found = stream_of(weights, names.place(STEM, "kernel").name, channel_axis=1)
