@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from i3d_jax.evaluation.accuracy import score
 from i3d_jax.evaluation.fusion import fuse
 from i3d_jax.evaluation.predictions import Predictions
+from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 
 EXAMPLE = """\
@@ -43,12 +43,11 @@ def _weights(text: str) -> list[float]:
         raise UserError(f"--weights: two numbers with a comma between them were expected, found {text!r}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m i3d_jax.fuse",
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("first", metavar="A.npz", help="WORKDIR/predictions/SPLIT.npz of one run")
     parser.add_argument("second", metavar="B.npz", help="that of another, of the same split")

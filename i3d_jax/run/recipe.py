@@ -70,7 +70,7 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
 
     Raises:
       UserError: no such recipe (those beside it are listed) or variant, an unknown key (the nearest is named), or a
-        value of another type.
+        value of another type or without a letter.
     """
     path, found = find(recipe)
     # Recipes import their base as `experiments.base`, from wherever the command is run.
@@ -87,7 +87,10 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
                 same = [name for name in known if name.split(".")[-1] == last]
                 hint = did_you_mean(key, same or known, cutoff=0 if same else 0.5)
                 raise UserError(f"{recipe} has no key {key!r}{hint}")
-        return _parsed(found, overrides)
+        config = _parsed(found, overrides)
+        if empty := [key for key, value in flat(config).items() if value == ""]:
+            raise UserError(f"{recipe}: {empty[0]} is empty: a value was expected")
+        return config
     finally:
         sys.path.pop(0)
 
