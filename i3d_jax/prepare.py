@@ -22,6 +22,7 @@ from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import DIALECTS, AnnotatedClip, ClassList, read
 from i3d_jax.ingest.published_counts import SPECS
 from i3d_jax.system import signals
+from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ def main(arguments: Sequence[str]) -> int:
     options, beam_flags = _options(arguments)
     classes = ClassList.read(options.classes) if options.classes else None
     clips = read(options.dialect, options.annotations, options.videos, classes)
+    if len(labels := {clip.label for clip in clips}) == 1:
+        print(
+            f"note: the annotations have one class alone, {labels.pop()!r}; to train on the dataset takes another, "
+            "such as videos without the action",
+            file=sys.stderr,
+        )
     if options.check:
         return _check(clips, options)
     if options.shards and options.shards > max(len(clips), FEW_SHARDS):
@@ -160,12 +167,11 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str
     return options, arguments[dashes + 1 :]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m i3d_jax.prepare",
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     annotations_help = (

@@ -83,6 +83,11 @@ def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: b
     _check_ranges(config, network)
     check_clips(config, network)
     dataset = open_data(config, workdir, flow="flow" in network.streams)
+    if len(dataset.labels) == 1:
+        raise UserError(
+            f"a dataset of two classes or more was expected, {dataset.directory} has {dataset.labels[0]!r} alone: "
+            "a network that knows one class is always sure of it"
+        )
     network = create_model(config, len(dataset.labels))
     description = describe(config, dataset, network)
     evaluation = evaluation_of(config, workdir, dataset, network, devices)
