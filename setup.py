@@ -21,13 +21,12 @@ EXTRAS = {
     "data": [
         "tensorflow-cpu>=2.21; platform_system == 'Linux' and platform_machine == 'x86_64'",
         "tensorflow>=2.21; platform_system != 'Linux' or platform_machine != 'x86_64'",
-        "google-crc32c>=1.9",
         "tqdm>=4.66",
     ],
     # Decoding and resizing videos, together with `data`: prepare, predict and the quickstart.
     "prepare": ["av>=18.1", "opencv-contrib-python-headless>=5.0"],
-    # Preparing datasets on a cluster; Beam's workers need google-crc32c without saying so.
-    "beam": ["apache-beam>=2.77", "google-crc32c>=1.9"],
+    # Preparing datasets on a cluster.
+    "beam": ["apache-beam>=2.77"],
     "cuda": ["jax[cuda13]>=0.10.2"],
     "tpu": ["jax[tpu]>=0.10.2"],
     # TensorBoard events beside metrics.jsonl.
@@ -69,6 +68,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "chex>=0.1.92",
+        "google-crc32c>=1.9",
         "jaxtyping>=0.3.11",
         "ml-collections>=1.1.0",
         "numpy>=2.0",

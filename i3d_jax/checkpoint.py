@@ -1,11 +1,13 @@
 """Checkpoint directories: `model.json` beside an Orbax tree; saving, restoring, and fitting variables to a model.
 
-    DIR/model.json   what the model is, how its pixels are prepared, where its weights come from
-    DIR/tree/        Orbax: `variables` {"params", "batch_stats"}; in training `training` too (optimizer, step, clips)
+    DIR/model.json     what the model is, how its pixels are prepared, where its weights come from
+    DIR/digests.json   a checksum of every array of the tree, which is compared whenever one is read
+    DIR/tree/          Orbax: `variables` {"params", "batch_stats"}; in training `training` too (optimizer, step, clips)
 
 Where a run averages its parameters, `variables` holds the average and `training` the parameters themselves.
 
-The tree appears by one rename, after model.json: a directory with both is whole.
+The tree appears by one rename, after the files: a directory with model.json and the tree is whole. Those of the time
+before there were digests have none.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.traverse_util
+import google_crc32c
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -41,6 +43,9 @@ from i3d_jax.system.files import (
 from i3d_jax.system.terminal import json_text
 
 FORMAT_VERSION = 1
+DIGESTS = "digests.json"
+# Of the checksums: what processors compute in hardware and TFRecords use. It finds damage, and no forgery.
+_ALGORITHM = "crc32c"
 # What model.json must hold.
 _KINDS = {
     "format_version": int,
@@ -172,10 +177,11 @@ def save(directory: str | os.PathLike, description: Description, variables: Mapp
     try:
         if hosts.is_first():
             description.write(directory)
+        # As NumPy's: of several processes Orbax writes no array that is on one's own devices.
+        variables = jax.tree.map(np.asarray, dict(variables))
+        write_digests(directory, {"variables": variables})
         hosts.wait()
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
-            # As NumPy's: of several processes Orbax writes no array that is on one's own devices.
-            variables = jax.tree.map(np.asarray, dict(variables))
             writer.save(directory / "tree", ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
     except BaseException:
         if hosts.is_first():
@@ -194,8 +200,9 @@ def refuse_taken(directory: Path) -> None:
 
 def _is_own(entry: Path) -> bool:
     """Says whether something in a checkpoint's folder is what `save` writes, or was about to."""
-    name, _, _ = entry.name.partition(".tmp-" if entry.name.startswith("model") else ".orbax-checkpoint-tmp")
-    return name == ("model.json" if entry.is_file() else "tree")
+    if entry.is_dir():
+        return entry.name.partition(".orbax-checkpoint-tmp")[0] == "tree"
+    return entry.name.partition(".tmp-")[0] in ("model.json", DIGESTS)
 
 
 def _empty(directory: Path) -> None:
@@ -216,7 +223,7 @@ def load(directory: str | os.PathLike) -> tuple[Network, dict[str, Any], dict[st
       (model, variables {"params", "batch_stats"} as NumPy arrays, metadata: the object of `model.json`).
 
     Raises:
-      UserError: there is no whole checkpoint, or its variables are not those of its model.
+      UserError: there is no whole checkpoint, its variables are not those of its model, or an array is damaged.
     """
     directory = find(directory)
     description = Description.read(directory)
@@ -224,7 +231,7 @@ def load(directory: str | os.PathLike) -> tuple[Network, dict[str, Any], dict[st
         model = description.create_model()
     except UserError as error:
         raise UserError(f"{directory / 'model.json'}: {error}") from error
-    stored = restore(directory, "variables")
+    stored = restore(directory, ["variables"])["variables"]
     variables = fit(stored, models.template(model), source=str(directory), target=f"the model {description.model!r}")
     return model, variables, read_object(directory / "model.json")
 
@@ -247,29 +254,83 @@ def tell_once() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def restore(directory: Path, item: str):
-    """Reads one tree of a checkpoint as NumPy arrays, whatever devices it was written from."""
+def restore(directory: Path, items: Sequence[str]) -> dict[str, Any]:
+    """Reads trees of a checkpoint as NumPy arrays, whatever devices they were written from.
+
+    Args:
+      directory: a checkpoint directory.
+      items: "variables" or "training", or both.
+
+    Returns:
+      The trees by item.
+
+    Raises:
+      UserError: one cannot be read, or an array is not the one that was written; it is named.
+    """
     tell_once()
     path = directory / "tree"
     try:
         handlers = {name: ocp.StandardCheckpointHandler() for name in ("variables", "training")}
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as reader:
-            shapes = reader.metadata(path).item_metadata[item]
-            if shapes is None:
+            shapes = reader.metadata(path).item_metadata
+            if any(shapes[item] is None for item in items):
                 raise ValueError("its list of arrays is missing or damaged")
-            target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes.tree)
-            return reader.restore(path, ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))[item]
+            targets = {
+                item: jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes[item].tree) for item in items
+            }
+            args = {item: ocp.args.StandardRestore(target) for item, target in targets.items()}
+            stored = dict(reader.restore(path, ocp.args.Composite(**args)).items())
     except (ValueError, OSError, KeyError) as error:
         # Orbax takes what it may not read for missing.
         refuse_unreadable_below(path)
         raise UserError(f"the checkpoint {directory} cannot be read: {one_line(error)}") from error
+    _refuse_damaged(directory, stored)
+    return stored
 
 
-def names_in(directory: Path, item: str) -> list[str]:
-    """Returns what the top of a checkpoint's tree holds, by the names of its parts."""
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**{item: ocp.StandardCheckpointHandler()})) as reader:
-        metadata = reader.metadata(directory / "tree").item_metadata[item]
-    return [] if metadata is None else list(metadata.tree)
+def write_digests(directory: Path, items: Mapping[str, Any]) -> None:
+    """Writes `digests.json` of the trees that a checkpoint is to hold, by item; every process has to come here."""
+    digests = {
+        f"{item}/{name}": _digest(hosts.whole(leaf)) for item, tree in items.items() for name, leaf in _named(tree)
+    }
+    if not hosts.is_first():
+        return
+    with written_whole(directory / DIGESTS) as file:
+        file.write(json_text({"algorithm": _ALGORITHM, "arrays": digests}, indent=1).encode() + b"\n")
+
+
+def _digest(array: np.ndarray) -> str:
+    """The CRC-32C of an array's dtype, shape and bytes, as eight hexadecimal digits: "float32 [3, 4]" and then 48."""
+    kind = google_crc32c.value(f"{array.dtype} {list(array.shape)}".encode())
+    return f"{google_crc32c.extend(kind, array.tobytes()):08x}"
+
+
+def _refuse_damaged(directory: Path, stored: Mapping[str, Any]) -> None:
+    """Raises a `UserError` unless all arrays of these trees, by item, are those of the checkpoint's digests."""
+    path = directory / DIGESTS
+    if not path.is_file():
+        hosts.say(f"{directory} has no {DIGESTS}: it is of an earlier version, and damage to its arrays goes unseen")
+        return
+    fields = read_object(path)
+    if fields.get("algorithm") != _ALGORITHM or not isinstance(fields.get("arrays"), dict):
+        raise UserError(f"{path}: the algorithm {_ALGORITHM!r} and an object of arrays were expected, found others")
+    found = {f"{item}/{name}": _digest(leaf) for item, tree in stored.items() for name, leaf in _named(tree)}
+    expected = {name: digest for name, digest in fields["arrays"].items() if name.split("/")[0] in stored}
+    every = {**expected, **found}
+    damaged = [name for name in every if expected.get(name) != found.get(name)]
+    if damaged:
+        raise UserError(
+            f"the checkpoint {directory} is damaged: {len(damaged)} of its {len(every)} arrays are not as {DIGESTS} "
+            f"says that they were written: {_some(damaged)}"
+        )
+
+
+def _named(tree: Any) -> list[tuple[str, Any]]:
+    """Returns the leaves of a pytree with their names: "params/Logits/bias", "optimizer_state/1/0/trace/…"."""
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
 
 
 def one_line(error: Exception) -> str:
@@ -277,18 +338,18 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def fit(variables: Mapping[str, Any], template: Mapping[str, Any], *, source: str, target: str) -> dict[str, Any]:
-    """Returns the variables if they have the template's names and shapes.
+def fit(stored: Any, template: Any, *, source: str, target: str) -> Any:
+    """Returns a pytree's arrays in the structure of a template, if they have its names and shapes.
 
     Args:
-      variables: {"params", "batch_stats"} from somewhere else.
+      stored: {"params", "batch_stats"} from somewhere else, or another pytree.
       template: the same of arrays or shapes.
       source, target: what to call the two sides.
 
     Raises:
       UserError: names that only one side has, and shapes that differ, of both sides.
     """
-    theirs, ours = (flax.traverse_util.flatten_dict(dict(tree), sep="/") for tree in (variables, template))
+    theirs, ours = dict(_named(stored)), dict(_named(template))
     problems = [
         f"{name} {list(theirs[name].shape)} against {list(ours[name].shape)}"
         for name in ours
@@ -299,7 +360,7 @@ def fit(variables: Mapping[str, Any], template: Mapping[str, Any], *, source: st
             problems.append(f"only {one} has {_some(lacking)}")
     if problems:
         raise UserError(f"the variables of {source} do not fit {target}: " + "; ".join(problems[:6]))
-    return flax.traverse_util.unflatten_dict({name: theirs[name] for name in ours}, sep="/")
+    return jax.tree.unflatten(jax.tree.structure(template), [theirs[name] for name in ours])
 
 
 def _some(names: Sequence[str]) -> str:

@@ -107,14 +107,7 @@ def _release(imported: Imported, options: argparse.Namespace) -> dict[str, str]:
     """Says which checkpoint of the release was read, by its arrays; returns it as `provenance` holds it."""
     if imported.model != "i3d":
         return {}
-    try:
-        found = published.release_of(imported.variables)
-    except ModuleNotFoundError as error:
-        # PyTorch's files are read without the package that sums arrays.
-        if options.pretrained is not None:
-            raise
-        print(f"release: not looked for, as {error.name} is not installed")
-        return {}
+    found = published.release_of(imported.variables)
     if options.pretrained not in (None, found):
         raise UserError(f"{imported.weights.source} does not hold the arrays of {options.pretrained}")
     if found is None:

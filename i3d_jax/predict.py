@@ -110,6 +110,11 @@ def _scorer(
         windows = read_windows(video, preprocessing, streams=model.streams, where=where, note=tell)
         with for_few_runs():
             logits, _ = step(variables, {stream: pixels[None] for stream, pixels in windows.items()})
+        if not np.isfinite(logits).all():
+            raise UserError(
+                f"the scores that {where} gives {video} are not finite numbers: its weights are damaged, or its "
+                "training went wrong"
+            )
         return np.asarray(logits[0])
 
     return score

@@ -3,7 +3,7 @@
 Videos are decoded, turned upright, brought to square pixels, resampled and resized, and with --flow the optical flow
 from each frame to the next is stored beside them; a video that is missing or damaged
 is skipped and listed with its reason in skipped.csv, and what was mended in a file is said in notes.csv. Started again,
-it does only what is missing.
+it does only what is missing; with --verify also what the disk has damaged.
 With --check nothing is written: it tells what is there.
 """
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.flow_only and preprocessing.flow is not None:
         target = adding_fields.read_target(directory, clips, preprocessing.flow)
         adding_fields.refuse_other_options(directory, target, {**asked, "name": options.name, "shards": options.shards})
-        if target.complete and not options.retry_skipped:
+        if target.complete and not (options.retry_skipped or options.verify):
             adding_fields.refuse_changed(directory, clips, options.videos, target)
             print(f"{directory} has this flow already: nothing to do")
             return 0
@@ -99,6 +99,7 @@ def main(arguments: Sequence[str]) -> int:
             make_shards=make_shards,
             adds_flow=options.flow_only,
             retry_skipped=options.retry_skipped,
+            verify=options.verify,
         )
     _show(summary)
     return 0
@@ -197,6 +198,11 @@ def _parser() -> Parser:
         " of their size; those that have appeared or changed size are found without it"
     )
     add("--retry_skipped", action="store_true", help=retry_help)
+    verify_help = (
+        "read the shards that an earlier run has left, compare every record with its checksum, and make damaged shards"
+        " again; without it those are found that are missing or have another size"
+    )
+    add("--verify", action="store_true", help=verify_help)
     add("--name", help="of the dataset (default: the last part of --output)")
     _add_flow_and_runner(parser)
     return parser

@@ -76,7 +76,7 @@ def test_a_checkpoint_cut_short_makes_room_for_the_next_and_other_files_stay(sav
     (tmp_path / "new" / "tree.orbax-checkpoint-tmp").mkdir()
     (tmp_path / "new" / "model.json.tmp-12").touch()
     checkpoint.save(tmp_path / "new", description(), saved[1])
-    assert sorted(entry.name for entry in (tmp_path / "new").iterdir()) == ["model.json", "tree"]
+    assert sorted(entry.name for entry in (tmp_path / "new").iterdir()) == ["digests.json", "model.json", "tree"]
     chex.assert_trees_all_equal(checkpoint.load(tmp_path / "new")[1], saved[1])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "tree.txt").write_text("an oak")

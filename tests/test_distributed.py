@@ -137,7 +137,7 @@ def arguments(dataset, workdir, **changes):
 def stored(workdir, step):
     """The state that a run ended with, whatever devices wrote it."""
     directory = workdir / "checkpoints" / str(step)
-    return {item: checkpoint.restore(directory, item) for item in ("variables", "training")}
+    return checkpoint.restore(directory, ["variables", "training"])
 
 
 def lines(workdir):

@@ -68,9 +68,15 @@ def test_predictions_leave_the_padding_out(size, tmp_path):
     assert stored["logits"].dtype == np.float32
 
 
-def test_scores_that_are_not_finite_are_refused():
+@pytest.mark.parametrize("of_a_stream", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused(value, of_a_stream):
+    def score_batch(batch):
+        wrong = np.where(batch["rows"] == 2, value, 0)[:, None]
+        return (0 * batch["rows"][:, None], {"rgb": wrong}) if of_a_stream else (wrong, {})
+
     with pytest.raises(UserError, match=r"the video ü 2\.mp4 are not finite"):
-        predict(lambda batch: (np.where(batch["rows"] == 2, np.nan, 0)[:, None], {}), batches(4), 1)
+        predict(score_batch, batches(4), 1)
 
 
 def test_results_keep_the_other_splits(tmp_path):

@@ -137,6 +137,21 @@ def test_metrics_of_steps_that_are_taken_again_are_dropped(tmp_path):
     ]
 
 
+def test_an_evaluation_that_is_made_again_leaves_one_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for loss in (3.0, 2.0):
+        metrics = MetricsFile(path, after_step=10)
+        metrics.write(10, "test", {"loss": loss})
+        metrics.write(10, "test", {"loss": loss - 1})
+    # Those of the time before.
+    path.write_text(path.read_text() + '{"step": 10, "split": "test", "loss": 0.5}\n')
+    MetricsFile(path, after_step=10).write(10, "train", {"loss": 4.0})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 10, "split": "test", "loss": 0.5},
+        {"step": 10, "split": "train", "loss": 4.0},
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (7500, "2 h 05 min"), (270_000, "3 d 03 h")]
 )

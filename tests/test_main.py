@@ -183,6 +183,19 @@ def test_a_finished_run_asked_for_other_windows_is_scored_again(dataset, finishe
     assert np.abs(ours - theirs).max() > 1e-3
     accuracies = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  accuracy")]
     assert f"top-1 {100 * found['top1']:.1f}%" in accuracies[1]
+    assert [line["loss"] for line in lines(tmp_path / "copy") if line["split"] == "test"] == [found["loss"]]
+
+
+def test_an_evaluation_on_what_is_trained_on_has_a_name_of_its_own_and_a_warning(dataset, finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "copy")
+    for mode in ("train", "evaluate"):
+        main.main(arguments(dataset, tmp_path / "copy", "--config.evaluation.split=train", "--mode", mode))
+        assert "warning: the evaluation is of the split 'train', whose videos the network" in capsys.readouterr().err
+    found = json.loads((tmp_path / "copy" / "results.json").read_text())["train"]
+    *before, evaluated = lines(tmp_path / "copy")
+    assert before == lines(finished)
+    assert (evaluated["step"], evaluated["split"], evaluated["videos"]) == (STEPS, "train_evaluation", 16)
+    assert evaluated["loss"] == found["loss"]
 
 
 def test_predict_sees_the_pixels_that_evaluation_saw(folder, finished, capsys):

@@ -208,6 +208,29 @@ def test_a_shard_that_is_not_whole_is_made_again(videos, clips, expected, tmp_pa
     assert files(directory) == files(expected)
 
 
+@pytest.mark.parametrize("damage", ["a flipped bit", "another video's record"])
+def test_what_only_the_bytes_tell_is_made_again_when_asked_for(videos, expected, tmp_path, damage, caplog):
+    directory = tmp_path / "dataset"
+    prepare.main(arguments(videos, directory))
+    shard, index = directory / "train-00001-of-00002.tfrecord", directory / "index" / "train-00001-of-00002.json"
+    if damage == "a flipped bit":
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 8
+        shard.write_bytes(content)
+    else:
+        fields = json.loads(index.read_text())
+        fields["names"][1:3] = fields["names"][2:0:-1]
+        index.write_text(json.dumps(fields))
+    before = written_at(directory)
+    prepare.main(arguments(videos, directory))
+    assert written_at(directory) == before
+    prepare.main(arguments(videos, directory, "--verify"))
+    assert files(directory) == files(expected)
+    assert {name for name, at in written_at(directory).items() if at != before[name]} == {shard.name}
+    assert "train-00001-of-00002.tfrecord, record" in caplog.text
+    assert "the shard is made again" in caplog.text
+
+
 def test_what_earlier_plans_and_killed_runs_left_is_removed(videos, clips, expected, tmp_path):
     directory = tmp_path / "dataset"
     other_split = [AnnotatedClip(name="x", path="0.mp4", label="left", split="validation")]

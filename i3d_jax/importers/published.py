@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 
 from i3d_jax.importers import naming, sonnet_i3d
@@ -93,8 +94,6 @@ def fingerprint(variables: Mapping[str, Any]) -> str:
     The names are the release's without prefixes (`Conv3d_1a_7x7/conv_3d/w`), the sums those of its index files: of the
     float32 values in order, as eight hexadecimal digits.
     """
-    import google_crc32c
-
     lines = (
         f"{name} {google_crc32c.value(np.ascontiguousarray(array, '<f4').tobytes()):08x}\n"
         for name, array in naming.scatter(variables, _NAMES).items()

@@ -13,7 +13,7 @@ from pathlib import Path
 from i3d_jax.data.dataset import FORMAT_VERSION
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import AnnotatedClip
-from i3d_jax.records.shards import FOOTER_BYTES, HEADER_BYTES, ShardIndex, index_path, shard_name
+from i3d_jax.records.shards import ShardIndex, framed, index_path, shard_name
 
 CLIPS_PER_SHARD = 64  # Some 500 MB of ten-second videos at the default preprocessing.
 # Some 230 MB. Their flow takes hours of a core, and a run that is killed loses the shards that it was making.
@@ -57,7 +57,7 @@ class Shard:
             size = os.path.getsize(self.path(directory))
         except FileNotFoundError:
             return None
-        return index if size == sum(HEADER_BYTES + length + FOOTER_BYTES for length in index.lengths) else None
+        return index if size == framed(index.lengths) else None
 
 
 def plan(

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from i3d_jax.data.dataset import Split, write_description
-from i3d_jax.ingest import adding_fields, output
+from i3d_jax.ingest import adding_fields, output, verification
 from i3d_jax.ingest.annotations import AnnotatedClip, combined_splits
 from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.plan import Shard, plan
 from i3d_jax.ingest.process import MISSING, Skipped
 from i3d_jax.ingest.shard import Job
-from i3d_jax.records.shards import ShardIndex
+from i3d_jax.records.shards import ShardIndex, framed
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import written_whole
 
@@ -51,6 +51,7 @@ def prepare_dataset(
     make_shards: Callable[[Sequence[Shard], Job], None],
     adds_flow: bool = False,
     retry_skipped: bool = False,
+    verify: bool = False,
 ) -> Summary:
     """Reads clips and writes them as a dataset folder.
 
@@ -68,6 +69,8 @@ def prepare_dataset(
       adds_flow: whether the folder holds, instead, what the same preprocessing without flow gives.
       retry_skipped: whether shards are made again in which a video was skipped that was there: a file put right that
         has the size of the damaged one tells nothing of it.
+      verify: whether the records of all shards that stand are read and compared with their checksums and with the
+        index, and a shard that is damaged is made again.
 
     Raises:
       UserError: the folder holds something else, cannot be made, or another run is at work in it; two clips have one
@@ -91,7 +94,12 @@ def prepare_dataset(
         output.refuse_foreign(directory, preprocessing)
     with output.held(directory):
         output.remove_temporaries(directory)
-        missing = [shard for shard in planned if _is_to_be_made(shard, directory, retry_skipped)]
+        damaged = verification.damaged(planned, directory) if verify else set()
+        missing = [
+            shard
+            for shard in planned
+            if shard.path(directory) in damaged or _is_to_be_made(shard, directory, retry_skipped)
+        ]
         if missing:
             counts = {shard.split: shard.shards for shard in planned}
             mark = output.Mark(
@@ -159,6 +167,8 @@ def _count(shards: Sequence[Shard], indexes: Sequence[ShardIndex]) -> dict[str, 
             frames=sum(sum(index.frames) for index in own),
             shards=len(own),
             skipped=sum(len(index.skipped) for index in own),
+            shard_videos=tuple(len(index.names) for index in own),
+            shard_bytes=tuple(framed(index.lengths) for index in own),
         )
     return splits
 

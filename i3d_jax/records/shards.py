@@ -58,6 +58,11 @@ class RecordPlace(NamedTuple):
         return f"{self.path.name}, record {self.number}"
 
 
+def framed(lengths: Iterable[int]) -> int:
+    """Returns the bytes of a file that holds records of these lengths."""
+    return sum(HEADER_BYTES + length + FOOTER_BYTES for length in lengths)
+
+
 def places(path: Path, lengths: Iterable[int]) -> Iterator[RecordPlace]:
     """Yields where the records of a shard stand, from the bytes of each."""
     offset = 0
@@ -66,11 +71,12 @@ def places(path: Path, lengths: Iterable[int]) -> Iterator[RecordPlace]:
         offset += HEADER_BYTES + length + FOOTER_BYTES
 
 
-def scan_lengths(path: Path) -> Iterator[int]:
-    """Yields the length in bytes of every record of a TFRecord file, from its headers alone.
+def scan_lengths(path: Path) -> tuple[int, ...]:
+    """Returns the length in bytes of every record of a TFRecord file, from its headers alone.
 
     Where a header is damaged nothing after it can be found: a record of length 0 stands for the rest of the file.
     """
+    lengths = []
     with opened(path) as file:
         end = os.fstat(file.fileno()).st_size
         offset = 0
@@ -79,10 +85,11 @@ def scan_lengths(path: Path) -> Iterator[int]:
             found = file.read(HEADER_BYTES)
             length = struct.unpack("<Q", found[:8])[0] if len(found) == HEADER_BYTES else 0
             if found != header(length):
-                yield 0
-                return
-            yield length
+                lengths.append(0)
+                break
+            lengths.append(length)
             offset += HEADER_BYTES + length + FOOTER_BYTES
+    return tuple(lengths)
 
 
 class ShardWriter:

@@ -27,6 +27,9 @@ from i3d_jax.system.preemption import Termination
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.step import evaluation_step
 
+# What the log calls the figures of the training's own steps, whatever its split is called.
+TRAINING_TAG = "train"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -50,6 +53,26 @@ class Evaluation:
     devices: Devices
     options: BatchOptions
     windows: int
+
+    @property
+    def tag(self) -> str:
+        """What the log, `metrics.jsonl` and TensorBoard call its figures: "train" are those of the training itself."""
+        return "train_evaluation" if self.split == TRAINING_TAG else self.split
+
+    def seen_in_training(self, split: str) -> str | None:
+        """Returns a warning where the split that is scored holds videos of one that is trained on, else None."""
+        if not {*self.dataset.parts(self.split)} & {*self.dataset.parts(split)}:
+            return None
+        return (
+            f"warning: the evaluation is of the split {self.split!r}, whose videos the network is trained on: its "
+            "figures tell how well it has learnt them, not how well it does on others; evaluation.split names another"
+        )
+
+    def seen_in_training_of(self, provenance: Mapping[str, Any]) -> str | None:
+        """Returns the warning of `seen_in_training` for a checkpoint that says what it was trained on."""
+        if provenance.get("dataset") != self.dataset.name or provenance.get("split") not in self.dataset.split_names:
+            return None
+        return self.seen_in_training(provenance["split"])
 
     def batches(self) -> Batches:
         """Returns this host's batches of every video of the split: the windows, the centre crop."""
@@ -138,6 +161,9 @@ def evaluate(evaluation: Evaluation) -> None:
             expected_by=str(directory),
             found_in=f"{dataset.directory} as the recipe takes them",
         )
+        warning = evaluation.seen_in_training_of(metadata["provenance"])
+        if warning:
+            hosts.say(warning)
         evaluation = evaluation.of_network(network)
         variables = evaluation.devices.place(variables)
         figures = evaluation(variables, metadata["provenance"].get("step"), termination.between)

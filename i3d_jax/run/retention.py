@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from i3d_jax import checkpoint
@@ -101,11 +102,11 @@ class Checkpoints:
             if state.plateau is not None:
                 provenance["rate_scale"] = float(state.rate_scale)
             dataclasses.replace(self._description, provenance=provenance).write(directory)
+        items = {"variables": state.variables, "training": _training(state)}
+        checkpoint.write_digests(directory, items)
         self._writer.save(
             directory / "tree",
-            ocp.args.Composite(
-                variables=ocp.args.StandardSave(state.variables), training=ocp.args.StandardSave(_training(state))
-            ),
+            ocp.args.Composite(**{item: ocp.args.StandardSave(tree) for item, tree in items.items()}),
         )
 
     def rate_scale(self, step: int) -> float:
@@ -142,29 +143,33 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is of another model or optimizer, or damaged.
         """
-        directory = self.directory / str(self.steps()[-1])
-        checkpoint.fit(
-            checkpoint.restore(directory, "variables"),
-            state.variables,
-            source=str(directory),
-            target=f"the model {self._description.model!r} of this run",
-        )
-        items = {"variables": state.variables, "training": _training(state)}
-        if "batch_stats" not in checkpoint.names_in(directory, "training"):
-            items["training"].pop("batch_stats", None)
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
-        args = {item: ocp.args.StandardRestore(tree) for item, tree in target.items()}
+        *earlier, newest = self.steps()
+        directory = self.directory / str(newest)
         try:
-            stored = self._writer.restore(directory / "tree", ocp.args.Composite(**args))
-        except (ValueError, OSError, KeyError) as error:
-            raise UserError(
-                f"the checkpoint {directory} does not fit this run: {checkpoint.one_line(error)}"
-            ) from error
-        variables, training = stored["variables"], stored["training"]
+            stored = checkpoint.restore(directory, ["variables", "training"])
+        except UserError as error:
+            remedy = f"; without that folder the run goes on from step {earlier[-1]}" if earlier else ""
+            raise UserError(f"{error}{remedy}") from error
+        ours = {"variables": state.variables, "training": _training(state)}
+        if "batch_stats" not in stored["training"]:
+            # It has an average of parameters alone, or none.
+            ours["training"].pop("batch_stats", None)
+        target = f"this run, of the model {self._description.model!r}"
+        fitted = {
+            item: jax.tree.map(_placed, checkpoint.fit(stored[item], tree, source=str(directory), target=target), tree)
+            for item, tree in ours.items()
+        }
+        variables, training = fitted["variables"], fitted["training"]
         if state.average is not None:
-            # The live network's statistics, where they were not yet averaged, are those that it was evaluated with.
+            # The live network's statistics, where they were not averaged, are those that it was evaluated with.
             variables = {"average": variables, "batch_stats": jax.tree.map(jnp.copy, variables["batch_stats"])}
         return TrainState(**{**variables, **training})
+
+
+def _placed(value: np.ndarray, like: jax.Array) -> jax.Array:
+    """Puts what every host has read onto the devices of an array, as its parts lie there."""
+    value = value.astype(like.dtype, copy=False)
+    return jax.make_array_from_callback(value.shape, like.sharding, lambda index: value[index])
 
 
 def _training(state: TrainState) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def summary(run: Run, *, best: int | None, seconds: float) -> str:
             f"on {dataset.videos(run.clips.split)} videos of {dataset.name!r}",
         ),
         ("accuracy", figures_text(split, figures)),
+        ("", "of videos that it was trained on") if run.evaluation.seen_in_training(run.clips.split) else None,
         *stream_rows(figures),
         ("time", duration(seconds)),
         ("checkpoint", str(workdir / "checkpoints" / str(steps))),

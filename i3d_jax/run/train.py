@@ -70,7 +70,7 @@ def _train(run: Run, termination: Termination) -> None:
 
         def evaluate(state: TrainState) -> Mapping[str, float]:
             figures = run.evaluation(state.variables, int(state.step), stop_evaluation)
-            write(int(state.step), run.evaluation.split, figures)
+            write(int(state.step), run.evaluation.tag, figures)
             return figures
 
         step, batches = _to_train(run, state, optimizer, termination)
@@ -148,6 +148,8 @@ def _tell_what_is_trained(run: Run, state: TrainState) -> None:
         f"{run.devices}, {run.clips.options.batch_size} clips a step"
     )
     hosts.say(run.optimization.rates)
+    if warning := run.evaluation.seen_in_training(run.clips.split):
+        hosts.say(warning)
 
 
 def _to_train(
@@ -190,7 +192,7 @@ def _log(workdir: Path, *, after_step: int, total_steps: int) -> Callable[[int, 
         writers = [
             MetricsFile(workdir / "metrics.jsonl", after_step=after_step),
             ProgressLines(total_steps),
-            *_tensorboard(workdir),
+            *_tensorboard(workdir, after_step),
         ]
 
     def write(number: int, split: str, values: Mapping[str, float]) -> None:
@@ -200,11 +202,11 @@ def _log(workdir: Path, *, after_step: int, total_steps: int) -> Callable[[int, 
     return write
 
 
-def _tensorboard(workdir: Path) -> list:
+def _tensorboard(workdir: Path, after_step: int) -> list:
     """Returns a writer of TensorBoard events, none where TensorBoard is not installed."""
     try:
         from i3d_jax.report.tensorboard import TensorBoard
     except ImportError:
         hosts.say("TensorBoard is not installed (extra `report`): metrics go to metrics.jsonl alone")
         return []
-    return [TensorBoard(workdir / "tensorboard")]
+    return [TensorBoard(workdir / "tensorboard", after_step=after_step)]

@@ -45,7 +45,7 @@ UNREAD_CODE = 141
 
 # The extra of setup.py that brings a package.
 _EXTRAS = {
-    **dict.fromkeys(("tensorflow", "google_crc32c", "tqdm"), "data"),
+    **dict.fromkeys(("tensorflow", "tqdm"), "data"),
     **dict.fromkeys(("av", "cv2"), "prepare"),
 }
 

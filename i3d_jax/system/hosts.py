@@ -80,6 +80,13 @@ def gather_rows(array: np.ndarray) -> np.ndarray:
     return np.concatenate(np.asarray(multihost_utils.process_allgather(array)))
 
 
+def whole(array: Any) -> np.ndarray:
+    """Returns an array, also one whose parts lie on the devices of several processes: then every one asks for it."""
+    if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
 def by_first(make: Callable[[], Any]) -> Any:
     """Lets process 0 alone make something, while the others wait, and returns on all what it gave: JSON's values."""
     return gather(make() if is_first() else None)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from i3d_jax.system.files import is_file, opened, parse_json, written_whole
@@ -17,27 +17,37 @@ class MetricsFile:
     def __init__(self, path: Path, *, after_step: int):
         """Opens the file for appending; lines of steps after `after_step`, which will be taken again, are dropped."""
         self._path = path
-        kept: list[bytes] = []
-        if is_file(path):
-            with opened(path) as found:
-                content = found.read()
-            for line in content.splitlines():
-                # The last line of a killed run may be cut short, and any other damaged.
-                try:
-                    whole = parse_json(line, str(path))["step"] <= after_step
-                except (ValueError, KeyError, TypeError):
-                    continue
-                if whole:
-                    kept.append(line + b"\n")
-        with written_whole(path) as file:
-            file.write(b"".join(kept))
+        self._keep(lambda step, split: step <= after_step)
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Appends a line."""
+        """Appends a line; one of the same step and split, which an evaluation that is made again has left, goes."""
+        if (step, split) in self._written:
+            self._keep(lambda *written: written != (step, split))
         # JSON has no NaN.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
+        self._written.add((step, split))
+
+    def _keep(self, wanted: Callable[[int, str], bool]) -> None:
+        """Writes the file again with the lines, by step and split, that are wanted, of equals the last."""
+        kept: dict[tuple[int, str], bytes] = {}
+        content = b""
+        if is_file(self._path):
+            with opened(self._path) as found:
+                content = found.read()
+        for line in content.splitlines():
+            # The last line of a killed run may be cut short, and any other damaged.
+            try:
+                fields = parse_json(line, str(self._path))
+                key = fields["step"], fields["split"]
+                if wanted(*key):
+                    kept[key] = line + b"\n"
+            except (ValueError, KeyError, TypeError):
+                continue
+        with written_whole(self._path) as file:
+            file.write(b"".join(kept.values()))
+        self._written = set(kept)
 
 
 class ProgressLines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,3 +89,14 @@ def write_dataset(
     preprocessing = Preprocessing(short_side=HEIGHT, flow=description)
     write_description(directory, name="small", labels=LABELS, splits={split: size}, preprocessing=preprocessing)
     return open_dataset(directory)
+
+
+def note_shards(directory: Path) -> None:
+    """Adds to `dataset.json` what each shard holds, by its index, as `prepare` writes it."""
+    path = directory / "dataset.json"
+    description = json.loads(path.read_text())
+    for split, size in description["splits"].items():
+        shards = [directory / shard_name(split, shard, size["shards"]) for shard in range(size["shards"])]
+        size["shard_videos"] = [len(json.loads(index_path(shard).read_text())["names"]) for shard in shards]
+        size["shard_bytes"] = [shard.stat().st_size for shard in shards]
+    path.write_text(json.dumps(description))
