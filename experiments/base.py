@@ -102,6 +102,9 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.data.frames = training_clip.frames
     # From one frame of a clip to the next, in frames of the dataset (25 a second in ours): 1 for consecutive ones.
     config.data.stride = training_clip.stride
+    # Pixels of the shorter side to which larger frames are resized before the crop, 128 for 3D-ConvNet's crops of 112
+    # (paper, section 2.2); 0: as the dataset holds them. RGB alone.
+    config.data.network_short_side = training_clip.short_side or 0
     # Side of the square cut out of each frame, in pixels: at random in training, the centre in evaluation.
     config.data.crop = training_clip.size
     # Whether half of the training clips are mirrored. Switch it off where left and right are different actions.
@@ -120,6 +123,8 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.optimizer.schedule = "stepwise"
     config.optimizer.plateau_patience = 3
     config.optimizer.plateau_factor = 0.1
+    # Training ends when the rate has fallen so often, before total_steps; 0: it does not.
+    config.optimizer.plateau_stop = 0
     # One learning rate for each stretch of the training, and the steps at which the next one begins.
     config.optimizer.learning_rates = (0.1, 0.01, 0.001)
     config.optimizer.boundaries = (97_000, 108_000)
@@ -132,8 +137,8 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.optimizer.momentum = 0.9
     # On kernels only, added to the gradient.
     config.optimizer.weight_decay = 1e-7
-    # How much of an exponential moving average of the parameters a step keeps, such as 0.9999; the average is what is
-    # evaluated and published. 0.0: none.
+    # How much of an exponential moving average of the parameters and running statistics a step keeps, such as 0.9999;
+    # the average is what is evaluated and published. 0.0: none.
     config.optimizer.average_decay = 0.0
 
     config.transfer = ConfigDict()

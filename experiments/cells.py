@@ -151,6 +151,7 @@ def _miniature(config: ConfigDict, network: str) -> ConfigDict:
     config.model.dtype = "float32"
     config.data.frames, config.data.stride, config.evaluation.windows = _CLIPS[architecture]
     config.data.crop = 32
+    config.data.network_short_side = 0
     # Mirrored, "moving left" is "moving right".
     config.data.flip = False
     if architecture == "conv_lstm":

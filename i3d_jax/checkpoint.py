@@ -13,9 +13,9 @@ before there were digests have none.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
+import reprlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,17 @@ from i3d_jax import models
 from i3d_jax.models.network import Network
 from i3d_jax.system import hosts
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import make_folder, read_object, written_whole
+from i3d_jax.system.files import (
+    entries,
+    instead,
+    is_file,
+    is_folder,
+    make_folder,
+    read_object,
+    refuse_unreadable_below,
+    written_whole,
+)
+from i3d_jax.system.terminal import json_text
 
 FORMAT_VERSION = 1
 DIGESTS = "digests.json"
@@ -74,12 +84,15 @@ class Description:
         """Makes the model that it describes; a `UserError` says what is wrong with its options."""
         try:
             return models.create(self.model, self.num_classes, **self.options)
-        except TypeError as error:
+        # Values of other kinds than expected are met with exceptions of many kinds.
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"the options {dict(self.options)} are none of {self.model!r}: {error}") from error
 
     def write(self, directory: Path) -> None:
         """Writes `model.json` into a directory, whole or not at all."""
-        text = json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False)
+        text = json_text({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2)
         with written_whole(directory / "model.json") as file:
             file.write(text.encode() + b"\n")
 
@@ -92,10 +105,13 @@ class Description:
         if missing:
             raise UserError(f"{path} lacks {', '.join(missing)}")
         for key, kind in _KINDS.items():
-            if not isinstance(fields[key], kind):
-                raise UserError(f"{path}: {key!r} was expected to be a {kind.__name__}, found {fields[key]!r}")
+            if not isinstance(fields[key], kind) or isinstance(fields[key], bool):
+                found = reprlib.repr(fields[key])
+                raise UserError(f"{path}: {key!r} was expected to be a {kind.__name__}, found {found}")
         if fields["format_version"] != FORMAT_VERSION:
             raise UserError(f"{path} is of format version {fields['format_version']}, expected {FORMAT_VERSION}")
+        if not all(isinstance(label, str) for label in fields["labels"]):
+            raise UserError(f"{path}: 'labels' was expected to hold texts, found {reprlib.repr(fields['labels'])}")
         if len(fields["labels"]) != fields["num_classes"]:
             raise UserError(f"{path} names {len(fields['labels'])} labels for {fields['num_classes']} classes")
         return cls(**{field.name: fields[field.name] for field in dataclasses.fields(cls)})
@@ -104,14 +120,22 @@ class Description:
 def is_whole(directory: Path) -> bool:
     """Says whether a directory is a checkpoint that was written to the end."""
     tree = directory / "tree"
-    return (directory / "model.json").is_file() and tree.is_dir() and ocp.utils.is_checkpoint_finalized(tree)
+    return is_file(directory / "model.json") and is_folder(tree) and ocp.utils.is_checkpoint_finalized(tree)
 
 
 def steps_in(directory: Path) -> list[int]:
     """The steps of the whole checkpoints in a folder of them (`WORKDIR/checkpoints`), rising."""
-    if not directory.is_dir():
+    if not is_folder(directory):
         return []
-    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdigit() and is_whole(entry))
+    return sorted(int(entry.name) for entry in entries(directory) if entry.name.isdigit() and is_whole(entry))
+
+
+def refuse_no_text(directory: Path) -> None:
+    """Raises a `UserError` for a folder whose path is no text: what reads and writes arrays cannot name it."""
+    try:
+        str(directory).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"a checkpoint's folder needs a path that is text in UTF-8, found {str(directory)!r}") from None
 
 
 def find(directory: str | os.PathLike) -> Path:
@@ -121,9 +145,10 @@ def find(directory: str | os.PathLike) -> Path:
       UserError: there is none.
     """
     directory = Path(directory).resolve()
-    if directory.is_file():
-        raise UserError(f"a checkpoint directory was expected at {directory}, found a file")
-    if not directory.is_dir():
+    refuse_no_text(directory)
+    if (found := instead(directory)) not in ("a folder", "nothing"):
+        raise UserError(f"a checkpoint directory was expected at {directory}, found {found}")
+    if found == "nothing":
         raise UserError(f"the checkpoint directory {directory} does not exist")
     if is_whole(directory):
         return directory
@@ -166,9 +191,10 @@ def save(directory: str | os.PathLike, description: Description, variables: Mapp
 
 def refuse_taken(directory: Path) -> None:
     """Raises a `UserError` unless `save` may write there: a new folder, an empty one, or a checkpoint cut short."""
-    if not directory.exists():
+    refuse_no_text(directory)
+    if instead(directory) == "nothing":
         return
-    if not (directory.is_dir() and all(map(_is_own, directory.iterdir())) and not is_whole(directory)):
+    if not (is_folder(directory) and all(map(_is_own, entries(directory))) and not is_whole(directory)):
         raise UserError(f"{directory} exists and is no empty folder: a checkpoint is written to a new one")
 
 
@@ -207,7 +233,7 @@ def load(directory: str | os.PathLike) -> tuple[Network, dict[str, Any], dict[st
         raise UserError(f"{directory / 'model.json'}: {error}") from error
     stored = restore(directory, ["variables"])["variables"]
     variables = fit(stored, models.template(model), source=str(directory), target=f"the model {description.model!r}")
-    return model, variables, json.loads((directory / "model.json").read_text(encoding="utf-8"))
+    return model, variables, read_object(directory / "model.json")
 
 
 def refuse_other_labels(labels: Sequence[str], others: Sequence[str], *, where: str, other: str) -> None:
@@ -255,6 +281,8 @@ def restore(directory: Path, items: Sequence[str]) -> dict[str, Any]:
             args = {item: ocp.args.StandardRestore(target) for item, target in targets.items()}
             stored = dict(reader.restore(path, ocp.args.Composite(**args)).items())
     except (ValueError, OSError, KeyError) as error:
+        # Orbax takes what it may not read for missing.
+        refuse_unreadable_below(path)
         raise UserError(f"the checkpoint {directory} cannot be read: {one_line(error)}") from error
     _refuse_damaged(directory, stored)
     return stored
@@ -268,7 +296,7 @@ def write_digests(directory: Path, items: Mapping[str, Any]) -> None:
     if not hosts.is_first():
         return
     with written_whole(directory / DIGESTS) as file:
-        file.write(json.dumps({"algorithm": _ALGORITHM, "arrays": digests}, indent=1).encode() + b"\n")
+        file.write(json_text({"algorithm": _ALGORITHM, "arrays": digests}, indent=1).encode() + b"\n")
 
 
 def _digest(array: np.ndarray) -> str:
@@ -280,7 +308,7 @@ def _digest(array: np.ndarray) -> str:
 def _refuse_damaged(directory: Path, stored: Mapping[str, Any]) -> None:
     """Raises a `UserError` unless all arrays of these trees, by item, are those of the checkpoint's digests."""
     path = directory / DIGESTS
-    if not path.is_file():
+    if not is_file(path):
         hosts.say(f"{directory} has no {DIGESTS}: it is of an earlier version, and damage to its arrays goes unseen")
         return
     fields = read_object(path)

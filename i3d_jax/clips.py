@@ -28,6 +28,12 @@ CHANNELS = {"rgb": 3, "flow": 2}
 STREAMS = tuple(CHANNELS)
 # What the checkpoints of the time before there were other windows do not say.
 CONSECUTIVE_FRAMES = {"stride": 1, "flow_per_frame": 1}
+# Nor do those whose network sees frames of the size that they are stored at.
+AS_STORED = {"network_short_side": None}
+
+# More than any clip has: ten minutes at 25 frames a second are 15,000 frames, whose pixels alone no memory holds.
+_MOST = {"frames": 15_000, "stride": 15_000, "flow_per_frame": 1_000}
+_MOST_WINDOWS = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,7 @@ class Sampling:
         before t to 5 frames after it.
 
     Raises:
-      UserError: a count is too small.
+      UserError: a count is too small, or so large that it can only be a mistake.
     """
 
     frames: int
@@ -53,10 +59,20 @@ class Sampling:
         for name, least in (("frames", 1), ("stride", 1), ("flow_per_frame", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be {least} or more, found {getattr(self, name)}")
+            if getattr(self, name) > _MOST[name]:
+                raise UserError(f"{name} must be at most {_MOST[name]}, found {getattr(self, name)}")
 
     def count(self, stream: str) -> int:
         """Returns how many frames ("rgb") or fields ("flow") a window holds."""
         return self.frames if stream == "rgb" else self.frames * self.flow_per_frame
+
+
+def check_windows(windows: int) -> None:
+    """Raises a `UserError` for a number of windows that no video is cut into."""
+    if windows < 1:
+        raise UserError(f"windows must be 1 or more, found {windows}")
+    if windows > _MOST_WINDOWS:
+        raise UserError(f"windows must be at most {_MOST_WINDOWS}, found {windows}")
 
 
 def check_streams(streams: Collection[str], sampling: Sampling) -> None:

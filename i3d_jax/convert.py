@@ -37,6 +37,7 @@ from i3d_jax.importers import (
 )
 from i3d_jax.importers.imported import Imported
 from i3d_jax.system.errors import UserError, run
+from i3d_jax.system.files import instead, is_folder
 
 EXAMPLE = """\
 examples:
@@ -141,9 +142,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.format == NATIVE:
         if not options.to:
             raise UserError(f"--format native needs --to {' or '.join(torch_export.TARGETS)}")
-        if options.output.exists():
+        if instead(options.output) != "nothing":
             raise UserError(f"{options.output} exists: the weights are written to a new file")
-        if not options.output.parent.is_dir():
+        if not is_folder(options.output.parent):
             raise UserError(f"the folder {options.output.parent} of --output does not exist")
     else:
         checkpoint.refuse_taken(options.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from i3d_jax.evaluation.accuracy import score
 from i3d_jax.evaluation.fusion import fuse
 from i3d_jax.evaluation.predictions import Predictions
 from i3d_jax.system.errors import UserError, run
+from i3d_jax.system.files import is_standard_output
 
 EXAMPLE = """\
 example:
@@ -25,15 +27,18 @@ def main(arguments: Sequence[str]) -> None:
     fused = fuse(first, second, _weights(options.weights), names=files)
     rows = [*zip(files, (first, second), strict=True), ("the sum", fused)]
     width = max(len(name) for name, _ in rows)
+    # The figures are not to get among the bytes of a file.
+    screen = sys.stderr if options.output and is_standard_output(options.output) else sys.stdout
     for name, one in rows:
         figures = score(one.logits, one.label)
         print(
             f"{name:{width}}  top-1 {100 * figures['top1']:5.1f}%, top-5 {100 * figures['top5']:5.1f}%, "
-            f"mean class accuracy {100 * figures['mean_class_accuracy']:5.1f}%, {figures['videos']} videos"
+            f"mean class accuracy {100 * figures['mean_class_accuracy']:5.1f}%, {figures['videos']} videos",
+            file=screen,
         )
     if options.output:
         fused.save(Path(options.output))
-        print(f"the predictions of the sum are in {options.output}")
+        print(f"the predictions of the sum are in {options.output}", file=screen)
 
 
 def _weights(text: str) -> list[float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import operator
 import os
 import sys
@@ -18,6 +17,7 @@ from i3d_jax import checkpoint
 from i3d_jax.models.network import Network
 from i3d_jax.models.purpose import for_few_runs
 from i3d_jax.system.errors import UserError, run
+from i3d_jax.system.terminal import print_json
 from i3d_jax.training.compilation import keep_compiled
 from i3d_jax.training.step import evaluation_step
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.format == "text":
             print(as_text(found[-1]), flush=True)
     if options.format == "json":
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
     return 2 if failures else 0
 
 

@@ -192,7 +192,7 @@ def test_an_average_is_what_is_published_and_all_comes_back(tmp_path):
     plain = state_at(3)
 
     def averaged(value):
-        state = plain.replace(average=jax.tree.map(lambda leaf: leaf * 0 + value, plain.params))
+        state = plain.replace(average=jax.tree.map(lambda leaf: leaf * 0 + value, plain.variables))
         return state.replace(plateau=plateau.init(plain.params)._replace(scale=jnp.float32(value)))
 
     with Checkpoints(tmp_path, description(), keep_last=1) as checkpoints:
@@ -202,8 +202,28 @@ def test_an_average_is_what_is_published_and_all_comes_back(tmp_path):
     chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(averaged(0.25)))
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
         items = ocp.args.Composite(variables=ocp.args.StandardRestore())
-        published = reader.restore(tmp_path / "3" / "tree", items)["variables"]["params"]
+        published = reader.restore(tmp_path / "3" / "tree", items)["variables"]
     assert {float(value) for leaf in jax.tree.leaves(published) for value in np.unique(leaf)} == {0.25}
+
+
+def test_an_average_of_parameters_alone_is_that_with_the_live_statistics(tmp_path):
+    """So were averages kept before statistics were averaged too: its training tree lacks them."""
+    state = state_at(3)
+    state = state.replace(average=jax.tree.map(lambda leaf: leaf * 2, state.variables))
+    before = {"params": state.average["params"], "batch_stats": state.batch_stats}
+    training = {name: getattr(state, name) for name in ("step", "clips", "optimizer_state", "params")}
+    (tmp_path / "3").mkdir()
+    description().write(tmp_path / "3")
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+        trees = {"variables": before, "training": training}
+        writer.save(
+            tmp_path / "3" / "tree",
+            ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in trees.items()}),
+        )
+    with Checkpoints(tmp_path, description(), keep_last=1) as checkpoints:
+        other = state_at(9)
+        restored = checkpoints.restore(other.replace(average=other.variables))
+    chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(state.replace(average=before)))
 
 
 def test_what_is_saved_is_the_state_at_that_moment(tmp_path):

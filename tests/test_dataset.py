@@ -91,7 +91,7 @@ def test_a_folder_that_is_no_dataset(tmp_path):
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00"])
 def test_a_description_that_is_not_json(directory, content):
     (directory / "dataset.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"dataset\.json: JSON was expected"):
+    with pytest.raises(UserError, match=r"dataset\.json cannot be read as JSON"):
         open_dataset(directory)
 
 

@@ -243,17 +243,21 @@ def test_ucf101s_second_split_as_a_user_runs_it(ucf101, pretrained, tmp_path, ca
     different = [path for path in flat if flat[path].shape != other[path].shape or (flat[path] != other[path]).any()]
     assert sorted(different) == ["params/Logits/bias", "params/Logits/kernel"]
 
-    # By hand: a softmax of the features, whose every step takes the next four of the eight windows; SGD with momentum,
-    # which is what the step before has moved. Steps 4 to 6 are those of the run that went on.
+    # By hand: a softmax of the standardised features, whose every step takes the next four of the eight windows; SGD
+    # with momentum, which is what the step before has moved. Steps 4 to 6 are those of the run that went on.
     kept = read(tmp_path / "features" / "train02.npz")
     assert sorted(kept.video) == sorted(SPLITS["train02"])
     rows = {"Logits": kept.features["Logits"].reshape(8, 1, 256)}
     batches = transfer.FeatureBatches(rows, np.repeat(kept.label, 2), batch_size=4, seed=0, first_row=8)
+    values = rows["Logits"][:, 0].astype(np.float64)
+    mean, deviation = values.mean(0), np.sqrt(values.var(0) + 1e-3 * values.var(0).mean())
     layers = [classifier(tmp_path / "checkpoints" / str(step)) for step in range(1, 7)]
+    # What a classifier W f + b is of features (f - mean) / deviation.
+    layers = [np.vstack([deviation[:, None] * one[:-1], one[-1] + mean @ one[:-1]]) for one in layers]
     for before, now, after in zip(layers, layers[1:], layers[2:], strict=False):
         batch = next(batches)
         # The bias is the weight of a feature that is always 1.
-        features = np.pad(batch["Logits"][:, 0], ((0, 0), (0, 1)), constant_values=1)
+        features = np.pad((batch["Logits"][:, 0] - mean) / deviation, ((0, 0), (0, 1)), constant_values=1)
         scores = features @ now
         slope = np.exp(scores) / np.exp(scores).sum(1, keepdims=True) - np.eye(2)[batch["label"]]
         expected = now - RATE * features.T @ slope / 4 + 0.9 * (now - before)

@@ -14,7 +14,10 @@ PACKAGE = ROOT / "i3d_jax"
 
 # Each part of the package imports only from its own group or an earlier one.
 GROUPS = (
-    ("system.errors", "system.files", "system.lock", "models", "inflation", "flow", "clips", "shapes"),
+    (
+        *("system.errors", "system.files", "system.archives", "system.lock", "system.terminal"),
+        *("models", "inflation", "flow", "clips", "shapes"),
+    ),
     ("system.workers", "system.hosts", "system.cluster", "system.preemption", "training", "checkpoint", "evaluation"),
     ("records", "video", "data", "ingest", "drawn", "importers", "report"),
     # Commands and what they share.

@@ -151,6 +151,17 @@ def test_windows_of_older_checkpoints_are_of_consecutive_frames(videos, plain):
     np.testing.assert_array_equal(found["rgb"], batch["rgb"][list(batch["video"]).index("fast.mkv")])
 
 
+def test_windows_of_smaller_frames_are_those_of_the_dataset(videos, plain):
+    fields = {**checkpoint_preprocessing(plain, "rgb"), "network_short_side": CROP + 1}
+    smaller = dataclasses.replace(options("rgb", batch_size=4), network_short_side=CROP + 1)
+    (batch,) = pipeline.evaluation_batches(plain, "train", smaller, windows=2)
+    (as_stored,) = pipeline.evaluation_batches(plain, "train", options("rgb", batch_size=4), windows=2)
+    assert not np.array_equal(as_stored["rgb"], batch["rgb"])
+    for name, expected in zip(batch["video"], batch["rgb"], strict=True):
+        found = read_windows(videos / name, fields, streams=("rgb",), where="the checkpoint")
+        np.testing.assert_array_equal(found["rgb"], expected, strict=True)
+
+
 def test_windows_that_cannot_be_made(videos, dataset, plain):
     flow = checkpoint_preprocessing(dataset, "flow")
 
@@ -172,6 +183,10 @@ def test_windows_that_cannot_be_made(videos, dataset, plain):
         read(flow, "none.mkv")
     with pytest.raises(UserError, match=r"there is no video .*: it is a folder"):
         read(flow, "")
+    rgb = checkpoint_preprocessing(plain, "rgb")
+    for short_side in (0, "20", CROP - 1):
+        with pytest.raises(UserError, match=r"the checkpoint: 'preprocessing' has the network_short_side"):
+            read({**rgb, "network_short_side": short_side}, streams=("rgb",))
     for name, value in (("windows", 0), ("frames", "five"), ("crop", None), ("stride", 1.5)):
         with pytest.raises(UserError, match=f"has the {name} {value!r}, a whole number was expected"):
             read({**flow, name: value})

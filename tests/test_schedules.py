@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import types
 
 import chex
 import jax
@@ -16,6 +18,7 @@ from i3d_jax import checkpoint
 from i3d_jax.run import recipe as configuration
 from i3d_jax.run import resolve
 from i3d_jax.run.retention import Checkpoints
+from i3d_jax.run.run import Optimization, Run
 from i3d_jax.system.errors import UserError
 from i3d_jax.training.loop import Cadence, Callbacks, Step, train
 from i3d_jax.training.optimizer import after_evaluation, make_optimizer, make_plateau, rates_text
@@ -88,13 +91,15 @@ def test_nothing_is_learnt_at_step_0_of_a_warm_up():
 
 
 def test_plateau_by_hand():
-    plateau = make_plateau(patience=2, factor=0.1)
+    plateau = make_plateau(patience=2, factor=0.1, stop=2)
     state = plateau.init({"kernel": jnp.zeros(1)})
-    scales = []
+    scales, ends = [], []
     # 1.99999 is no improvement on 2; None and NaN say nothing, infinity is one more without.
     for loss in [3, 2, 1.99999, None, float("nan"), 2.5, 1.9, 1.95, 1.8, 1.8, float("inf"), 1.9, 1.81]:
         state = after_evaluation(plateau, state, loss)
         scales.append(float(state.scale))
+        ends.append(plateau.ends(scales[-1]))
+    assert ends == [False] * 10 + [True] * 3
     np.testing.assert_allclose(scales, [1] * 5 + [0.1] * 5 + [0.01] * 2 + [0.001], rtol=1e-6)
 
 
@@ -123,14 +128,14 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
     sgd, schedule = make_optimizer(
         name="sgd", learning_rates=(0.1,), boundaries=(), momentum=0.9, weight_decay=0.0, warmup_steps=6
     )
-    plateau = make_plateau(patience=2, factor=0.1)
     devices = Devices(devices=jax.devices()[:1])
     step = devices.compile_training_step(training_step(Tiny(dropout_rate=0.5), sgd, seed=0, average_decay=0.9))
     description = checkpoint.Description(
         model="i3d", options={}, num_classes=3, labels=["a", "b", "c"], preprocessing={}
     )
 
-    def run(folder, *, total_steps, killed_after=None):
+    def run(folder, *, total_steps, killed_after=None, stop=0):
+        plateau = make_plateau(patience=2, factor=0.1, stop=stop)
         state = initial_state(variables(Tiny()), sgd, average=True, plateau=plateau)
         state = devices.place(state)
         final, lines = None, {}
@@ -166,6 +171,33 @@ def test_plateau_averages_and_warm_up_go_on_as_if_nothing_had_happened(tmp_path)
     chex.assert_trees_all_equal(state, whole)
     assert resumed == lines
     assert float(state.plateau.scale) == pytest.approx(0.01)
+    # The second fall ends it, now and when it is started again.
+    for _ in range(2):
+        ended, _ = run(tmp_path / "ended", total_steps=17, stop=2)
+        assert int(ended.step) == 12
+    assert checkpoint.Description.read(tmp_path / "ended" / "12").provenance["rate_scale"] == pytest.approx(0.01)
+
+
+def test_a_run_that_plateau_ended_is_finished(tmp_path):
+    """Its figures are those of its newest checkpoint, whose rate has fallen often enough, not of the last step."""
+    stored = {"step": 6, "frames": 16, "windows": 1, "top1": 0.5}
+    evaluation = types.SimpleNamespace(stored=lambda: stored, is_stored=lambda step: step == 6)
+    blank = Run(**dict.fromkeys(field.name for field in dataclasses.fields(Run)))
+    cadence = Cadence(total_steps=17, log_every=1, evaluate_every=2, checkpoint_every=3)
+    description = checkpoint.Description(model="i3d", options={}, num_classes=1, labels=["a"], preprocessing={})
+    (tmp_path / "6" / "tree").mkdir(parents=True)
+    for scale, stop, finished in ((0.01, 3, False), (0.001, 3, True), (0.001, 0, False), (0.001, 4, False)):
+        dataclasses.replace(description, provenance={"rate_scale": scale}).write(tmp_path / "6")
+        plateau = make_plateau(patience=2, factor=0.1, stop=stop)
+        optimization = Optimization(optimizer=None, schedule=None, plateau=plateau, averages=False, rates="")
+        run = dataclasses.replace(
+            blank,
+            cadence=cadence,
+            evaluation=evaluation,
+            optimization=optimization,
+            checkpoints=Checkpoints(tmp_path, description, keep_last=1),
+        )
+        assert run.figures() == (stored if finished else None)
 
 
 @pytest.mark.parametrize("schedule", ["stepwise", "plateau"])
@@ -187,6 +219,7 @@ def test_what_the_rate_follows_from_may_not_change(tmp_path, schedule):
         ({"optimizer.schedule": "cosine"}, "one of stepwise, plateau, found 'cosine'"),
         ({"optimizer.schedule": "plateau"}, "one learning rate and has no boundaries, found .*97000"),
         ({"evaluation.every": 0}, "'plateau' waits for evaluations: evaluation.every must be above 0, found 0"),
+        ({"optimizer.plateau_stop": -1}, "plateau_stop must be at least 0, found -1"),
         ({"optimizer.plateau_patience": 0}, "plateau_patience must be at least 1, found 0"),
         ({"optimizer.plateau_factor": 1.0}, "plateau_factor must be above 0 and below 1, found 1.0"),
         ({"optimizer.warmup_steps": -1}, "warmup_steps must be at least 0, found -1"),

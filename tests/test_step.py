@@ -147,19 +147,34 @@ def test_a_step_in_bfloat16_keeps_float32_and_is_near_it():
     assert optax.global_norm(jax.tree.map(jnp.subtract, state.params, plain.params)) < 0.05 * moved
 
 
-def test_the_average_of_the_parameters_by_hand():
+@pytest.mark.parametrize("mode", ["pjit", "pmap"])
+def test_the_average_of_parameters_and_statistics_by_hand(mode):
+    """Against the recursion written out here, of the states that a run without an average goes through."""
     model, batches = Tiny(), [batch(number) for number in range(4)]
-    bias = [np.asarray(variables(model)["params"]["Logits"]["bias"])]
-    for steps in range(1, 5):
-        bias.append(after(model, batches[:steps])[0].params["Logits"]["bias"])
-    state, _ = after(model, batches, state=initial_state(variables(model), SGD, average=True), average_decay=0.25)
+    devices = Devices(mode=mode, devices=jax.devices()[:2])
+
+    def states(*, average):
+        step = training_step(model, SGD, seed=0, average_decay=0.25 if average else 0.0, replicas=devices.replicas)
+        step = devices.compile_training_step(step)
+        state = devices.place(initial_state(variables(model), SGD, average=average))
+        found = [jax.device_get(state)]
+        state = devices.replicate(state)
+        for one in batches:
+            state, _ = step(state, devices.shard_batch(one))
+            found.append(jax.device_get(devices.merge_replicas(state)))
+        return found
+
+    expected, *plain = (state.variables for state in states(average=False))
     # Kept: 1/10, 2/11, 3/12 and then no more than a quarter.
-    expected = bias[0]
-    for kept, value in zip((1 / 10, 2 / 11, 1 / 4, 1 / 4), bias[1:], strict=True):
-        expected = kept * expected + (1 - kept) * value
-    np.testing.assert_allclose(state.average["Logits"]["bias"], expected, rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(state.params["Logits"]["bias"], bias[-1], rtol=1e-6)
-    chex.assert_trees_all_equal(state.variables, {"params": state.average, "batch_stats": state.batch_stats})
+    for kept, live in zip((1 / 10, 2 / 11, 1 / 4, 1 / 4), plain, strict=True):
+        expected = jax.tree.map(lambda old, new, kept=kept: kept * old + (1 - kept) * new, expected, live)
+    last = states(average=True)[-1]
+    chex.assert_trees_all_close(last.variables, expected, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close(
+        {"params": last.params, "batch_stats": last.batch_stats}, plain[-1], rtol=1e-5, atol=1e-7
+    )
+    moved = jax.tree.map(lambda one, other: np.abs(one - other).max(), expected, plain[-1])
+    assert min(jax.tree.leaves(moved)) > 1e-4
 
 
 def test_the_scale_of_plateau_is_a_lower_rate():

@@ -23,15 +23,41 @@ def cell(table_name, row, column, splits=(1,)):
 
 
 def test_every_cell_of_the_tables_is_there_and_no_other():
-    # (a) and (b) see RGB alone; nothing but (b) is trained on Kinetics from scratch in the paper's table.
-    assert [len(cells(name, [1])) for name in ("accuracy", "transfer", "kinetics")] == [33, 40, 21]
+    # (a) and (b) see RGB alone; (b) is from scratch alone, (a) has no flow.
+    assert {name: len(cells(name, [1])) for name in published.TITLES} == {
+        "accuracy": 33,
+        "transfer": 40,
+        "kinetics": 21,
+        "transfer_from_kinetics": 54,
+    }
     for name in published.TITLES:
         assert set(published.numbers(name)) <= {(one.row, one.column) for one in cells(name, [1])}
     assert cell("accuracy", "fused", "hmdb51/rgb+flow").published == 56.8
     assert cell("transfer", "i3d", "ucf101/full").published == 96.5
     assert cell("kinetics", "i3d", "scratch/flow").published == 61.5
     assert cell("kinetics", "c3d", "scratch/rgb").published == 56.1
-    assert cell("kinetics", "conv_lstm", "scratch/rgb").published is None
+    assert cell("kinetics", "fused", "scratch/rgb").published is None
+    # Of the facts on I3D, with and without ImageNet.
+    facts = {"original": (93.4, 88.8, 66.4, 62.2), "fixed": (97.7, 97.4, 79.7, 78.6), "full": (98.0, 97.6, 81.2, 81.3)}
+    for kind, numbers in facts.items():
+        for group, number in zip(published.GROUPS["transfer_from_kinetics"], numbers, strict=True):
+            assert cell("transfer_from_kinetics", "i3d", f"{group}/{kind}").published == number
+            assert not published.of_one_source("transfer_from_kinetics", "i3d", f"{group}/{kind}")
+
+
+def test_published_numbers_that_stand_in_two_tables_are_the_same():
+    accuracy, kinetics = published.numbers("accuracy"), published.numbers("transfer_from_kinetics")
+    for row in published.ARCHITECTURES:
+        for dataset in ("ucf101", "hmdb51"):
+            group, stream = (f"{dataset}_scratch" if row == "c3d" else dataset), "rgb+flow"
+            stream = "rgb" if row in ("conv_lstm", "c3d") else stream
+            assert kinetics[row, f"{group}/original"] == accuracy[row, f"{dataset}/{stream}"]
+            assert not published.of_one_source("transfer_from_kinetics", row, f"{group}/original")
+    # ImageNet, Kinetics and fine-tuning each help: but for two numbers of Two-Stream and I3D on HMDB-51.
+    for row in ("conv_lstm", "fused"):
+        for dataset in ("ucf101", "hmdb51"):
+            for kind in ("original", "fixed", "full"):
+                assert kinetics[row, f"{dataset}/{kind}"] > kinetics[row, f"{dataset}_scratch/{kind}"]
 
 
 def test_the_runs_of_a_cell_by_hand():
@@ -48,6 +74,13 @@ def test_the_runs_of_a_cell_by_hand():
         "ucf101-i3d_rgb_fixed-split3",
         "ucf101-i3d_flow_fixed-split3",
     ]
+    # From Kinetics each is there twice, and nothing of one is taken for the other.
+    scratch = names(runs([cell("transfer_from_kinetics", "fused", "ucf101_scratch/fixed", (2,))]))
+    assert scratch == ["kinetics-fused-from_scratch", "ucf101-fused_fixed-split2-from_kinetics-from_scratch"]
+    [original] = runs([cell("transfer_from_kinetics", "fused", "hmdb51_scratch/original")])
+    assert (original.name, original.start) == ("hmdb51-fused-split1-from_scratch", None)
+    imagenet = names(runs([cell("transfer_from_kinetics", "i3d", "hmdb51/full")]))
+    assert imagenet[:2] == ["kinetics-i3d_rgb-from_imagenet", "hmdb51-i3d_rgb_full-split1-from_kinetics"]
     # The modality of the slides: RGB for (a) and (b), both streams in one network for (c) and (d).
     assert names(runs([cell("transfer", "c3d", "ucf101/full")])) == ["minikinetics-c3d", "ucf101-c3d_full-split1"]
     assert names(runs([cell("transfer", "fused", "hmdb51/original")])) == ["hmdb51-fused-split1"]
@@ -64,8 +97,9 @@ def test_each_run_once_behind_what_it_starts_from():
     everything = [one for name in published.TITLES for one in cells(name, [1, 2, 3])]
     ordered = runs(everything)
     # Ten networks and six that are transferred twice, on two datasets of three splits; ten on miniKinetics; on Kinetics
-    # ten, all but one from ImageNet too.
-    assert len(ordered) == (10 + 6 * 2) * 2 * 3 + 10 + 10 + 9
+    # ten, all but one from ImageNet too. From Kinetics the six are transferred twice, and all but one so without
+    # ImageNet, and trained without it.
+    assert len(ordered) == (10 + 6 * 2) * 2 * 3 + 10 + 10 + 9 + (6 * 2 + 5 * 2 + 5) * 2 * 3
     assert len(set(names(ordered))) == len(ordered)
     for position, run in enumerate(ordered):
         if isinstance(run.start, PlannedRun):
@@ -126,6 +160,17 @@ def test_text(filled):
     assert re.sub(" +", " ", first) == " (b) 3D-ConvNet 50.0 | 49.2 60.0 | 76.0 70.0 | 79.9 -40.0 | -60.5"
     assert re.sub(" +", " ", second) == " (d) 3D-Fused Two-Stream 50.0 | 89.3 [1] | 88.5 70.0 | 90.1 [2] | -7.5"
     assert notes == ["[1] the loss of step 3 is nan", "[2] ucf101/fixed is missing: the loss of step 3 is nan"]
+
+
+def test_a_published_number_of_one_source_is_marked():
+    needed = [cell("transfer_from_kinetics", "fused", f"ucf101/{kind}") for kind in ("original", "fixed")]
+    filled = table.fill(needed, {one: 50.0 for one in needed})
+    *_, row, _, note = table.as_text(filled).splitlines()
+    assert re.sub(" +", " ", row) == " (d) 3D-Fused Two-Stream 50.0 | 89.3 50.0 | 94.3†"
+    *_, line, _, noted = table.as_markdown(filled, heading="Title").splitlines()
+    assert line == "| (d) 3D-Fused Two-Stream | 50.0 (89.3) | 50.0 (94.3†) |"
+    assert note == noted == "† published, and found in one source only"
+    assert list(csv.DictReader(io.StringIO(table.as_csv(filled))))[1]["published"] == "94.3000"
 
 
 def test_markdown(filled):

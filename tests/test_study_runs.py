@@ -69,7 +69,8 @@ def test_the_recipes_of_a_network_make_it_and_take_its_clips(network):
                 continue
             config = recipe.get_config(variant)
             model = resolve.create_model(config, 10)
-            assert (config.data.frames, config.data.stride, config.data.crop) == tuple(model.training_clip)
+            clip = (config.data.frames, config.data.stride, config.data.crop, config.data.network_short_side or None)
+            assert clip == model.training_clip
             assert config.evaluation.frames == model.test_clip.frames
             resolve.create_optimizer(config)
             resolve.cadence_of(config)

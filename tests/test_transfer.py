@@ -210,6 +210,61 @@ def drawn(batches, number):
     return found
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_a_standardised_optimizer_trains_on_standardised_features(name, scale):
+    """Against a classifier that is given standardised features, whatever the features' own scale and offset."""
+    random = np.random.default_rng(0)
+    deviations = scale * random.uniform(0.5, 2, 16)
+    features = random.normal(size=(40, 1, 16)) * deviations + scale * random.uniform(-1, 3, 16)
+    features, labels = features.astype(np.float32), random.integers(0, 3, 40)
+    mean, deviation = features.mean((0, 1)), features.std((0, 1))
+    optimizer, _ = make_optimizer(**{**SGD, "name": name, "learning_rates": (0.05,)})
+    statistics = transfer.statistics_of({"RGB/Logits": features})
+    np.testing.assert_allclose(statistics["RGB/Logits"][0], mean, rtol=1e-4, atol=1e-3)
+    # The thousandth of the mean variance is within this.
+    np.testing.assert_allclose(statistics["RGB/Logits"][1], deviation, rtol=0.02)
+
+    kernel, bias = random.normal(size=(1, 1, 16, 3)).astype(np.float32), np.float32([1, 2, 3])
+    inside = {"Conv": {"kernel": kernel / deviation[:, None], "bias": bias - (mean / deviation) @ kernel[0, 0]}}
+    others = {"mixed": jnp.ones(3)}
+
+    def train(optimizer, params, inputs):
+        """Returns the logits of the inputs after twenty steps."""
+
+        def logits(params):
+            layer = params["RGB"]["Logits"]["Conv"]
+            return inputs[:, 0] @ layer["kernel"][0, 0] + layer["bias"]
+
+        @jax.jit
+        def step(carry, _):
+            params, state = carry
+            gradients = jax.grad(
+                lambda params: optax.softmax_cross_entropy_with_integer_labels(logits(params), labels).mean()
+            )(params)
+            updates, state = optimizer.update(gradients, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=20)
+        return logits(params)
+
+    exact = {"RGB/Logits": (mean, deviation)}
+    found = train(transfer.standardised(optimizer, exact), {"RGB": {"Logits": inside, **others}}, features)
+    standard = {"RGB": {"Logits": {"Conv": {"kernel": kernel, "bias": bias}}, **others}}
+    expected = train(optimizer, standard, (features - mean) / deviation)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_channels_that_hardly_vary_are_not_blown_up():
+    features = np.zeros((100, 1, 3), np.float32)
+    features[:, 0, 0], features[0, 0, 1] = np.arange(100), 1e-3
+    [(_, deviation)] = transfer.statistics_of({"Logits": features}).values()
+    assert deviation[0] == pytest.approx(np.arange(100).std(), rel=1e-3)
+    assert (deviation[1:] > 0.01 * deviation[0]).all()
+    [(_, deviation)] = transfer.statistics_of({"Logits": features[:, :, 2:]}).values()
+    assert deviation.tolist() == [1.0]
+
+
 def test_every_row_once_an_epoch_and_a_resumed_run_goes_on():
     whole = drawn(batches_of(10, 4), 10)
     for epoch in range(4):

@@ -12,6 +12,7 @@ import numpy as np
 
 from i3d_jax import clips
 from i3d_jax.data import cpu_tensorflow
+from i3d_jax.data.preprocessing import resized
 from i3d_jax.data.reader import SplitReader
 from i3d_jax.flow import codec
 from i3d_jax.records import image
@@ -75,6 +76,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         counts: Mapping[str, tuple[int, ...]],
         *,
         crop: int,
+        network_short_side: int | None,
         flow_rounding: str,
         batch_rows: int,
         rows: int | None,
@@ -86,13 +88,14 @@ class Batches(Iterator[dict[str, np.ndarray]]):
           clip: gives the clip of a row, from any thread; None where the row is to be masked.
           counts: for each stream of a clip, its frames or fields: (count,) or (windows, count).
           crop: side in pixels of the square that is cut from every image.
+          network_short_side: of frames, to which they are resized before the crop; None: as they are stored.
           flow_rounding: how the flow is stored, one of `codec.ROUNDINGS`.
           batch_rows: of a batch.
           rows: of all batches, a multiple of `batch_rows`; None for no end.
         """
         self._reader = reader
         self._clip = clip
-        self._loader = _Loader(clip, counts, crop, flow_rounding)
+        self._loader = _Loader(clip, counts, crop, network_short_side, flow_rounding)
         self._batch_rows = batch_rows
         self._end = np.iinfo(np.int64).max if rows is None else rows
         self._row = 0
@@ -194,11 +197,13 @@ class _Loader:
         clip: Callable[[int], EncodedClip | None],
         counts: Mapping[str, tuple[int, ...]],
         crop: int,
+        network_short_side: int | None,
         flow_rounding: str,
     ):
         self._clip = clip
         self._counts = counts
         self._crop = crop
+        self._short_side = network_short_side
         self._flow_rounding = flow_rounding
         self.failure: Exception | None = None
 
@@ -256,11 +261,20 @@ class _Loader:
         def decode_all(decode):
             return tf.map_fn(decode, images, fn_output_signature=tf.TensorSpec(crop_shape, tf.uint8))
 
+        def decode_resized(short_side):
+            whole = tf.map_fn(image.decode, images, fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
+            small = tf.numpy_function(lambda frames: resized(frames, short_side), [whole], tf.uint8)
+            cut = tf.slice(small, tf.concat([[0], begin], axis=0), [-1, *crop_shape])
+            return tf.cond(mirrored, lambda: tf.reverse(cut, [2]), lambda: cut)
+
         def in_order():
             # An image is mirrored while it is in the cache; asked for each of them, the question costs as much again.
-            pixels = tf.cond(
-                mirrored, lambda: decode_all(lambda encoded: mirror(decode(encoded))), lambda: decode_all(decode)
-            )
+            if self._short_side is not None:
+                pixels = decode_resized(self._short_side)
+            else:
+                pixels = tf.cond(
+                    mirrored, lambda: decode_all(lambda encoded: mirror(decode(encoded))), lambda: decode_all(decode)
+                )
             # Most clips use each image once and in order; only the others pay for another copy.
             return tf.cond(
                 tf.size(images) == tf.size(order),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,8 @@ from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.records.layout import Layout, MediaSequence
 from i3d_jax.records.shards import RecordPlace, shard_name
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import written_whole
+from i3d_jax.system.files import entries, instead, is_file, is_folder, read_object, written_whole
+from i3d_jax.system.terminal import json_text
 
 FORMAT_VERSION = 1
 DESCRIPTION = "dataset.json"
@@ -141,7 +142,7 @@ def write_description(
     if combined:
         description["combined"] = {split: list(parts) for split, parts in combined.items()}
     with written_whole(Path(directory, DESCRIPTION)) as file:
-        text = json.dumps(description, ensure_ascii=False, indent=2)
+        text = json_text(description, indent=2)
         # The counts of the shards on a line: there may be thousands.
         text = re.sub(r"\[\n\s+\d+(,\n\s+\d+)*\n\s+\]", lambda counts: " ".join(counts[0].split()), text)
         file.write(text.encode() + b"\n")
@@ -155,31 +156,20 @@ def open_dataset(directory: str | os.PathLike) -> Dataset:
         version, or shards are missing.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        found = "a file" if directory.exists() else "nothing"
-        raise UserError(f"a dataset folder was expected at {directory}, found {found}")
+    if not is_folder(directory):
+        raise UserError(f"a dataset folder was expected at {directory}, found {instead(directory)}")
     path = directory / DESCRIPTION
-    if not path.is_file():
-        if (directory / UNFINISHED).is_file():
+    if not is_file(path):
+        if is_file(directory / UNFINISHED):
             raise UserError(f"{directory} is a dataset that is not finished: start the same `prepare` command again")
         raise UserError(f"{directory} is not a dataset folder: it has no {DESCRIPTION}")
-    description = _read_object(path)
+    description = read_object(path)
     version = description.get("format_version")
     if version != FORMAT_VERSION:
         raise UserError(f"{path}: format version {FORMAT_VERSION} was expected, found {version!r}")
     dataset = _from_description(description, path)
     _refuse_missing_shards(dataset)
     return dataset
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: JSON was expected, found something else: {error}") from error
-    if not isinstance(description, dict):
-        raise UserError(f"{path}: a JSON object was expected, found {type(description).__name__}")
-    return description
 
 
 def _from_description(description: dict[str, Any], path: Path) -> Dataset:
@@ -189,12 +179,19 @@ def _from_description(description: dict[str, Any], path: Path) -> Dataset:
         raise UserError(f"{path} lacks {', '.join(missing)}")
     for key, kind in kinds.items():
         if not isinstance(description[key], kind):
-            raise UserError(f"{path}: {key!r} was expected to be a {kind.__name__}, found {description[key]!r}")
+            found = reprlib.repr(description[key])
+            raise UserError(f"{path}: {key!r} was expected to be a {kind.__name__}, found {found}")
+    for label in description["labels"]:
+        if not isinstance(label, str) or not _is_text(label):
+            raise UserError(f"{path}: 'labels' was expected to hold texts, found {reprlib.repr(label)}")
+    for split in description["splits"]:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
+            raise UserError(f"{path}: a split is named with letters, digits, '_' and '-', found {reprlib.repr(split)}")
     splits = {split: _split(size, f"{path}: split {split!r}") for split, size in description["splits"].items()}
     return Dataset(
         directory=path.parent,
         name=description["name"],
-        labels=tuple(map(str, description["labels"])),
+        labels=tuple(description["labels"]),
         splits=splits,
         preprocessing=Preprocessing.from_json(description["preprocessing"], where=str(path)),
         combined=_combined(description.get("combined", {}), splits, path),
@@ -203,22 +200,22 @@ def _from_description(description: dict[str, Any], path: Path) -> Dataset:
 
 def _combined(combined: Any, splits: Mapping[str, Split], path: Path) -> dict[str, tuple[str, ...]]:
     if not isinstance(combined, dict):
-        raise UserError(f"{path}: 'combined' was expected to be a dict, found {combined!r}")
+        raise UserError(f"{path}: 'combined' was expected to be a dict, found {reprlib.repr(combined)}")
     for split, parts in combined.items():
-        if not isinstance(parts, list) or not parts or not set(parts) <= splits.keys():
-            raise UserError(f"{path}: 'combined' of {split!r} was expected to list splits, found {parts!r}")
+        if not isinstance(parts, list) or not parts or any(part not in list(splits) for part in parts):
+            raise UserError(f"{path}: 'combined' of {split!r} was expected to list splits, found {reprlib.repr(parts)}")
     return {split: tuple(parts) for split, parts in combined.items()}
 
 
 def _split(size: Any, where: str) -> Split:
     fields = ("videos", "frames", "shards", "skipped")
     if not isinstance(size, dict):
-        raise UserError(f"{where}: an object with {', '.join(fields)} was expected, found {size!r}")
+        raise UserError(f"{where}: an object with {', '.join(fields)} was expected, found {reprlib.repr(size)}")
     for field in fields:
         if field not in size:
             raise UserError(f"{where} lacks {field}")
         if not _is_count(size[field]):
-            raise UserError(f"{where}: {field} was expected to be a count, found {size[field]!r}")
+            raise UserError(f"{where}: {field} was expected to be a count, found {reprlib.repr(size[field])}")
     shard_videos, shard_bytes = (_counts(size, field, where) for field in ("shard_videos", "shard_bytes"))
     if shard_videos is not None and sum(shard_videos) != size["videos"]:
         raise UserError(f"{where}: shard_videos were expected to be {size['videos']} together, found another sum")
@@ -235,11 +232,28 @@ def _counts(size: dict[str, Any], field: str, where: str) -> tuple[int, ...] | N
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and value >= 0
+    return type(value) is int and value >= 0
 
 
 def _refuse_missing_shards(dataset: Dataset) -> None:
-    paths = [path for split in dataset.splits for path in dataset.shard_paths(split)]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(f"{dataset.directory} lacks {len(missing)} of its {len(paths)} shards, the first {missing[0]}")
+    # By the files that are there, which are few, however many shards a description may claim.
+    there = {path for path in entries(dataset.directory) if is_file(path)}
+    shards = sum(split.shards for split in dataset.splits.values())
+    every = (
+        dataset.directory / shard_name(split, shard, size.shards)
+        for split, size in dataset.splits.items()
+        for shard in range(size.shards)
+    )
+    missing = next((path for path in every if path not in there), None)
+    if missing is not None:
+        names = "|".join(f"{re.escape(name)}-[0-9]+-of-{size.shards:05d}" for name, size in dataset.splits.items())
+        found = sum(re.fullmatch(rf"({names})\.tfrecord", path.name) is not None for path in there)
+        raise UserError(f"{dataset.directory} lacks {shards - found} of its {shards} shards, the first {missing.name}")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -18,6 +18,7 @@ from i3d_jax.records import image
 from i3d_jax.records.layout import Layout
 from i3d_jax.records.shards import RecordPlace, places, scan_lengths
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import is_file
 
 # Where so many of the first records cannot be read, it is not for a few damaged ones.
 _TRIED = 20
@@ -68,7 +69,7 @@ def scan(paths: Mapping[str, Sequence[Path]], directory: Path) -> Shards:
     Raises:
       UserError: a shard is missing.
     """
-    missing = [path for shards in paths.values() for path in shards if not path.is_file()]
+    missing = [path for shards in paths.values() for path in shards if not is_file(path)]
     if missing:
         total = sum(map(len, paths.values()))
         raise UserError(f"{directory} lacks {len(missing)} of its {total} shards, the first {missing[0].name}")

@@ -22,6 +22,7 @@ from i3d_jax.records import example, sequence_example
 from i3d_jax.records.layout import MediaSequence, label_name
 from i3d_jax.records.shards import HEADER_BYTES, RecordPlace, places
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import entries, is_file, is_folder, opened
 
 # Both scripts write no suffix.
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5,})-of-(?P<shards>\d{5,})(\.tfrecords?)?")
@@ -43,9 +44,9 @@ def open_records(directory: str | os.PathLike, *, labels: str | None, stated: St
       UserError: it is no such folder, shards are missing, the labels have no names, or no record can be read.
     """
     directory = Path(directory)
-    if not directory.is_dir():
+    if not is_folder(directory):
         raise UserError(f"a folder of TFRecord shards was expected at {directory}")
-    if (directory / DESCRIPTION).exists():
+    if is_file(directory / DESCRIPTION):
         raise UserError(f"{directory} is a dataset that `prepare` wrote: it is read with --config.data.source=prepared")
     shards = foreign.scan(_find_shards(directory), directory)
     first = foreign.first_record(shards, MediaSequence(), directory)
@@ -65,7 +66,7 @@ def open_records(directory: str | os.PathLike, *, labels: str | None, stated: St
 def _find_shards(directory: Path) -> dict[str, list[Path]]:
     """Returns the paths of the shards of each split, those that are missing too."""
     found: dict[str, set[tuple[int, str]]] = {}
-    for path in sorted(directory.iterdir()):
+    for path in entries(directory):
         match = _SHARD.fullmatch(path.name)
         if match:
             suffix = match[4] or ""
@@ -102,9 +103,10 @@ def _told(record: bytes) -> Mapping[str, Any]:
 
 def _read_labels(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the labels {path} cannot be read: {error}") from None
+        with opened(path) as file:
+            lines = file.read().decode("utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"the labels {path}: text in UTF-8 was expected, found none at byte {error.start}") from None
     seen: dict[str, int] = {}
     for number, name in enumerate(map(str.strip, lines), start=1):
         if not name or name in seen:
@@ -119,7 +121,7 @@ def _collect_labels(shards: foreign.Shards, directory: Path) -> list[str]:
     names: set[str] = set()
     for split in shards.values():
         for path, lengths in split.items():
-            with open(path, "rb", buffering=0) as file:
+            with opened(path) as file:
                 found = (_label_name(file, place) for place in places(path, lengths))
                 names |= {name for name in found if name is not None}
     if not names:

@@ -21,6 +21,7 @@ from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.foreign import Stated
 from i3d_jax.records.layout import FlatExample
 from i3d_jax.system.errors import UserError, did_you_mean
+from i3d_jax.system.files import entries, is_folder
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<configuration>[\w+.-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -93,7 +94,7 @@ class _Built(NamedTuple):
 
 def _find(match: re.Match[str], directory: Path) -> Path:
     """Returns the folder of the set that a name asks for."""
-    if not directory.is_dir():
+    if not is_folder(directory):
         raise UserError(f"TensorFlow Datasets' data_dir was expected at {directory}")
     there = _built(directory / match["set"])
     if not there:
@@ -126,7 +127,7 @@ def _not_built(match: re.Match[str], directory: Path) -> UserError:
             f"{match['set']} has not been built in {directory}, and nothing is downloaded here: "
             f"`tfds build {name} --data_dir={directory}` does both"
         )
-    known = [*(folder.name for folder in sorted(directory.iterdir()) if _built(folder)), *published]
+    known = [*(folder.name for folder in entries(directory) if _built(folder)), *published]
     hint = did_you_mean(match["set"].lower(), known, cutoff=0.5)
     return UserError(f"{directory} holds no set {match['set']!r}, nor does TensorFlow Datasets know one{hint}")
 

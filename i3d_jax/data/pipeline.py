@@ -16,6 +16,7 @@ import numpy as np
 from i3d_jax import clips
 from i3d_jax.data.batches import Batches, EncodedClip, EncodedStream
 from i3d_jax.data.dataset import Dataset
+from i3d_jax.data.preprocessing import resized, resized_size
 from i3d_jax.data.reader import DamagedRecord, EncodedVideo, SplitReader
 from i3d_jax.flow import codec
 from i3d_jax.system.errors import UserError
@@ -36,6 +37,8 @@ class BatchOptions:
       sampling: which frames and flow fields make a clip, or a window of it.
       streams: "rgb", "flow" or both.
       crop: side in pixels of the square that is cut from every frame.
+      network_short_side: pixels of the shorter side to which larger frames are resized before the crop; None: as they
+        are stored. Not with flow, whose displacements are in pixels of the stored frames.
       max_damaged_share: share of a split's records, 0 to 1, that may be damaged before reading stops.
       host: this host's number, from 0.
       hosts: how many hosts share each batch; each gets an equal run of its rows.
@@ -49,6 +52,7 @@ class BatchOptions:
     streams: tuple[str, ...]
     crop: int
     max_damaged_share: float
+    network_short_side: int | None = None
     host: int = 0
     hosts: int = 1
 
@@ -57,6 +61,16 @@ class BatchOptions:
         for name in ("batch_size", "crop", "hosts"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be 1 or more, found {getattr(self, name)}")
+        if self.network_short_side is not None:
+            if "flow" in self.streams:
+                raise UserError(
+                    f"network_short_side is {self.network_short_side}, and the network takes flow, which is in pixels "
+                    "of the stored frames: prepare the dataset with --short_side instead"
+                )
+            if self.network_short_side < self.crop:
+                raise UserError(
+                    f"network_short_side must be the crop, {self.crop}, or more, found {self.network_short_side}"
+                )
         if not 0 <= self.max_damaged_share <= 1:
             raise UserError(f"max_damaged_share must be 0 to 1, found {self.max_damaged_share}")
         if self.batch_size % self.hosts:
@@ -111,6 +125,7 @@ def training_batches(
         clip,
         counts,
         crop=options.crop,
+        network_short_side=options.network_short_side,
         flow_rounding=codec.rounding_of(dataset.preprocessing.flow),
         batch_rows=options.rows,
         rows=None,
@@ -143,6 +158,7 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
         clip,
         counts,
         crop=options.crop,
+        network_short_side=options.network_short_side,
         flow_rounding=codec.rounding_of(dataset.preprocessing.flow),
         batch_rows=options.rows,
         rows=batches * options.rows,
@@ -155,6 +171,9 @@ def _open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitRe
             f"a crop of {options.crop} pixels was asked of {dataset.directory}, "
             f"whose frames have a short side of {dataset.preprocessing.short_side}"
         )
+    if options.network_short_side is not None:
+        # So that OpenCV, where it is missing, is missed here and not by a thread in the middle of a batch.
+        resized(np.zeros((1, 2, 2, 3), np.uint8), 1)
     return SplitReader(dataset, split, max_damaged_share=options.max_damaged_share, streams=options.streams)
 
 
@@ -165,7 +184,7 @@ def _training_clip(reader: SplitReader, options: BatchOptions, *, flip: bool, se
     window, top, left, mirror = np.random.default_rng([seed, _CLIP, number]).random(4)
 
     def choose(video: EncodedVideo) -> EncodedClip:
-        rows, columns = _corners(video, options.crop)
+        rows, columns = _corners(video, options)
         indices = clips.training_window(video.num_frames, options.sampling, window, streams=options.streams)
         return _encoded_clip(
             video, indices, corner=(int(top * rows), int(left * columns)), mirrored=flip and mirror < 0.5
@@ -185,7 +204,7 @@ def _epoch_order(seed: int, epoch: int, videos: int) -> np.ndarray:
 
 def _evaluation_clip(reader: SplitReader, options: BatchOptions, windows: int, record: int) -> EncodedClip | None:
     def choose(video: EncodedVideo) -> EncodedClip:
-        rows, columns = _corners(video, options.crop)
+        rows, columns = _corners(video, options)
         indices = clips.cover(video.num_frames, options.sampling, windows, streams=options.streams)
         # The corner of preprocessing.centre_crop.
         return _encoded_clip(video, indices, corner=((rows - 1) // 2, (columns - 1) // 2), mirrored=False)
@@ -193,13 +212,16 @@ def _evaluation_clip(reader: SplitReader, options: BatchOptions, windows: int, r
     return reader.read(reader.places[record], choose)
 
 
-def _corners(video: EncodedVideo, crop: int) -> tuple[int, int]:
+def _corners(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
     """Returns at how many rows and at how many columns the crop can begin."""
-    if min(video.height, video.width) < crop:
+    width, height, crop = video.width, video.height, options.crop
+    if options.network_short_side is not None and width and height:
+        width, height = resized_size(width, height, options.network_short_side)
+    if min(height, width) < crop:
         raise DamagedRecord(
             video.place, f"its frames of {video.width}x{video.height} are smaller than the crop, {crop}"
         )
-    return video.height - crop + 1, video.width - crop + 1
+    return height - crop + 1, width - crop + 1
 
 
 def _encoded_clip(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,17 @@ class Preprocessing:
     flow: Mapping[str, Any] | None = None
 
     def __post_init__(self):
-        # A value of another kind raises `TypeError` here, of which `from_json` says where it stands.
         frame_rate: Any = self.frame_rate
         jpeg_quality: Any = self.jpeg_quality
+        # What a file may hold instead; `from_json` says where it stands.
+        for name, value in (
+            ("frame_rate", frame_rate),
+            ("short_side", self.short_side),
+            ("jpeg_quality", jpeg_quality),
+        ):
+            kinds = (int, float) if name == "frame_rate" else (int,)
+            if not _is_unknown(value) and (isinstance(value, bool) or not isinstance(value, kinds)):
+                raise TypeError(f"a number was expected as {name}, found {value!r}")
         if not _is_unknown(frame_rate) and not 0 < frame_rate <= 1000:
             raise UserError(f"the frame rate must be above 0 and at most 1000 frames a second, found {frame_rate}")
         if not 16 <= self.short_side <= 4096:
@@ -138,6 +147,32 @@ def refuse_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any], *, ex
         raise UserError(
             f"{expected_by} was trained on pixels prepared in another way than those of {found_in}: {named}{hint}"
         )
+
+
+def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Returns (width, height) at which pictures have this shorter side; none is enlarged."""
+    scale = min(Fraction(short_side, min(width, height)), Fraction(1))
+    return round(width * scale), round(height * scale)
+
+
+def resized(frames: np.ndarray, short_side: int) -> np.ndarray:
+    """Resizes frames after they are decoded, for networks that see smaller ones than are stored.
+
+    By the filter that the frames were stored with: bilinear, OpenCV's INTER_LINEAR. One definition for training and
+    prediction.
+
+    Args:
+      frames: uint8 [T, H, W, C].
+      short_side: pixels of the shorter side of the result; frames that are as small or smaller stay as they are.
+
+    Returns:
+      uint8 [T, h, w, C] by `resized_size`.
+    """
+    # Imported here: networks that see frames as they are stored train without OpenCV.
+    import cv2
+
+    size = resized_size(frames.shape[2], frames.shape[1], short_side)
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR) for frame in frames])
 
 
 def centre_crop(frames: np.ndarray, size: int) -> np.ndarray:

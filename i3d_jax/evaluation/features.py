@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from i3d_jax.system import hosts
+from i3d_jax.system.archives import read_arrays
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import make_folder, written_whole
+from i3d_jax.system.files import make_folder, parse_json, written_whole
+from i3d_jax.system.terminal import json_text
 
 # What the arrays of features are called in the file, before the scope of the classifier that sees them.
 _PREFIX = "features/"
@@ -44,7 +44,7 @@ class Features:
         """
         make_folder(path.parent)
         arrays: dict[str, Any] = {_PREFIX + scope: values for scope, values in self.features.items()}
-        provenance = json.dumps(dict(self.provenance), ensure_ascii=False)
+        provenance = json_text(dict(self.provenance))
         with written_whole(path) as file:
             np.savez(
                 file,
@@ -59,18 +59,22 @@ class Features:
 def read(path: Path) -> Features:
     """Reads what `Features.save` wrote; a `UserError` says that it cannot be read."""
     try:
-        with np.load(path) as stored:
-            return Features(
-                video=stored["video"],
-                label=stored["label"],
-                features={name[len(_PREFIX) :]: stored[name] for name in stored.files if name.startswith(_PREFIX)},
-                damaged=tuple(stored["damaged"].tolist()),
-                provenance=json.loads(stored["provenance"].item()),
-            )
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read as features ({error}): remove it, and they are computed again"
-        ) from None
+        stored = read_arrays(path, "features")
+        missing = [name for name in ("video", "label", "damaged", "provenance") if name not in stored]
+        if missing:
+            raise UserError(f"{path} lacks the arrays {', '.join(missing)} of features")
+        provenance = parse_json(str(stored["provenance"][()]), f"'provenance' in {path}")
+        if not isinstance(provenance, dict):
+            raise UserError(f"'provenance' in {path} was expected to be an object, found {type(provenance).__name__}")
+    except UserError as error:
+        raise UserError(f"{error}: remove it, and they are computed again") from None
+    return Features(
+        video=stored["video"],
+        label=stored["label"],
+        features={name[len(_PREFIX) :]: array for name, array in stored.items() if name.startswith(_PREFIX)},
+        damaged=tuple(map(str, np.atleast_1d(stored["damaged"]))),
+        provenance=provenance,
+    )
 
 
 def compute(

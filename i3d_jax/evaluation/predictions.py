@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from i3d_jax.system import hosts
+from i3d_jax.system.archives import read_arrays
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import make_folder, written_whole
+from i3d_jax.system.files import instead, is_file, make_folder, written_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +74,9 @@ class Predictions:
         Raises:
           UserError: it is not there, is no such file, or its arrays do not fit together.
         """
-        if not Path(path).is_file():
-            raise UserError(f"a file of predictions was expected at {path}, found {_instead(Path(path))}")
-        if not zipfile.is_zipfile(path):
-            raise UserError(f"{path} cannot be read as an .npz file of predictions: it is cut short or something else")
-        try:
-            with np.load(path) as stored:
-                arrays = dict(stored)
-        except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} cannot be read as an .npz file of predictions: {error}") from None
+        if not is_file(path):
+            raise UserError(f"a file of predictions was expected at {path}, found {instead(path)}")
+        arrays = read_arrays(path, "predictions")
         missing = [name for name in ("video", "label", "logits") if name not in arrays]
         if missing:
             found = ", ".join(arrays) or "none"
@@ -107,10 +101,6 @@ class Predictions:
         prefix = "logits_"
         streams = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         return cls(video, label, logits, streams)
-
-
-def _instead(path: Path) -> str:
-    return "a folder" if path.is_dir() else "nothing"
 
 
 def predict(

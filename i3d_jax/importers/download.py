@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from i3d_jax.system.errors import UserError, is_full_disk
+from i3d_jax.system.files import replaceable
 
 # How long a server may be silent, in seconds: while it is connected to, before it answers, and between two blocks.
 SILENCE = 20
@@ -69,7 +70,7 @@ def fetch(url: str, path: Path) -> None:
         if not usable:
             part.unlink()
             return fetch(url, path)
-        os.replace(part, path)
+        os.replace(part, replaceable(path))
     except OSError as error:
         # The network's errors have been told already.
         if is_full_disk(error):

@@ -19,6 +19,7 @@ from i3d_jax.importers.imported import Imported, read_network, refuse_other_stre
 from i3d_jax.importers.naming import BROADCAST_VECTOR, Naming
 from i3d_jax.importers.weights import Weights
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import is_file, refuse_unreadable
 
 _COLLECTIONS = ("params", "batch_stats")
 _UNITS = {"Mixed_5b/Branch_2/Conv3d_0a_3x3": "Mixed_5b/Branch_2/Conv3d_0b_3x3"}
@@ -56,8 +57,9 @@ def read(path: Path, *, stream: str | None) -> Imported:
 
 
 def _weights(path: Path) -> Weights:
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"there is no file {path}")
+    refuse_unreadable(path)
     if path.name.endswith(_ARCHIVES):
         arrays = _read_archive(path)
     else:

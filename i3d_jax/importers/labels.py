@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from i3d_jax.data.labels import spelt
 from i3d_jax.importers.imported import Imported
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import opened
 
 # The release's layout: data/label_map.txt above data/checkpoints/rgb_imagenet/model.ckpt.index.
 LEVELS_UP = 3
@@ -87,7 +89,10 @@ def find_labels(checkpoint: Path, num_classes: int) -> tuple[Path, list[str]]:
 def _lines(path: Path) -> list[str]:
     """The lines of a text file without the empty ones at its end."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the labels {path} cannot be read: {error}") from None
-    return [line.strip() for line in text.rstrip().splitlines()]
+        with opened(path) as file:
+            text = file.read().decode("utf-8-sig")
+    except UserError as error:
+        raise UserError(f"the labels {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"the labels {path}: text in UTF-8 was expected, found none at byte {error.start}") from None
+    return [spelt(line) for line in text.rstrip().splitlines()]

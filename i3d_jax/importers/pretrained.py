@@ -16,7 +16,7 @@ from pathlib import Path
 from i3d_jax.importers import download, package_index, published, tensorflow_checkpoint
 from i3d_jax.system import lock
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import make_folder, users_cache, written_whole
+from i3d_jax.system.files import is_file, make_folder, users_cache, written_whole
 
 # The release's folder `data`; `--mirror` names another place for it.
 RELEASE = "https://github.com/google-deepmind/kinetics-i3d/raw/master/data"
@@ -78,11 +78,11 @@ def obtained(name: str, *, mirror: str | None, cache: Path | None, with_labels: 
     # One process at a time works in the folder; one that has everything may be another user's.
     missing = not (
         _is(folder / INDEX, release.index)
-        and (folder / DATA).is_file()
+        and is_file(folder / DATA)
         and (labels is None or _is(labels, release.labels.sha256))
     )
     with _held(folder) if missing else contextlib.nullcontext():
-        if mirror is None and archive.is_file() and missing:
+        if mirror is None and is_file(archive) and missing:
             files = _packaged(folder, labels)
         else:
             try:
@@ -120,7 +120,7 @@ def _released(name: str, folder: Path, labels: Path | None, address: str) -> Obt
     _fetch_proven(f"{address}/checkpoints/{name}/{INDEX}", folder / INDEX, release.index)
     if labels is not None:
         _fetch_proven(f"{address}/{release.labels.file}", labels, release.labels.sha256)
-    if not (folder / DATA).is_file():
+    if not is_file(folder / DATA):
         download.fetch(f"{address}/checkpoints/{name}/{DATA}", folder / DATA)
     return Obtained(folder / INDEX, "sonnet_i3d", labels)
 
@@ -140,7 +140,7 @@ def _fetch_proven(url: str, path: Path, sha256: str) -> None:
 
 def _is(path: Path, sha256: str) -> bool:
     """Says whether a file is there and the right one."""
-    return path.is_file() and _sha256(path) == sha256
+    return is_file(path) and _sha256(path) == sha256
 
 
 def _sha256(path: Path) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from i3d_jax.data import cpu_tensorflow
 from i3d_jax.importers.weights import Weights
 from i3d_jax.system.errors import UserError, install_hint
+from i3d_jax.system.files import entries, is_file, is_folder, opened, refuse_unreadable
 
 # The magic number at the end of a table of LevelDB's, in which TensorFlow writes both of its formats.
 _END_OF_TABLE = bytes.fromhex("57fb808b247547db")
@@ -41,6 +42,8 @@ def read(path: Path) -> Weights:
     """
     prefix = _prefix(path)
     files = _data_files(prefix)
+    for file in files:
+        refuse_unreadable(file)
     _refuse_other_file(prefix)
     tf = _tensorflow()
     arrays, name = {}, None
@@ -62,8 +65,10 @@ def _refuse_other_file(prefix: Path) -> None:
     TensorFlow would print warnings of its own besides.
     """
     index = prefix.with_name(f"{prefix.name}.index")
-    table = index if index.is_file() else prefix
-    if table.read_bytes()[-8:] != _END_OF_TABLE:
+    table = index if is_file(index) else prefix
+    with opened(table) as file:
+        end = file.read()[-8:]
+    if end != _END_OF_TABLE:
         reason = f"{table.name} does not end as TensorFlow ends it"
         raise DamagedError(f"the TensorFlow checkpoint {prefix} is cut short or damaged: {reason}")
 
@@ -83,11 +88,11 @@ def _as_float32(array) -> np.ndarray:
 
 def _prefix(path: Path) -> Path:
     """The prefix that a path stands for."""
-    if not path.is_dir():
+    if not is_folder(path):
         return path.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path.name))
-    if (path / _SAVED_MODEL).with_suffix(".index").is_file():
+    if is_file((path / _SAVED_MODEL).with_suffix(".index")):
         return path / _SAVED_MODEL
-    names = {entry.name.removesuffix(".index") for entry in path.iterdir() if entry.name.endswith((".index", ".ckpt"))}
+    names = {entry.name.removesuffix(".index") for entry in entries(path) if entry.name.endswith((".index", ".ckpt"))}
     if len(names) == 1:
         return path / names.pop()
     if names and (latest := _tensorflow().train.latest_checkpoint(str(path))):
@@ -99,13 +104,13 @@ def _prefix(path: Path) -> Path:
 def _data_files(prefix: Path) -> list[Path]:
     """The files that hold the arrays; all of them are there."""
     index = prefix.with_name(f"{prefix.name}.index")
-    if not index.is_file():
-        if prefix.is_file():
+    if not is_file(index):
+        if is_file(prefix):
             # The format before 2016, in which TF-Slim's ImageNet networks are published, is one file.
             return [prefix]
         raise UserError(f"there is no TensorFlow checkpoint {prefix}: neither it nor {index.name} exists")
     pattern = re.compile(re.escape(prefix.name) + r"\.data-\d+-of-\d+")
-    files = sorted(entry for entry in prefix.parent.iterdir() if pattern.fullmatch(entry.name))
+    files = [entry for entry in entries(prefix.parent) if pattern.fullmatch(entry.name)]
     expected = int(files[0].name.rpartition("-")[2]) if files else 1
     if len(files) != expected:
         raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy as np
 
 from i3d_jax.importers.weights import Weights
 from i3d_jax.system.errors import UserError, install_hint
-from i3d_jax.system.files import written_whole
+from i3d_jax.system.files import is_file, parse_json, refuse_unreadable, written_whole
+from i3d_jax.system.terminal import json_text
 
 SAFETENSORS_SUFFIX = ".safetensors"
 # Training scripts put the state dict under one of these keys, beside the optimizer's.
@@ -30,8 +30,9 @@ def read(path: Path) -> Weights:
     Raises:
       UserError: the file does not exist, is damaged, or holds anything but arrays (a pickled program, say).
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"there is no PyTorch file {path}")
+    refuse_unreadable(path)
     labels, beside = None, {}
     if path.suffix == SAFETENSORS_SUFFIX:
         tensors, labels = _read_safetensors(path)
@@ -63,7 +64,13 @@ def _read_safetensors(path: Path):
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is no whole safetensors file: {error}") from None
     # Another program's metadata may use the word for something else.
-    return tensors, json.loads(metadata["labels"]) if metadata.get("program") == _PROGRAM else None
+    if metadata.get("program") != _PROGRAM:
+        return tensors, None
+    where = f"the labels in {path}"
+    labels = parse_json(metadata.get("labels", ""), where)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UserError(f"{where} were expected to be a list of names, found something else")
+    return tensors, labels
 
 
 def _read_pickle(path: Path):
@@ -113,7 +120,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], *, labels: S
     metadata = {
         "format": "pt",
         "program": _PROGRAM,
-        "labels": json.dumps(list(labels), ensure_ascii=False),
+        "labels": json_text(list(labels)),
         "stream": stream,
     }
     with written_whole(path) as file:

@@ -18,6 +18,7 @@ from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.plan import Shard, plan
 from i3d_jax.records.shards import ShardIndex
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import is_file
 
 # `prepare` that makes again what has changed.
 REMEDY = "prepare without --flow_only, which makes again what has changed"
@@ -49,7 +50,7 @@ def read_target(directory: Path, clips: Sequence[AnnotatedClip], flow: Mapping[s
     Raises:
       UserError: there is no dataset, or one that is not finished, has another flow, or has other splits or labels.
     """
-    unfinished = not (directory / DESCRIPTION).is_file() and (directory / output.UNFINISHED).is_file()
+    unfinished = not is_file(directory / DESCRIPTION) and is_file(directory / output.UNFINISHED)
     holds: output.Mark | Dataset
     shards: Mapping[str, int]
     if unfinished:
@@ -110,7 +111,7 @@ def refuse_other_clips(directory: Path, planned: Sequence[Shard], planned_withou
       UserError: names the first shard that is another.
     """
     # A killed run may have taken a shard's index away, and not more than that.
-    begun = not (directory / DESCRIPTION).is_file()
+    begun = not is_file(directory / DESCRIPTION)
     for shard, without in zip(planned, planned_without, strict=True):
         if shard.finished(directory) or without.finished(directory):
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from i3d_jax.ingest.annotations import AnnotatedClip
-from i3d_jax.ingest.process import MISSING, Skipped
+from i3d_jax.ingest.process import MISSING, Skipped, absence
 from i3d_jax.ingest.published_counts import Spec
 from i3d_jax.ingest.shard import crashed
 from i3d_jax.system.workers import in_order
@@ -103,8 +103,8 @@ def _beside(listed: int, published: int | None) -> str:
 def _look(clip: AnnotatedClip, videos: Path) -> tuple[str | None, tuple[str, ...]]:
     """Returns why a clip cannot be read, None if it seems that it can, and notes on it."""
     path = videos / clip.path
-    if not os.path.isfile(path):
-        return MISSING, ()
+    if reason := absence(path):
+        return reason, ()
     notes: list[str] = []
     try:
         check_header(path, start=clip.start, note=notes.append)

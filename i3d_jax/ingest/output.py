@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +14,17 @@ from i3d_jax.data.preprocessing import Preprocessing, comparable
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.system import lock
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import make_folder, written_whole
+from i3d_jax.system.files import (
+    entries,
+    instead,
+    is_file,
+    is_folder,
+    make_folder,
+    read_object,
+    refuse_unreadable,
+    written_whole,
+)
+from i3d_jax.system.terminal import json_text
 
 # Stands in the folder from a run's first write until its `dataset.json` does: the mark of a killed run.
 SKIPPED = "skipped.csv"
@@ -33,15 +42,15 @@ def refuse_foreign(directory: Path, preprocessing: Preprocessing) -> None:
     Raises:
       UserError: what was expected and what was found.
     """
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"a folder was expected for the output, found the file {directory}")
-    if not directory.is_dir():
+    if not is_folder(directory):
+        if (found := instead(directory)) != "nothing":
+            raise UserError(f"a folder was expected for the output, found {found.replace('a ', 'the ', 1)} {directory}")
         return
-    descriptions = [directory / name for name in (DESCRIPTION, UNFINISHED) if (directory / name).is_file()]
+    descriptions = [directory / name for name in (DESCRIPTION, UNFINISHED) if is_file(directory / name)]
     for path in descriptions:
         _refuse_other_preprocessing(path, preprocessing)
     if not descriptions:
-        strangers = sorted(path.name for path in directory.iterdir() if not _is_harmless(path.name))
+        strangers = [path.name for path in entries(directory) if not _is_harmless(path.name)]
         if strangers:
             raise UserError(
                 f"an empty folder or a dataset of ours was expected at {directory}, found {strangers[0]!r} in it:"
@@ -74,8 +83,11 @@ class Mark:
         The marks of the time before flow could be added hold the preprocessing alone.
         """
         path = directory / UNFINISHED
+        if not is_file(path):
+            return None
+        refuse_unreadable(path)
         try:
-            fields = json.loads(path.read_bytes())
+            fields = read_object(path)
             return cls(
                 name=str(fields["name"]),
                 labels=tuple(map(str, fields["labels"])),
@@ -83,7 +95,7 @@ class Mark:
                 shards={str(split): int(count) for split, count in fields["shards"].items()},
                 adds_flow=bool(fields["adds_flow"]),
             )
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
@@ -91,10 +103,13 @@ def shard_counts(directory: Path) -> dict[str, int]:
     """Returns the shards of each split of the dataset that a folder holds, whole or unfinished; {} if it holds none."""
     if mark := Mark.read(directory):
         return dict(mark.shards)
+    path = directory / DESCRIPTION
+    if not is_file(path):
+        return {}
+    refuse_unreadable(path)
     try:
-        splits = json.loads((directory / DESCRIPTION).read_bytes())["splits"]
-        return {split: int(fields["shards"]) for split, fields in splits.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {split: int(fields["shards"]) for split, fields in read_object(path)["splits"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -108,9 +123,12 @@ def held(directory: Path) -> Iterator[None]:
     Raises:
       UserError: another run is at work in it, or it cannot be made.
     """
-    made = not directory.exists()
+    made = not is_folder(directory)
     make_folder(directory)
-    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"the folder {directory} cannot be read: {error.strerror}") from error
     try:
         if lock.taken(descriptor):
             raise UserError(f"another prepare is at work in {directory}: wait for it, or stop it")
@@ -129,7 +147,7 @@ def begin(directory: Path, mark: Mark) -> None:
         "preprocessing": mark.preprocessing.to_json(),
     }
     with written_whole(directory / UNFINISHED) as file:
-        file.write(json.dumps(fields, ensure_ascii=False, indent=2).encode() + b"\n")
+        file.write(json_text(fields, indent=2).encode() + b"\n")
     (directory / DESCRIPTION).unlink(missing_ok=True)
 
 
@@ -164,8 +182,10 @@ def _is_harmless(name: str) -> bool:
 
 def _refuse_other_preprocessing(path: Path, preprocessing: Preprocessing) -> None:
     try:
-        description = json.loads(path.read_bytes())
+        description = read_object(path)
         version, found = description["format_version"], dict(description["preprocessing"])
+    except UserError as error:
+        raise UserError(f"{error}: choose another --output") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a description of a dataset: choose another --output") from error
     if version != FORMAT_VERSION:

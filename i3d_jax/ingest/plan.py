@@ -132,5 +132,6 @@ def _fingerprint(
 def _size_in_bytes(path: Path) -> int | None:
     try:
         return os.path.getsize(path)
-    except OSError:
+    # The second where file names have an encoding that lacks a letter of this one.
+    except (OSError, ValueError):
         return None

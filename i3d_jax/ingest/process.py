@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.records.example import StoredVideo
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import is_file
 from i3d_jax.video.decode import UnreadableVideo
 from i3d_jax.video.encoded import decode_images, streams_of
 
@@ -32,6 +33,14 @@ class Prepared(StoredVideo):
     notes: tuple[str, ...] = ()
 
 
+def absence(path: Path) -> str | None:
+    """Returns why there is no file to open at a path: `MISSING`, or that its folder may not be searched; else None."""
+    try:
+        return None if is_file(path) else MISSING
+    except UserError as error:
+        return str(error)
+
+
 def process(
     clip: AnnotatedClip, videos: Path, labels: Sequence[str], preprocessing: Preprocessing
 ) -> Prepared | Skipped:
@@ -44,8 +53,8 @@ def process(
       preprocessing: how frames are made.
     """
     path = videos / clip.path
-    if not os.path.isfile(path):
-        return Skipped(clip.name, MISSING)
+    if reason := absence(path):
+        return Skipped(clip.name, reason)
     notes: list[str] = []
     try:
         streams = streams_of(path, preprocessing, start=clip.start, end=clip.end, note=notes.append)

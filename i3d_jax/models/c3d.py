@@ -54,8 +54,9 @@ class C3D(Network):
     frame_size: int = 112
 
     streams = ("rgb",)
-    training_clip = Clip(FRAMES, 1, 112)
-    test_clip = Clip(15 * FRAMES, 1, 112)
+    # As the original implementation, which the paper follows, cuts them: from frames of 128x171.
+    training_clip = Clip(FRAMES, 1, 112, short_side=128)
+    test_clip = Clip(15 * FRAMES, 1, 112, short_side=128)
 
     def __post_init__(self):
         self.refuse_below_one("frame_size")

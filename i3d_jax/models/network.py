@@ -39,11 +39,13 @@ class Clip(NamedTuple):
       frames: RGB frames, or steps of flow where there are none.
       stride: frames of the video from one of them to the next.
       size: pixels of a side.
+      short_side: pixels of the shorter side of the frames that it is cut from; None: as they are stored.
     """
 
     frames: int
     stride: int
     size: int
+    short_side: int | None = None
 
 
 class Network(nn.Module):
@@ -356,8 +358,8 @@ def frames_of(
 def _computed_in(dtype: Any) -> jnp.dtype:
     """Returns the dtype that a value such as "bfloat16" or `jnp.bfloat16` stands for, if networks compute in it."""
     for name in DTYPES:
-        # NumPy takes an empty name and None for its own default.
-        with contextlib.suppress(TypeError):
+        # NumPy takes an empty name and None for its own default, and reads others as lists of fields.
+        with contextlib.suppress(TypeError, ValueError, SyntaxError):
             if dtype not in ("", None) and jnp.dtype(dtype).name == name:
                 return jnp.dtype(name)
     raise UserError(f"the dtype must be one of {', '.join(DTYPES)}, found {dtype!r}")

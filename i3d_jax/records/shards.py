@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,8 @@ from typing import NamedTuple
 
 import google_crc32c
 
-from i3d_jax.system.files import make_folder, written_whole
+from i3d_jax.system.files import is_file, make_folder, opened, read_object, refuse_unreadable, written_whole
+from i3d_jax.system.terminal import json_text
 
 HEADER_BYTES = 12  # the payload's length (uint64) and its masked checksum (uint32)
 FOOTER_BYTES = 4  # the payload's masked checksum (uint32)
@@ -77,7 +77,7 @@ def scan_lengths(path: Path) -> tuple[int, ...]:
     Where a header is damaged nothing after it can be found: a record of length 0 stands for the rest of the file.
     """
     lengths = []
-    with open(path, "rb", buffering=0) as file:
+    with opened(path) as file:
         end = os.fstat(file.fileno()).st_size
         offset = 0
         while offset < end:
@@ -145,13 +145,16 @@ class ShardIndex:
             # Few have any; without them an index has the bytes that it had before there were notes.
             del fields["notes"]
         with written_whole(path) as file:
-            file.write(json.dumps(fields, ensure_ascii=False, indent=1).encode())
+            file.write(json_text(fields, indent=1).encode())
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> ShardIndex | None:
         """Reads an index; None where there is none or it is not a whole one."""
+        if not is_file(path):
+            return None
+        refuse_unreadable(path)
         try:
-            fields = json.loads(Path(path).read_bytes())
+            fields = read_object(Path(path))
             index = cls(
                 fingerprint=str(fields["fingerprint"]),
                 names=tuple(map(str, fields["names"])),
@@ -160,16 +163,16 @@ class ShardIndex:
                 skipped=tuple((str(name), str(reason)) for name, reason in fields["skipped"]),
                 notes=tuple((str(name), str(note)) for name, note in fields.get("notes", ())),
             )
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None
         return index if len(index.names) == len(index.frames) == len(index.lengths) else None
 
 
 def _counts(values: Iterable[int]) -> tuple[int, ...]:
     """Returns the values as whole numbers of 0 and more; anything else is a `ValueError`."""
-    counts = tuple(map(int, values))
-    if any(count < 0 for count in counts):
-        raise ValueError(f"a negative count in {counts}")
+    counts = tuple(values)
+    if any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError(f"other values than counts in {counts}")
     return counts
 
 

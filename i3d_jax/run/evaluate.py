@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from i3d_jax import checkpoint
-from i3d_jax.clips import CONSECUTIVE_FRAMES
+from i3d_jax.clips import AS_STORED, CONSECUTIVE_FRAMES
 from i3d_jax.data.batches import Batches
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.pipeline import BatchOptions, evaluation_batches
@@ -149,9 +149,13 @@ def evaluate(evaluation: Evaluation) -> None:
         checkpoint.refuse_other_labels(
             metadata["labels"], dataset.labels, where=str(directory), other=str(dataset.directory)
         )
-        of_recipe = {"crop": evaluation.options.crop, "stride": evaluation.options.sampling.stride}
+        of_recipe = {
+            "crop": evaluation.options.crop,
+            "stride": evaluation.options.sampling.stride,
+            "network_short_side": evaluation.options.network_short_side,
+        }
         refuse_mismatch(
-            {**CONSECUTIVE_FRAMES, **metadata["preprocessing"]},
+            {**CONSECUTIVE_FRAMES, **AS_STORED, **metadata["preprocessing"]},
             {**dataset.preprocessing.to_json(), **of_recipe},
             expected_by=str(directory),
             found_in=f"{dataset.directory} as the recipe takes them",

@@ -22,6 +22,7 @@ from i3d_jax.run.evaluate import Evaluation
 from i3d_jax.run.training_clips import TrainingClips
 from i3d_jax.system import hosts
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import is_file
 from i3d_jax.training.state import TrainState
 from i3d_jax.training.transfer import FeatureBatches, features_step
 
@@ -77,7 +78,7 @@ def batches(
 
 def _kept(path: Path, provenance: Mapping[str, Any], *, begun: bool) -> Features | None:
     """Returns the features that a file holds if they are those asked for, else None; refuses others in a run begun."""
-    if not path.is_file():
+    if not is_file(path):
         return None
     features = read(path)
     different = [

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from absl import flags
 from ml_collections import config_flags
 
 from i3d_jax.system.errors import UserError, did_you_mean
-from i3d_jax.system.files import make_folder, read_object, written_whole
+from i3d_jax.system.files import is_file, is_folder, make_folder, read_object, refuse_unreadable, written_whole
 
 # The recipes that are installed with the package; in a checkout, its own.
 INSTALLED_RECIPES = Path(__file__).resolve().parents[2] / "experiments"
 
 # Keys that say how long, how often, where and in how much memory, not what is computed: a run may go on with others.
 _FREE_KEYS: tuple[str, ...] = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.")
+# What keys stand for that recipes have not always had: so the runs of before were computed.
+_OF_BEFORE: dict[str, Any] = {"data.network_short_side": 0, "optimizer.plateau_stop": 0}
 _FREE_KEYS += ("compilation_cache", "model.rematerialise", "parallel.shard_state")
 
 
@@ -45,10 +48,11 @@ def find(recipe: str) -> tuple[Path, str]:
     if path.parent in (Path(), Path("experiments")):
         candidates.append(INSTALLED_RECIPES / path.name)
     for candidate in candidates:
-        if candidate.is_file():
+        if is_file(candidate):
+            refuse_unreadable(candidate)
             return candidate, f"{candidate}{colon}{variant}"
-    folder = Path(name) if Path(name).is_dir() else path.parent
-    if folder == Path() or not folder.is_dir():
+    folder = Path(name) if is_folder(name) else path.parent
+    if folder == Path() or not is_folder(folder):
         folder = Path("experiments")
     # What is installed is told by the short names, which are found from everywhere.
     there = [str(file) for file in _recipes(folder)] or [file.stem for file in _recipes(INSTALLED_RECIPES)]
@@ -76,7 +80,7 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     # Recipes import their base as `experiments.base`, from wherever the command is run.
     sys.path.insert(0, str(path.resolve().parent.parent))
     try:
-        known = list(_flat(json.loads(_parsed(found, ()).to_json())))
+        known = flat(_parsed(found, ()))
         for argument in overrides:
             key = argument.partition("=")[0].removeprefix("--config.")
             if not argument.startswith("--config."):
@@ -87,7 +91,9 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
                 same = [name for name in known if name.split(".")[-1] == last]
                 hint = did_you_mean(key, same or known, cutoff=0 if same else 0.5)
                 raise UserError(f"{recipe} has no key {key!r}{hint}")
-        return _parsed(found, overrides)
+        config = _parsed(found, overrides)
+        _refuse_odd_values(flat(config), known)
+        return config
     finally:
         sys.path.pop(0)
 
@@ -118,6 +124,30 @@ def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     return values.config
 
 
+def _refuse_odd_values(values: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raises a `UserError` for numbers with which nothing can be computed.
+
+    Args:
+      values: of a configuration, by key.
+      own: those of the recipe itself, which say what a list holds.
+    """
+    for key, value in values.items():
+        every = value if isinstance(value, list) else [value]
+        if isinstance(value, list) and _are_numbers(own[key]) and not _are_numbers(value):
+            raise UserError(f"{key} was expected to hold numbers, found {tuple(value)}")
+        # JAX and NumPy count in 32 bits and take a seed of 64.
+        most = 1 << (63 if key == "seed" else 31)
+        for one in every:
+            if isinstance(one, float) and not math.isfinite(one):
+                raise UserError(f"{key} was expected to be finite, found {one}")
+            if isinstance(one, int) and not -most <= one < most:
+                raise UserError(f"{key} was expected to be below {most:,}, found {one:.3g}")
+
+
+def _are_numbers(values: Any) -> bool:
+    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+
+
 def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns a configuration's values, as JSON holds them, by keys such as "data.crop"."""
     return _flat(json.loads(config.to_json()))
@@ -144,9 +174,9 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
       UserError: other keys differ; each is named with both values.
     """
     path = workdir / "config.json"
-    if not path.is_file():
+    if not is_file(path):
         return
-    before = _flat(read_object(path))
+    before = {**_OF_BEFORE, **_flat(read_object(path))}
     now = flat(config)
     free = _FREE_KEYS
     if config.optimizer.schedule == "plateau":

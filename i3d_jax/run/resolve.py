@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from i3d_jax import checkpoint, models
+from i3d_jax import checkpoint, clips, models
 from i3d_jax.clips import Sampling
 from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.pipeline import BatchOptions
@@ -60,6 +60,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: b
       Stopped: SIGTERM ended the drawing of the embedded dataset.
     """
     began = time.perf_counter()
+    checkpoint.refuse_no_text(workdir.resolve())
     keep_compiled(config.compilation_cache)
     devices = _devices_of(**config.parallel)
     if evaluates_only:
@@ -79,8 +80,8 @@ def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: b
         _check_beginning(initial, cadence, workdir)
     # What a network takes does not depend on its classes, which the dataset tells.
     network = create_model(config, num_classes=1)
-    check_clips(config, network)
     _check_ranges(config, network)
+    check_clips(config, network)
     dataset = open_data(config, workdir, flow="flow" in network.streams)
     network = create_model(config, len(dataset.labels))
     description = describe(config, dataset, network)
@@ -140,6 +141,7 @@ def _check_ranges(config: ml_collections.ConfigDict, network: Network) -> None:
     """Raises a `UserError` for what would be found out of range once the dataset is there, which may take minutes."""
     _batch_options(config, network, config.batch_size, config.data.frames)
     _batch_options(config, network, evaluation_batch_size(config), config.evaluation.frames)
+    clips.check_windows(config.evaluation.windows)
     check_keep_last(config.checkpoints.keep_last)
 
 
@@ -192,7 +194,9 @@ def create_optimizer(config: ml_collections.ConfigDict) -> Optimization:
             raise UserError(
                 "optimizer.schedule 'plateau' waits for evaluations: evaluation.every must be above 0, found 0"
             )
-        plateau = make_plateau(patience=section.plateau_patience, factor=section.plateau_factor)
+        plateau = make_plateau(
+            patience=section.plateau_patience, factor=section.plateau_factor, stop=section.plateau_stop
+        )
     return Optimization(
         optimizer=optimizer,
         schedule=schedule,
@@ -266,6 +270,7 @@ def create_model(config: ml_collections.ConfigDict, num_classes: int) -> Network
 def describe(config: ml_collections.ConfigDict, dataset: Dataset, network: Network) -> checkpoint.Description:
     """Returns what the run's checkpoints say of themselves."""
     options = config.model.to_dict()
+    short_side = config.data.network_short_side
     return checkpoint.Description(
         model=options.pop("name"),
         options=options,
@@ -278,6 +283,8 @@ def describe(config: ml_collections.ConfigDict, dataset: Dataset, network: Netwo
             "stride": config.data.stride,
             "flow_per_frame": network.flow_per_frame,
             "windows": config.evaluation.windows,
+            # Said only where there is one, as before it could be asked for.
+            **({} if not short_side else {"network_short_side": short_side}),
         },
         provenance={
             "dataset": dataset.name,
@@ -343,6 +350,7 @@ def _batch_options(config: ml_collections.ConfigDict, network: Network, batch_si
         sampling=Sampling(frames=frames, stride=config.data.stride, flow_per_frame=network.flow_per_frame),
         streams=network.streams,
         crop=config.data.crop,
+        network_short_side=config.data.network_short_side or None,
         max_damaged_share=config.data.max_damaged_share,
         host=jax.process_index(),
         hosts=jax.process_count(),

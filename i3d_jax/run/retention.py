@@ -99,6 +99,8 @@ class Checkpoints:
         if hosts.is_first():
             directory.mkdir(exist_ok=True)
             provenance = {**self._description.provenance, "step": step, "metrics": metrics}
+            if state.plateau is not None:
+                provenance["rate_scale"] = float(state.rate_scale)
             dataclasses.replace(self._description, provenance=provenance).write(directory)
         items = {"variables": state.variables, "training": _training(state)}
         checkpoint.write_digests(directory, items)
@@ -106,6 +108,10 @@ class Checkpoints:
             directory / "tree",
             ocp.args.Composite(**{item: ocp.args.StandardSave(tree) for item, tree in items.items()}),
         )
+
+    def rate_scale(self, step: int) -> float:
+        """What the schedule "plateau" had brought the learning rate down to at a checkpoint, as a share: 0 to 1."""
+        return checkpoint.Description.read(self.directory / str(step)).provenance.get("rate_scale", 1.0)
 
     def lacks_figures(self, step: int) -> bool:
         """Says whether a checkpoint was saved without the figures of an evaluation."""
@@ -145,6 +151,8 @@ class Checkpoints:
             remedy = f"; without that folder the run goes on from step {earlier[-1]}" if earlier else ""
             raise UserError(f"{error}{remedy}") from error
         ours = {"variables": state.variables, "training": _training(state)}
+        if "batch_stats" not in stored["training"]:
+            ours["training"].pop("batch_stats", None)
         target = f"this run, of the model {self._description.model!r}"
         fitted = {
             item: jax.tree.map(_placed, checkpoint.fit(stored[item], tree, source=str(directory), target=target), tree)
@@ -152,8 +160,9 @@ class Checkpoints:
         }
         variables, training = fitted["variables"], fitted["training"]
         if state.average is not None:
-            variables = {"average": variables["params"], "batch_stats": variables["batch_stats"]}
-        return TrainState(**variables, **training)
+            # The live network's statistics, where they were not yet averaged, are those that it was evaluated with.
+            variables = {"average": variables, "batch_stats": jax.tree.map(jnp.copy, variables["batch_stats"])}
+        return TrainState(**{**variables, **training})
 
 
 def _placed(value: np.ndarray, like: jax.Array) -> jax.Array:
@@ -166,7 +175,7 @@ def _training(state: TrainState) -> dict[str, Any]:
     """What a state holds besides its `variables`."""
     training = {"step": state.step, "clips": state.clips, "optimizer_state": state.optimizer_state}
     if state.average is not None:
-        training["params"] = state.params
+        training |= {"params": state.params, "batch_stats": state.batch_stats}
     if state.plateau is not None:
         training["plateau"] = state.plateau
     return training

@@ -19,6 +19,7 @@ from i3d_jax.run.initial_weights import InitialWeights
 from i3d_jax.run.retention import Checkpoints
 from i3d_jax.run.training_clips import TrainingClips
 from i3d_jax.training.loop import Cadence
+from i3d_jax.training.optimizer import Plateau
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.profile import ProfiledSteps
 
@@ -37,7 +38,7 @@ class Optimization:
 
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    plateau: optax.GradientTransformationExtraArgs | None
+    plateau: Plateau | None
     averages: bool
     rates: str
 
@@ -119,6 +120,15 @@ class Run:
 
         It is finished with the checkpoint of that step: a run that was killed may have the figures without it.
         """
-        if not checkpoint.is_whole(self.checkpoints.directory / str(self.cadence.total_steps)):
+        newest = max(self.checkpoints.steps(), default=0)
+        finished = newest == self.cadence.total_steps
+        if newest and not finished and self.optimization.plateau is not None:
+            finished = self.ends(newest, self.checkpoints.rate_scale(newest))
+        if not finished:
             return None
-        return self.evaluation.stored() if self.evaluation.is_stored(self.cadence.total_steps) else None
+        return self.evaluation.stored() if self.evaluation.is_stored(newest) else None
+
+    def ends(self, step: int, rate_scale: float) -> bool:
+        """Says whether training ends after a step, at which the rate is down to this share of the schedule's."""
+        plateau = self.optimization.plateau
+        return step == self.cadence.total_steps or (plateau is not None and plateau.ends(rate_scale))

@@ -41,20 +41,20 @@ def stream_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
 def summary(run: Run, *, best: int | None, seconds: float) -> str:
     """Writes the table that ends a training run; the figures are those in `results.json`."""
     workdir, dataset, split = run.workdir, run.dataset, run.evaluation.split
-    total_steps = run.cadence.total_steps
     figures = run.evaluation.stored()
+    steps = figures["step"]
     rows = [
         (
             "trained",
-            f"{total_steps} steps of {run.clips.options.batch_size} clips, "
+            f"{steps} steps of {run.clips.options.batch_size} clips, "
             f"on {dataset.videos(run.clips.split)} videos of {dataset.name!r}",
         ),
         ("accuracy", figures_text(split, figures)),
         ("", "of videos that it was trained on") if run.evaluation.seen_in_training(run.clips.split) else None,
         *stream_rows(figures),
         ("time", duration(seconds)),
-        ("checkpoint", str(workdir / "checkpoints" / str(total_steps))),
-        ("best so far", f"step {best}") if best != total_steps else None,
+        ("checkpoint", str(workdir / "checkpoints" / str(steps))),
+        ("best so far", f"step {best}") if best != steps else None,
         ("figures", str(workdir / "results.json")),
         ("predictions", str(workdir / "predictions" / f"{split}.npz")),
         ("curves", f"tensorboard --logdir {shlex.quote(str(workdir))}"),

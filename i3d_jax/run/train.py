@@ -14,7 +14,6 @@ import optax
 
 from i3d_jax import checkpoint
 from i3d_jax.data.batches import Batches
-from i3d_jax.models.network import Network
 from i3d_jax.run import frozen_features, recipe
 from i3d_jax.run.run import Run
 from i3d_jax.run.summary import summary
@@ -64,8 +63,8 @@ def _train(run: Run, termination: Termination) -> None:
             write(int(state.step), run.evaluation.tag, figures)
             return figures
 
-        trained, batches = _to_train(run, state, termination)
-        program = run.devices.compile_training_step(run.make_step(trained, optimizer))
+        step, batches = _to_train(run, state, optimizer, termination)
+        program = run.devices.compile_training_step(step)
         step = compiled_at_first(program, hosts.say)
         termination.in_loop()
         first_step = int(state.step) + 1
@@ -144,13 +143,18 @@ def _tell_what_is_trained(run: Run, state: TrainState) -> None:
 
 
 def _to_train(
-    run: Run, state: TrainState, termination: Termination
-) -> tuple[Network | transfer.Classifiers, Batches | transfer.FeatureBatches]:
-    """Returns what is trained and its batches: the network on clips, or its classifiers on features."""
+    run: Run, state: TrainState, optimizer: optax.GradientTransformation, termination: Termination
+) -> tuple[Callable, Batches | transfer.FeatureBatches]:
+    """Returns the training step and its batches: of the network on clips, or of its classifiers on features."""
     if run.initial.protocol == transfer.FIXED:
         features = frozen_features.batches(run.evaluation, run.clips, run.description, state, termination.between)
-        return transfer.Classifiers(run.network), features
-    return run.network, run.clips.batches(first_clip=int(state.clips))
+        for scope, norm in features.norms().items():
+            hosts.say(
+                f"the features of {scope} have a norm of {norm:.3g} in the mean; they are standardised in training"
+            )
+        optimizer = transfer.standardised(optimizer, features.statistics)
+        return run.make_step(transfer.Classifiers(run.network), optimizer), features
+    return run.make_step(run.network, optimizer), run.clips.batches(first_clip=int(state.clips))
 
 
 def _finish(
@@ -160,13 +164,15 @@ def _finish(
     step = int(state.step)
     evaluated = hosts.by_first(lambda: run.evaluation.is_stored(step))
     stopped = Stopped(f"stopped by SIGTERM after step {step}, which is saved; start again to go on")
-    if step < run.cadence.total_steps or (termination.told and not evaluated):
+    if not run.ends(step, float(state.rate_scale)) or (termination.told and not evaluated):
         raise stopped
     if not evaluated:
         try:
             evaluate(state)
         except EvaluationStopped:
             raise stopped from None
+    if step < run.cadence.total_steps:
+        hosts.say(f"training ends at step {step}: the learning rate has fallen as often as optimizer.plateau_stop says")
 
 
 def _log(workdir: Path, *, after_step: int, total_steps: int) -> Callable[[int, str, Mapping[str, float]], None]:

@@ -47,8 +47,15 @@ class PlannedRun:
         parts = [self.dataset, self.variant]
         if self.split is not None:
             parts.append(f"split{self.split}")
+        start = self.start
+        if isinstance(start, PlannedRun):
+            if start.dataset == "kinetics":
+                parts.append("from_kinetics")
+            start = start.start
         if self.dataset == "kinetics":
-            parts.append("from_imagenet" if self.start else "from_scratch")
+            parts.append("from_imagenet" if start else "from_scratch")
+        elif start is None and not self.variant.startswith(FROM_SCRATCH):
+            parts.append("from_scratch")
         return "-".join(parts)
 
     @property
@@ -93,34 +100,58 @@ def _filling(table: str, row: str, column: str, splits: Sequence[int]) -> dict[s
     group, kind = column.split("/")
     if kind == "reduction":
         return {"from_cells": tuple(f"{group}/{other}" for other in published.TRANSFER_COLUMNS if other != kind)}
-    if table == "transfer":
+    if table in ("transfer", "transfer_from_kinetics"):
+        dataset = group.removesuffix("_scratch")
+        from_imagenet = dataset == group
+        source = "minikinetics"
+        if table == "transfer_from_kinetics":
+            source = "kinetics"
+            if from_imagenet and row in FROM_SCRATCH:
+                return {}
         stream = "rgb" if row in ONLY_RGB else "rgb+flow"
         protocol = None if kind == "original" else kind
-        return {"sums": _sums(group, _VARIANTS[row][stream], splits, protocol=protocol)}
+        return {
+            "sums": _sums(
+                dataset, _VARIANTS[row][stream], splits, protocol=protocol, source=source, from_imagenet=from_imagenet
+            )
+        }
     variants = _VARIANTS[row].get(kind, [])
     if table == "kinetics":
         if group == "imagenet" and row in FROM_SCRATCH:
             return {}
-        return {"sums": _sums("kinetics", variants, splits, start=group == "imagenet")}
+        return {"sums": _sums("kinetics", variants, splits, from_imagenet=group == "imagenet")}
     return {"sums": _sums(group, variants, splits)}
 
 
 def _sums(
-    dataset: str, variants: Sequence[str], splits: Sequence[int], *, protocol: str | None = None, start: bool = True
+    dataset: str,
+    variants: Sequence[str],
+    splits: Sequence[int],
+    *,
+    protocol: str | None = None,
+    source: str = "minikinetics",
+    from_imagenet: bool = True,
 ) -> tuple[tuple[PlannedRun, ...], ...]:
     if not variants:
         return ()
     if dataset not in SPLIT_DATASETS:
-        return (tuple(_run(dataset, variant, from_imagenet=start) for variant in variants),)
-    return tuple(tuple(_run(dataset, variant, split, protocol) for variant in variants) for split in splits)
+        return (tuple(_run(dataset, variant, from_imagenet=from_imagenet) for variant in variants),)
+    if protocol is None:
+        return tuple(
+            tuple(_run(dataset, variant, split, from_imagenet=from_imagenet) for variant in variants)
+            for split in splits
+        )
+    starts = {variant: _run(source, variant, from_imagenet=from_imagenet) for variant in variants}
+    return tuple(
+        tuple(
+            PlannedRun(dataset=dataset, variant=f"{variant}_{protocol}", split=split, start=starts[variant])
+            for variant in variants
+        )
+        for split in splits
+    )
 
 
-def _run(
-    dataset: str, variant: str, split: int | None = None, protocol: str | None = None, *, from_imagenet: bool = True
-) -> PlannedRun:
-    if protocol is not None:
-        source = _run("minikinetics", variant)
-        return PlannedRun(dataset=dataset, variant=f"{variant}_{protocol}", split=split, start=source)
+def _run(dataset: str, variant: str, split: int | None = None, *, from_imagenet: bool = True) -> PlannedRun:
     start = "imagenet" if from_imagenet and variant not in FROM_SCRATCH else None
     return PlannedRun(dataset=dataset, variant=variant, split=split, start=start)
 

@@ -46,8 +46,14 @@ class Study:
         return self.output / "runs" / run.name
 
     def last_checkpoint(self, run: PlannedRun) -> Path:
-        """The checkpoint that a run leaves at its end, by its step, so that one trained longer is not taken for it."""
-        return self.workdir(run) / "checkpoints" / str(_loaded(self.recipe(run), tuple(self.changes(run))).total_steps)
+        """The checkpoint that a run leaves at its end, by its step, so that one trained longer is not taken for it.
+
+        Where the schedule "plateau" may end it before, that is not known: the workdir, whose newest it is.
+        """
+        recipe = _loaded(self.recipe(run), tuple(self.changes(run)))
+        if recipe.optimizer.plateau_stop:
+            return self.workdir(run)
+        return self.workdir(run) / "checkpoints" / str(recipe.total_steps)
 
     def check(self, run: PlannedRun) -> None:
         """Raises a `UserError` if its recipe cannot be read, or its workdir was made by another configuration."""
@@ -175,7 +181,7 @@ def _train(study: Study, run: PlannedRun, title: str) -> None:
     if not _is_finished(built):
         raise UserError(f"{study.workdir(run)} holds no checkpoint of the last step with its result")
     # The next run may start from it.
-    hosts.refuse_unshared(study.last_checkpoint(run) / "tree")
+    hosts.refuse_unshared(checkpoint.find(study.last_checkpoint(run)) / "tree")
 
 
 def _is_finished(run: Run) -> bool:

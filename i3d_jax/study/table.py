@@ -11,6 +11,7 @@ from pathlib import Path
 from i3d_jax.study import published
 from i3d_jax.study.plan import Cell, cells, runs
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import instead, refuse_unreadable
 
 CSV_COLUMNS = ("table", "row", "column", "value", "published", "difference", "runs", "splits", "reason")
 
@@ -81,7 +82,22 @@ def as_text(filled: Sequence[Filled]) -> str:
         title = f"{published.TITLES[table]}: {published.GROUPS[table][group]} (measured | published)"
         blocks.append("\n".join([title, *(_row(line, widths) for line in lines)]))
     blocks += ["\n".join(f"[{number}] {reason}" for reason, number in notes.items())] if notes else []
+    blocks += _one_source_note(filled)
     return "\n\n".join(blocks)
+
+
+def _published(cell: Cell) -> str:
+    """A cell's published number as text, marked where it was found in one source only; "-" where there is none."""
+    if cell.published is None:
+        return "-"
+    marked = published.of_one_source(cell.table, cell.row, cell.column)
+    return f"{cell.published:.1f}" + published.ONE_SOURCE * marked
+
+
+def _one_source_note(filled: Sequence[Filled]) -> list[str]:
+    cells_shown = [one.cell for one in filled]
+    marked = any(published.of_one_source(cell.table, cell.row, cell.column) for cell in cells_shown)
+    return [published.ONE_SOURCE_NOTE] if marked else []
 
 
 def _row(texts: Sequence[str], widths: Sequence[int]) -> str:
@@ -92,7 +108,7 @@ def _row(texts: Sequence[str], widths: Sequence[int]) -> str:
 def _text(filled: Filled | None, notes: dict[str | None, int]) -> str:
     if filled is None:
         return "-"
-    beside = "    -" if filled.cell.published is None else f"{filled.cell.published:5.1f}"
+    beside = f"{_published(filled.cell):>5}"
     if filled.value is None:
         return f" [{notes.setdefault(filled.reason, len(notes) + 1)}] | {beside}"
     return f"{filled.value:5.1f} | {beside}"
@@ -123,13 +139,14 @@ def as_markdown(filled: Sequence[Filled], *, heading: str) -> str:
             lines.append(f"| {published.ARCHITECTURES[row]} | " + " | ".join(texts) + " |")
     lines += [""] if reasons else []
     lines += [f"- none ({number}): {reason}" for reason, number in reasons.items()]
+    lines += [line for note in _one_source_note(filled) for line in ("", note)]
     return "\n".join(lines) + "\n"
 
 
 def _markdown_text(filled: Filled | None, reasons: dict[str | None, int]) -> str:
     if filled is None:
         return "–"
-    beside = "–" if filled.cell.published is None else f"{filled.cell.published:.1f}"
+    beside = _published(filled.cell).replace("-", "–") if filled.cell.published is None else _published(filled.cell)
     if filled.value is None:
         return f"none ({reasons.setdefault(filled.reason, len(reasons) + 1)}) ({beside})"
     return f"{filled.value:.1f} ({beside})"
@@ -164,8 +181,9 @@ def from_csv(path: Path) -> list[Filled]:
     Raises:
       UserError: it is something else.
     """
-    if not path.exists():
+    if instead(path) == "nothing":
         return []
+    refuse_unreadable(path)
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return [_from_row(row) for row in csv.DictReader(file)]

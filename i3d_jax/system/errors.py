@@ -10,6 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 
+from i3d_jax.system import terminal
+
 
 class UserError(ValueError):
     """Something that the user can put right: one sentence that says what was expected, what was found and where."""
@@ -48,6 +50,10 @@ _EXTRAS = {
 }
 
 
+# What the system says of a path that is not ours to read or write: of the user's world, not of the program.
+_OF_THE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
+
+
 class Stopped(BaseException):
     """A signal asked the process to end: one sentence that says what is saved.
 
@@ -58,15 +64,16 @@ class Stopped(BaseException):
 def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], None] = sys.exit) -> None:
     """Runs a command's `main(arguments)` and leaves the process with the exit code that the outcome calls for.
 
-    0 (or what `main` returns) on success; 2 for a `UserError`, a full disk and an extra that is not installed, with one
-    sentence on standard error; 130 when interrupted; 141 when nobody reads the output to its end; 143 when SIGTERM
-    ended it (`Stopped`), with one sentence; 1 for a failure of our own: with the traceback, or for a `Failure` with one
-    sentence.
+    0 (or what `main` returns) on success; 2 for a `UserError`, a full disk, a path that may not be read or written and
+    an extra that is not installed, with one sentence on standard error; 130 when interrupted; 141 when nobody reads the
+    output to its end; 143 when SIGTERM ended it (`Stopped`), with one sentence; 1 for a failure of our own: with the
+    traceback, or for a `Failure` with one sentence.
 
     Args:
       main: the command.
       leave: ends the process with the code.
     """
+    terminal.tolerate()
     try:
         code = main(sys.argv[1:]) or 0
     except UserError as error:
@@ -95,11 +102,16 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
             code = 2
         elif isinstance(error, BrokenPipeError) and _nobody_reads():
             code = UNREAD_CODE
+        elif isinstance(error, OSError) and error.errno in _OF_THE_PATH and error.filename is not None:
+            print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
+            code = 2
         else:
             traceback.print_exc()
             code = 1
     try:
-        sys.stdout.flush()
+        # A process may be started without it.
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         code = UNREAD_CODE
         # Python flushes once more at its end.

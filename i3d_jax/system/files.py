@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
+import re
 import secrets
+import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +19,74 @@ from i3d_jax.system.errors import UserError
 
 # What the system says of a path at which no file can be written, whatever the state of the disk.
 _WRONG_PLACE = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+
+# Of JSON: far more than the index of a shard or the description of a dataset takes.
+_MOST_BYTES = 64 << 20
+_MOST_LEVELS = 30
+# Halves of a character without the other half, but for those that stand for the bytes of a name (`terminal`).
+_NO_TEXT = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
+
+
+def is_file(path: str | os.PathLike) -> bool:
+    """Says whether a file stands at a path; a `UserError` says that the system does not let us know."""
+    return (mode := _mode(path)) is not None and stat.S_ISREG(mode)
+
+
+def is_folder(path: str | os.PathLike) -> bool:
+    """Says whether a folder stands at a path; a `UserError` says that the system does not let us know."""
+    return (mode := _mode(path)) is not None and stat.S_ISDIR(mode)
+
+
+def instead(path: str | os.PathLike) -> str:
+    """Returns "a file", "a folder", "a device or pipe" or "nothing": what stands at a path, for a sentence."""
+    if (mode := _mode(path)) is None:
+        return "nothing"
+    return {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder"}.get(stat.S_IFMT(mode), "a device or pipe")
+
+
+def _mode(path: str | os.PathLike) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be looked at: {error.strerror}") from error
+    # The second for a name that none can have.
+    except (OSError, ValueError):
+        return None
+
+
+def entries(folder: str | os.PathLike) -> list[Path]:
+    """Returns the paths of what a folder holds, sorted; a `UserError` says why it cannot be listed."""
+    try:
+        return sorted(Path(folder, name) for name in os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error
+
+
+def refuse_unreadable_below(folder: str | os.PathLike) -> None:
+    """Raises a `UserError` for the first file or folder in a folder, at any depth, that may not be read."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
+
+    for parent, _, names in os.walk(Path(folder), onerror=refuse):
+        for name in names:
+            refuse_unreadable(Path(parent, name))
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Opens a file for reading its bytes; a `UserError` says why it cannot be opened or read."""
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def refuse_unreadable(path: str | os.PathLike) -> None:
+    """Raises a `UserError` for a file that cannot be opened, for the libraries that call it missing."""
+    with opened(path):
+        pass
 
 
 def make_folder(path: Path) -> None:
@@ -38,15 +110,96 @@ def users_cache() -> Path | None:
         return None
 
 
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a file of JSON that anybody may have written; a `UserError` says what is wrong with it (`parse_json`)."""
+    with opened(path) as file:
+        content = file.read(_MOST_BYTES + 1)
+    return parse_json(content, str(path))
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Reads a file that holds a JSON object; a `UserError` says that it cannot be read, or what it holds instead."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    found = read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path}: a JSON object was expected, found {type(found).__name__}")
     return found
+
+
+def parse_json(content: str | bytes, where: str) -> Any:
+    """Returns the value of JSON that anybody may have written.
+
+    Args:
+      content: at most 64 MiB, in UTF-8.
+      where: it stands, for the message.
+
+    Raises:
+      UserError: it is no JSON, or more than any of our files holds: objects within objects at more than 30 levels,
+        numbers that are not finite or have no room in 64 bits, strings that are no text.
+    """
+    try:
+        if len(content) > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES >> 20} MiB")
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_refuse_constant)
+        _check_values(value)
+    except (ValueError, RecursionError) as error:
+        reason = "it has levels without end" if isinstance(error, RecursionError) else error
+        raise UserError(f"{where} cannot be read as JSON: {reason}") from None
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _check_values(value: Any) -> None:
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += [*one, *one.values()]
+            elif isinstance(one, list):
+                inner += one
+            elif isinstance(one, str):
+                if found := _NO_TEXT.search(one):
+                    raise ValueError(f"a string holds {found[0]!a}, which is no character")
+            elif isinstance(one, float) and not math.isfinite(one):
+                raise ValueError("a number is too large")
+            elif isinstance(one, int) and abs(one) >= 1 << 63:
+                raise ValueError(f"the number {one:.0e} is too large")
+        if not inner:
+            return
+        level = inner
+    raise ValueError(f"it has more than {_MOST_LEVELS} levels")
+
+
+def replaceable(path: str | os.PathLike) -> Path:
+    """Returns the path of the regular file that is there, or is to be, at the end of a path's symbolic links.
+
+    Raises:
+      UserError: something else stands there (a folder, a device, a pipe), which no file is to take the place of.
+    """
+    found = instead(path)
+    if found == "nothing" and Path(path).name in ("", ".."):
+        found = "a folder"
+    if found not in ("nothing", "a file"):
+        raise UserError(f"{path} cannot be written: a file was expected there, or nothing, found {found}")
+    return Path(os.path.realpath(path))
+
+
+def is_standard_output(path: str | os.PathLike) -> bool:
+    """Says whether a path, such as /dev/stdout, leads to where this process's output or its messages go."""
+    return _standard_stream(path) is not None
+
+
+def _standard_stream(path: str | os.PathLike) -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        found = os.stat(path)
+        # /dev/null is many things besides.
+        if not os.path.samestat(found, os.stat(os.devnull)):
+            return next((stream for stream in (1, 2) if os.path.samestat(found, os.fstat(stream))), None)
+    return None
 
 
 @contextlib.contextmanager
@@ -55,21 +208,42 @@ def written_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
     Until then it is PATH.tmp-NUMBER in the same folder, another number each time: two machines that write one file of a
     shared folder do not write into each other's. An exception removes it and leaves what stood at `path` as it was.
+    Of a symbolic link, the file that it leads to is replaced. A device, a pipe and standard output are no files that
+    another may replace: they are written to.
 
     Raises:
       UserError: no file can be written there: `path` is a folder, or its folder is not there or is not ours to write.
     """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp-{secrets.randbits(63)}")
+    if is_standard_output(path) or instead(path) == "a device or pipe":
+        with _written_through(Path(path)) as file:
+            yield file
+        return
+    target = replaceable(path)
+    temporary = target.with_name(f"{target.name}.tmp-{secrets.randbits(63)}")
     try:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _WRONG_PLACE and str(error.filename) == str(temporary):
             raise UserError(f"{path} cannot be written: {error.strerror}") from error
         raise
+
+
+@contextlib.contextmanager
+def _written_through(path: Path) -> Iterator[BinaryIO]:
+    """Opens what is no file of its own for writing; what was printed comes before."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    number = _standard_stream(path)
+    try:
+        # The same open file, which may be one on the disk: what is printed later comes after.
+        file = open(path if number is None else os.dup(number), "wb")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    with file:
+        yield file

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import make_folder
+from i3d_jax.system.files import is_folder, make_folder
 
 
 @contextlib.contextmanager
@@ -21,9 +21,9 @@ def held(directory: Path) -> Iterator[None]:
     the file system passes locks on, as NFS does; where it has none, nobody is kept out.
 
     Raises:
-      UserError: another process holds it, whose number and machine are named; or the folder cannot be made.
+      UserError: another process holds it, whose number and machine are named; or the folder cannot be made or written.
     """
-    made = not directory.exists()
+    made = not is_folder(directory)
     make_folder(directory)
     path = directory / "lock"
     descriptor = _lock(path)
@@ -57,7 +57,10 @@ def taken(descriptor: int) -> bool:
 def _lock(path: Path) -> int:
     """Returns the file descriptor that holds the lock."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from error
         if taken(descriptor):
             holder = os.read(descriptor, 1000).decode(errors="replace").strip()
             os.close(descriptor)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from i3d_jax.system.files import written_whole
+from i3d_jax.system.files import is_file, opened, parse_json, written_whole
 
 
 class MetricsFile:
@@ -31,18 +31,22 @@ class MetricsFile:
 
     def _keep(self, wanted: Callable[[int, str], bool]) -> None:
         """Writes the file again with the lines, by step and split, that are wanted, of equals the last."""
+        content = b""
+        if is_file(self._path):
+            with opened(self._path) as found:
+                content = found.read()
         kept = {}
-        for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else ():
-            # The last line of a killed run may be cut short.
+        for line in content.splitlines():
+            # The last line of a killed run may be cut short, and any other damaged.
             try:
-                fields = json.loads(line)
+                fields = parse_json(line, str(self._path))
                 key = fields["step"], fields["split"]
                 if wanted(*key):
-                    kept[key] = line + "\n"
+                    kept[key] = line + b"\n"
             except (ValueError, KeyError, TypeError):
                 continue
         with written_whole(self._path) as file:
-            file.write("".join(kept.values()).encode())
+            file.write(b"".join(kept.values()))
         self._written = set(kept)
 
 

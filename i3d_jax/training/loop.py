@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
-import optax
 
 from i3d_jax.system.errors import UserError
 from i3d_jax.training.metrics import Sums, add, means
-from i3d_jax.training.optimizer import after_evaluation
+from i3d_jax.training.optimizer import Plateau, after_evaluation
 from i3d_jax.training.state import TrainState
 
 Batch = Mapping[str, Any]
@@ -126,10 +125,10 @@ def train(
     cadence: Cadence,
     learning_rate: Callable[[int], float],
     callbacks: Callbacks,
-    plateau: optax.GradientTransformationExtraArgs | None = None,
+    plateau: Plateau | None = None,
     evaluation_due: bool = False,
 ) -> TrainState:
-    """Trains from `state` to the last step, or to the one after which it is interrupted.
+    """Trains from `state` to the last step, or to the one after which it is interrupted or `plateau` ends it.
 
     Args:
       state: where to begin; its memory is used again.
@@ -161,6 +160,8 @@ def train(
             callbacks.checkpoints.note(int(state.step), callbacks.evaluate(state))
         except EvaluationStopped:
             return state
+    if _ended(plateau, state):
+        return state
     state = step.replicate(state)
     for number in range(int(state.step) + 1, cadence.total_steps + 1):
         with interval.waiting():
@@ -187,6 +188,7 @@ def train(
             else:
                 if plateau is not None and cadence.evaluates_in_turn(number):
                     state = state.replace(plateau=after_evaluation(plateau, state.plateau, figures["loss"]))
+                    last = last or _ended(plateau, state)
             interval.restart_clock()
         if saves:
             callbacks.checkpoints.save(state, figures)
@@ -194,6 +196,10 @@ def train(
                 return state
             state = step.replicate(state)
     return step.merge_replicas(state)
+
+
+def _ended(plateau: Plateau | None, state: TrainState) -> bool:
+    return plateau is not None and plateau.ends(float(state.rate_scale))
 
 
 class _LogInterval:

@@ -6,8 +6,10 @@ falls when the validation loss no longer does (`TrainState.plateau`).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,13 +113,37 @@ def _warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
     return lambda step: schedule(step) * jnp.minimum(1.0, step / steps)
 
 
-def make_plateau(*, patience: int, factor: float) -> optax.GradientTransformationExtraArgs:
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """The schedule that lowers the rate when the validation loss saturates.
+
+    Attributes:
+      rule: Optax's, which sees the losses.
+      factor: what the rate is multiplied by.
+      stop: training ends when the rate has been lowered so many times; 0: never for that reason.
+    """
+
+    rule: optax.GradientTransformationExtraArgs
+    factor: float
+    stop: int
+
+    def init(self, params: Any) -> optax.contrib.ReduceLROnPlateauState:
+        """Returns the state before the first evaluation."""
+        return self.rule.init(params)
+
+    def ends(self, scale: float) -> bool:
+        """Says whether training ends with the rate brought down to this share of the schedule's, 0 to 1."""
+        return self.stop > 0 and round(math.log(scale) / math.log(self.factor)) >= self.stop
+
+
+def make_plateau(*, patience: int, factor: float, stop: int = 0) -> Plateau:
     """Makes the schedule that lowers the rate when the validation loss saturates (paper: by ten).
 
     Args:
       patience: after so many evaluations in a row without a loss below 0.9999 times the least before them the rate is
         lowered, and counting begins anew; at least 1.
       factor: what the rate is multiplied by then, above 0 and below 1.
+      stop: after lowering it so many times training ends; 0: never for that reason.
 
     Raises:
       UserError: a value is out of range.
@@ -126,11 +152,13 @@ def make_plateau(*, patience: int, factor: float) -> optax.GradientTransformatio
         raise UserError(f"optimizer.plateau_patience must be at least 1, found {patience}")
     if not 0 < factor < 1:
         raise UserError(f"optimizer.plateau_factor must be above 0 and below 1, found {factor}")
-    return optax.contrib.reduce_on_plateau(factor=factor, patience=patience, rtol=1e-4)
+    if stop < 0:
+        raise UserError(f"optimizer.plateau_stop must be at least 0, found {stop}")
+    return Plateau(optax.contrib.reduce_on_plateau(factor=factor, patience=patience, rtol=1e-4), factor, stop)
 
 
 def after_evaluation(
-    plateau: optax.GradientTransformationExtraArgs,
+    plateau: Plateau,
     state: optax.contrib.ReduceLROnPlateauState,
     loss: float | None,
 ) -> optax.contrib.ReduceLROnPlateauState:
@@ -141,7 +169,7 @@ def after_evaluation(
     if loss is None or math.isnan(loss):
         return state
     # On the host's copy, so that all processes that share the devices compute it alike.
-    _, new = plateau.update({}, jax.device_get(state), value=loss)
+    _, new = plateau.rule.update({}, jax.device_get(state), value=loss)
     return jax.tree.map(lambda old, new: jax.device_put(jnp.asarray(new, old.dtype), old.sharding), state, new)
 
 

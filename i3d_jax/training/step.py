@@ -74,9 +74,9 @@ def training_step(
       seed: of dropout.
       accumulation_steps: microbatches of a batch, at least 1.
       label_smoothing: as in `models.network.cross_entropy`; "loss" is that loss.
-      average_decay: how much of the parameters' moving average a step keeps, 0 up to 1, where the state has one. Step
-        n (the first is 0) keeps (1 + n) / (10 + n) if that is less, as TensorFlow does it: so the initial parameters
-        are soon forgotten.
+      average_decay: how much of the moving average of parameters and running statistics a step keeps, 0 up to 1,
+        where the state has one. Step n (the first is 0) keeps (1 + n) / (10 + n) if that is less, as TensorFlow does
+        it: so the initial parameters are soon forgotten.
       replicas: the name of the axis of replicas, each of which takes the step on its own clips with its own running
         statistics and dropout (`partition`'s mode pmap); gradients and metrics are summed over them. None: there are
         none.
@@ -138,7 +138,9 @@ def training_step(
         average = state.average
         if average is not None:
             kept = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
-            average = jax.tree.map(lambda old, new: old + (1 - kept) * (new - old), average, params)
+            seen = batch_stats if replicas is None else jax.lax.pmean(batch_stats, replicas)
+            new = {"params": params, "batch_stats": seen}
+            average = jax.tree.map(lambda old, new: old + (1 - kept) * (new - old), average, new)
         state = state.replace(
             step=state.step + 1,
             clips=state.clips + clips,

@@ -39,6 +39,7 @@ WITHOUT_TIMESTAMPS = frozenset({"avi"})
 SUSPICIOUS = frozenset({"mpegts"})
 # Frames after such a mark among which a hole in time would be: a decoder holds back 16 at most.
 AFTER_A_MARK = 32
+LATEST_START = 1 << 31  # Seconds: containers count in 64 bits, of units down to a nanosecond.
 HDR = {16: "PQ", 18: "HLG"}  # By the numbers of ITU-T H.273 for the transfer characteristics.
 LONGEST_SIDE = 65_500  # Pixels: libjpeg takes no more.
 # Metadata is often in another encoding than UTF-8: before version 19 PyAV raises there unless it is told, since then it
@@ -80,6 +81,7 @@ def decode(
         frames have been yielded: a video is all there or it is not to be used.
       UnusableTimestamps: only with `by_timestamps`; it too may come after frames have been yielded.
     """
+    _refuse_beyond(start)
     piece_start = _exact(start or 0)
     place = None if by_timestamps else _placing(path, note)
     with _opened(path) as container:
@@ -137,6 +139,7 @@ def check_header(path: str | os.PathLike, *, start: float | None = None, note: N
       UnreadableVideo: the file is empty, no video, without a video stream or a decoder for it, or states that it ends
         before the piece starts. A file that is damaged further on gives no sign of it.
     """
+    _refuse_beyond(start)
     with _opened(path) as container:
         stream = _video_stream(container)
         stated = stated_duration(container, stream)
@@ -144,6 +147,11 @@ def check_header(path: str | os.PathLike, *, start: float | None = None, note: N
             raise UnreadableVideo(f"it ends before the piece starts at {start:g} s")
         if stream.codec_context.color_trc in HDR:
             note(hdr_note(HDR[stream.codec_context.color_trc]))
+
+
+def _refuse_beyond(start: float | None) -> None:
+    if start and start > LATEST_START:
+        raise UnreadableVideo(f"it ends before the piece starts at {start:g} s")
 
 
 def _may_hold(

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from i3d_jax import clips
-from i3d_jax.data.preprocessing import Preprocessing, centre_crop, refuse_mismatch
+from i3d_jax.data.preprocessing import Preprocessing, centre_crop, refuse_mismatch, resized
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import instead, is_file
 from i3d_jax.video.decode import Note, UnreadableVideo, no_note
 from i3d_jax.video.encoded import decode_images, streams_of
 from i3d_jax.video.tvl1_backends import BACKENDS, description
@@ -32,7 +33,8 @@ def read_windows(
     Args:
       path: a video file.
       preprocessing: of a checkpoint's `model.json`: the fields of `Preprocessing`, `crop`, `frames`, `windows` and,
-        where they are not 1, `stride` and `flow_per_frame`.
+        where they are not 1, `stride` and `flow_per_frame`; `network_short_side` of RGB where frames are resized before
+        the crop.
       streams: what the network takes: "rgb", "flow" or both.
       where: what to call the checkpoint in an error.
       note: called with each sentence on what was mended in the file.
@@ -48,25 +50,35 @@ def read_windows(
     missing = [name for name in ("crop", "frames", "windows") if name not in preprocessing]
     if missing:
         raise UserError(f"{where}: 'preprocessing' lacks {', '.join(missing)}")
-    fields = {**clips.CONSECUTIVE_FRAMES, **preprocessing}
+    fields = {**clips.CONSECUTIVE_FRAMES, **clips.AS_STORED, **preprocessing}
     for name in ("crop", "frames", "windows", "stride", "flow_per_frame"):
-        if not isinstance(fields[name], int) or fields[name] < (name != "flow_per_frame"):
+        if type(fields[name]) is not int or fields[name] < (name != "flow_per_frame"):
             raise UserError(f"{where}: 'preprocessing' has the {name} {fields[name]!r}, a whole number was expected")
-    sampling = clips.Sampling(**{name: fields[name] for name in ("frames", "stride", "flow_per_frame")})
+    short_side = fields["network_short_side"]
+    if short_side is not None and (type(short_side) is not int or short_side < fields["crop"]):
+        raise UserError(
+            f"{where}: 'preprocessing' has the network_short_side {short_side!r}, a whole number from the crop, "
+            f"{fields['crop']}, on was expected"
+        )
+    try:
+        sampling = clips.Sampling(**{name: fields[name] for name in ("frames", "stride", "flow_per_frame")})
+        clips.check_windows(fields["windows"])
+    except UserError as error:
+        raise UserError(f"{where}: 'preprocessing': {error}") from error
     clips.check_streams(streams, sampling)
     stored = Preprocessing.from_json(fields, where=where).of_streams(streams)
     stored.refuse_unknown(where)
     if "flow" in streams:
         _refuse_other_flow(stored, where)
-    if not os.path.isfile(path):
-        found = "it is a folder" if os.path.isdir(path) else "no such file"
+    if not is_file(path):
+        found = "no such file" if (found := instead(path)) == "nothing" else f"it is {found}"
         raise UserError(f"there is no video {os.fspath(path)!r}: {found}")
     try:
         images = streams_of(path, stored, flow_threads=os.cpu_count() or 1, note=note)
     except UnreadableVideo as error:
         raise UserError(f"the video {os.fspath(path)} cannot be read: {error}") from error
     cover = clips.cover(len(images["rgb"]), sampling, fields["windows"], streams=streams)
-    return {stream: _pixels(stream, images[stream], cover[stream], fields["crop"]) for stream in streams}
+    return {stream: _pixels(stream, images[stream], cover[stream], fields["crop"], short_side) for stream in streams}
 
 
 def completed(preprocessing: Mapping[str, Any], *, streams: Collection[str], where: str) -> tuple[dict[str, Any], str]:
@@ -99,8 +111,10 @@ def _refuse_other_flow(preprocessing: Preprocessing, where: str) -> None:
     refuse_mismatch({"flow": preprocessing.flow}, {"flow": computed}, expected_by=where, found_in="this installation")
 
 
-def _pixels(stream: str, images: list[bytes], cover: np.ndarray, crop: int) -> np.ndarray:
+def _pixels(stream: str, images: list[bytes], cover: np.ndarray, crop: int, short_side: int | None) -> np.ndarray:
     """Decodes the images that a cover int64 [windows, count] needs: uint8 [windows, count, crop, crop, channels]."""
     needed, order = np.unique(cover, return_inverse=True)
     pixels = decode_images([images[number] for number in needed])[..., : clips.CHANNELS[stream]]
+    if short_side is not None:
+        pixels = resized(pixels, short_side)
     return centre_crop(pixels, crop)[order.reshape(cover.shape)]

@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import replaceable
 
 # Near transparent. Without mbtree=0, the x264 inside PyAV 18.1 writes the same frames to other bytes each time.
 ENCODER_OPTIONS = {
@@ -46,7 +47,7 @@ def write_video(
 
     Raises:
       UserError: there is no frame; a frame is not uint8 [H, W, 3] or not of the first one's size; a side is odd with
-        "yuv420p"; the frame rate is not positive; the codec is not one of the three.
+        "yuv420p"; the frame rate is not positive; the codec is not one of the three; no file can be put at `path`.
     """
     path = Path(path)
     if codec not in ENCODER_OPTIONS:
@@ -74,7 +75,7 @@ def write_video(
             if size is None:
                 raise UserError(f"{path}: a video needs at least one frame, found none")
             container.mux(stream.encode(None))
-        os.replace(temporary, path)
+        os.replace(temporary, replaceable(path))
     finally:
         temporary.unlink(missing_ok=True)
 

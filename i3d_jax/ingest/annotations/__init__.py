@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from i3d_jax.data.labels import check_labels
 from i3d_jax.ingest.annotations.classes import ClassList
 from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed
 from i3d_jax.ingest.annotations.hmdb51 import SPLIT_FILES, read_hmdb51
@@ -20,6 +21,7 @@ from i3d_jax.ingest.annotations.table import read_csv
 from i3d_jax.ingest.annotations.ucf101 import LISTS, read_ucf101
 from i3d_jax.ingest.annotations.video_files import VideoFiles
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import entries, instead, is_folder
 
 __all__ = ["DIALECTS", "AnnotatedClip", "ClassList", "combined_splits", "read"]
 
@@ -61,7 +63,8 @@ def read(
       dialect: one of `DIALECTS`.
       files: one file or several, UTF-8 with or without a byte order mark; for `ucf101` and `hmdb51` also the folder
         that holds them.
-      videos: the folder of the video files. A file that is not there is no error here: its clip is skipped later.
+      videos: the folder of the video files. A file that is not there is no error here: its clip is skipped later. One
+        whose name differs in case or Unicode form alone is found, but for Kinetics, where case tells videos apart.
       classes: those that are wanted; None for all.
 
     Returns:
@@ -71,23 +74,23 @@ def read(
       UserError: a file or the folder is not there, a file is not UTF-8 text, a column is missing, there are no rows,
         or a row is wrong (an empty label, one that `classes` lacks, a split that cannot be a file name, a path outside
         the folder, a time that is no number, a start after the end, a video listed twice, a class's number or a mark
-        that does not fit); it names the file and the line. Or `classes` has one that no clip has.
+        that does not fit, several files whose names differ from the one listed in case alone); it names the file and
+        the line. Or `classes` has one that no clip has, or two labels look the same.
     """
     if dialect not in DIALECTS:
         raise UserError(f"the dialect of the annotations must be one of {', '.join(DIALECTS)}, found {dialect!r}")
     chosen, videos = DIALECTS[dialect], Path(videos)
     given = [files] if isinstance(files, str | os.PathLike) else files
     paths = [path for one in given for path in _files(Path(one), chosen.files)]
-    if not videos.is_dir():
-        raise UserError(
-            f"a folder of videos was expected at {videos}, found {'a file' if videos.exists() else 'nothing'}"
-        )
+    if not is_folder(videos):
+        raise UserError(f"a folder of videos was expected at {videos}, found {instead(videos)}")
     video_files = VideoFiles(videos)
     listed = [one for path in paths for one in chosen.read(path, video_files)]
     if not listed:
         raise UserError(f"{paths[0]}: at least one video of a split was expected, found none")
     if classes is not None:
         listed = classes.wanted(listed, subset=chosen.subset)
+    check_labels(sorted({one.clip.label for one in listed}))
     return _different(listed, overlap=chosen.overlap)
 
 
@@ -99,10 +102,10 @@ def combined_splits(clips: Iterable[AnnotatedClip]) -> dict[str, list[str]]:
 
 def _files(path: Path, named: tuple[str, str] | None) -> list[Path]:
     """Returns the files of one argument: itself, or where folders may be given those of the dialect in it."""
-    if named is None or not path.is_dir():
+    if named is None or not is_folder(path):
         return [path]
     pattern, example = named
-    files = sorted(file for file in path.iterdir() if re.fullmatch(pattern, file.name))
+    files = [file for file in entries(path) if re.fullmatch(pattern, file.name)]
     if not files:
         raise UserError(f"files named like {example} were expected in the folder {path}, found none")
     return files
@@ -133,7 +136,11 @@ def _refuse_repetition(one: Listed, other: Listed, *, overlap: bool) -> None:
     difference = next(
         (
             f" with the {what} {theirs!r}, here {ours!r}"
-            for what, theirs, ours in (("label", first.label, clip.label), ("split", first.split, clip.split))
+            for what, theirs, ours in (
+                ("label", first.label, clip.label),
+                ("split", first.split, clip.split),
+                ("name", first.name, clip.name),
+            )
             if theirs != ours
         ),
         "",

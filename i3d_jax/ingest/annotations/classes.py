@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from i3d_jax.data.labels import spelt
 from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed, nearest, read_lines
 from i3d_jax.ingest.annotations.kinetics import youtube_id
 from i3d_jax.system.errors import UserError
@@ -91,4 +92,4 @@ class ClassList:
 
 
 def _spelt(name: str) -> str:
-    return name.replace("_", " ")
+    return spelt(name).replace("_", " ")

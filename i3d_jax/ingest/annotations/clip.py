@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import instead, is_file, opened
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,14 +55,13 @@ def read_text(file: Path) -> str:
     """Reads a file of annotations, UTF-8 with or without a byte order mark; line ends are kept as they are.
 
     Raises:
-      UserError: it is not there, or is no text in UTF-8.
+      UserError: it is not there, may not be read, or is no text in UTF-8.
     """
-    if not file.is_file():
-        raise UserError(
-            f"an annotations file was expected at {file}, found {'a folder' if file.is_dir() else 'nothing'}"
-        )
+    if not is_file(file):
+        raise UserError(f"an annotations file was expected at {file}, found {instead(file)}")
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        with opened(file) as found:
+            text = found.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: text in UTF-8 was expected, found another encoding at byte {error.start}") from error
     if "\0" in text:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from i3d_jax.data.labels import spelt
 from i3d_jax.ingest.annotations.clip import Listed, read_lines
 from i3d_jax.ingest.annotations.ucf101 import found_clip
 from i3d_jax.ingest.annotations.video_files import VideoFiles
@@ -25,11 +26,11 @@ def read_hmdb51(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
     named = re.fullmatch(SPLIT_FILES, file.name)
     if not named:
         raise UserError(f"{file}: a name like brush_hair_test_split1.txt was expected, which says class and split")
-    label, number = named.groups()
+    label, number = spelt(named[1]), named[2]
     for where, line in lines:
         # Names of videos may have blanks in them.
         file_name, mark = [*line.rsplit(maxsplit=1), ""][:2]
         if mark not in SPLITS_OF_MARKS:
             raise UserError(f"{where}: the name of a video and a mark of 0, 1 or 2 were expected, found {line!r}")
         if split := SPLITS_OF_MARKS[mark]:
-            yield Listed(where, found_clip(label, file_name, f"{split}0{number}", video_files))
+            yield Listed(where, found_clip(label, file_name, f"{split}0{number}", video_files, where))

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from i3d_jax.data.labels import spelt
 from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed, read_text
 from i3d_jax.ingest.annotations.video_files import VideoFiles
 from i3d_jax.system.errors import UserError
@@ -30,7 +31,7 @@ class Row:
 
     def label_and_split(self) -> tuple[str, str]:
         """Returns the two; a `UserError` says which is missing, or that the split cannot be part of a file's name."""
-        label, split = self.fields["label"], self.fields["split"]
+        label, split = spelt(self.fields["label"]), self.fields["split"]
         if not label:
             raise UserError(f"{self.where}: a label was expected, found none")
         if not split:
@@ -91,16 +92,17 @@ def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Row]:
 
 
 def read_csv(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
-    """Reads a file of this project's own dialect; where the files lie is what it says."""
+    """Reads a file of this project's own dialect; where the files lie is what it says, in any case and Unicode form."""
     for row in read_rows(file, COLUMNS):
         label, split = row.label_and_split()
-        path = row.fields["video"]
-        if not path:
+        name = row.fields["video"]
+        if not name:
             raise UserError(f"{row.where}: the path of a video was expected, found none")
+        path = video_files.alike(name, row.where) or name
         start, end = row.start_and_end("start", "end")
         piece = "" if start is None and end is None else f"#t={_number(start)},{_number(end)}".rstrip(",")
         yield Listed(
-            row.where, AnnotatedClip(name=path + piece, path=path, label=label, split=split, start=start, end=end)
+            row.where, AnnotatedClip(name=name + piece, path=path, label=label, split=split, start=start, end=end)
         )
 
 

@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from i3d_jax.data.labels import spelt
 from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed, nearest, read_lines
 from i3d_jax.ingest.annotations.video_files import EXTENSIONS, VideoFiles
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import is_file
 
 LISTS = r"(train|test)list(\d\d)\.txt"
 CLASSES = "classInd.txt"
@@ -32,7 +34,8 @@ def read_ucf101(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
         parts = re.fullmatch(r"([^/]+)/(.+\.\w+?)(?:\s+(\d+))?", line)
         if not parts:
             raise UserError(f"{where}: CLASS/NAME.avi, perhaps with the class's number, was expected, found {line!r}")
-        label, file_name, number = parts.groups()
+        folder, file_name, number = parts.groups()
+        label = spelt(folder)
         if classes and label not in classes.values():
             raise UserError(
                 f"{where}: {CLASSES} has no class {label!r}; the nearest is {nearest(label, classes.values())!r}"
@@ -40,26 +43,29 @@ def read_ucf101(file: Path, video_files: VideoFiles) -> Iterator[Listed]:
         if classes and number and (named_so := classes.get(int(number))) != label:
             meant = "no class" if named_so is None else repr(named_so)
             raise UserError(f"{where}: number {number} is {meant} in {CLASSES}, the video is in the folder {label!r}")
-        yield Listed(where, found_clip(label, file_name, split, video_files))
+        yield Listed(where, found_clip(label, file_name, split, video_files, where))
 
 
-def found_clip(label: str, file_name: str, split: str, video_files: VideoFiles) -> AnnotatedClip:
-    """Returns the clip, its file in the folder of the class or else at the top, in any container."""
+def found_clip(label: str, file_name: str, split: str, video_files: VideoFiles, where: str) -> AnnotatedClip:
+    """Returns the clip, its file in the folder of the class or else at the top, in any container and any case."""
     stem, extension = posixpath.splitext(file_name)
     extensions = dict.fromkeys((extension, *EXTENSIONS))
     name = f"{label}/{file_name}"
-    path = video_files.find(stem, (label, ""), extensions) or name
+    # Lists and archives do not agree in case: UCF-101 has HandstandPushups/v_HandStandPushups_g08_c01.avi.
+    spellings = (posixpath.join(folder, stem + one) for folder in (label, "") for one in extensions)
+    path = video_files.find(stem, (label, ""), extensions)
+    path = path or next(filter(None, (video_files.alike(one, where) for one in spellings)), name)
     return AnnotatedClip(name=name, path=path, label=label, split=split, splits=(split,))
 
 
 def _read_classes(file: Path) -> dict[int, str]:
     """Reads the classes by their number; none where there is no such file."""
     classes: dict[int, str] = {}
-    for where, line in read_lines(file) if file.exists() else ():
+    for where, line in read_lines(file) if is_file(file) else ():
         parts = re.fullmatch(r"(\d+)\s+(\S.*)", line)
         if not parts:
             raise UserError(f"{where}: a number and the name of a class were expected, found {line!r}")
-        number, label = int(parts[1]), parts[2]
+        number, label = int(parts[1]), spelt(parts[2])
         if number in classes or label in classes.values():
             raise UserError(f"{where}: class {number} {label!r} is listed twice")
         classes[number] = label

@@ -1,0 +1,45 @@
+"""Archives of arrays (.npz) that anybody may have written."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+
+import numpy as np
+
+from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import opened
+
+# What a small archive may unpack to, and how many times its size a larger one.
+_SMALL = 64 << 20
+_MOST_TIMES = 20
+
+
+def read_arrays(path: str | os.PathLike, what: str) -> dict[str, np.ndarray]:
+    """Reads the arrays of an .npz file by name. Nothing in it is executed.
+
+    Args:
+      path: of the file.
+      what: it is to hold, for the message.
+
+    Raises:
+      UserError: it may not be read, is no such archive, holds objects, is damaged, encrypted or compressed in a way
+        that is not known, or would unpack to more than 64 MiB and 20 times its size.
+    """
+    with opened(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+                if unpacked > max(_SMALL, _MOST_TIMES * os.fstat(file.fileno()).st_size):
+                    raise ValueError(f"it would unpack to {unpacked} bytes")
+                names = archive.namelist()
+                return {name.removesuffix(".npy"): _array(archive, name) for name in dict.fromkeys(names)}
+        # What is damaged is met with exceptions of many kinds, of zipfile, zlib, lzma and NumPy.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{path} cannot be read as an .npz file of {what}: {reason}") from None
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(name) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)

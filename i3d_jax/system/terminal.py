@@ -1,0 +1,62 @@
+"""Standard output and standard error, whatever their encoding and whatever is written there."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import re
+import sys
+from typing import Any
+
+# Of our own drawing: what a terminal without it shows instead.
+_PLAIN = {"█": "#", "·": ".", "…": "...", "–": "-"}
+# Python decodes the bytes of file names that are no text to these code points, which are no characters (PEP 383).
+_BYTES = range(0xDC80, 0xDD00)
+_ALONE = re.compile(r"[\ud800-\udfff]")
+
+
+def tolerate() -> None:
+    """Lets both streams write every text, for a result must not be lost to a terminal that lacks a character.
+
+    What an encoding lacks is written as Python escapes it, so that it can still be told: `\\u559d`, and a byte of a
+    file name that is no text as `\\xe9`. Bars and dots of our own become plain ones.
+    """
+    codecs.register_error("i3d_jax", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        # Tests and notebooks put other objects in their places.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="i3d_jax")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_escape, error.object[error.start : error.end])), error.end
+
+
+def _escape(letter: str) -> str:
+    number = ord(letter)
+    if number in _BYTES:
+        return f"\\x{number - 0xDC00:02x}"
+    return _PLAIN.get(letter) or (f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}")
+
+
+def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Returns a value as JSON that can be encoded in UTF-8, whatever its strings hold.
+
+    A byte of a file name that is no text is written as `\\udce9`: Python reads that back as the same name.
+
+    Args:
+      value: what `json` takes.
+      indent: blanks of each level; None for a single line.
+      ascii_only: whether all other letters are escaped, too.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    return _ALONE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON, with escapes for what the encoding of standard output may lack."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(json_text(value, indent=2, ascii_only=codecs.lookup(encoding).name != "utf-8"))
