@@ -60,6 +60,8 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
         config.model.stem_padding = "same"
         # Where Inception's trunk ends: an earlier block than the paper's makes a smaller network.
         config.model.last_block = "Mixed_5c"
+        # Whether batch normalisation has gains beside its offsets (the release has none): for weights from PyTorch.
+        config.model.batch_norm_gain = False
     if architecture == "i3d":
         # "rgb" or "flow".
         config.model.stream = "rgb"

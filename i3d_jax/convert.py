@@ -36,6 +36,7 @@ from i3d_jax.importers import (
     torch_i3d,
 )
 from i3d_jax.importers.imported import Imported
+from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 from i3d_jax.system.files import instead, is_folder
 
@@ -150,12 +151,11 @@ def _check(options: argparse.Namespace) -> None:
         checkpoint.refuse_taken(options.output)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m i3d_jax.convert",
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     weights = parser.add_mutually_exclusive_group(required=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from i3d_jax.evaluation.accuracy import score
 from i3d_jax.evaluation.fusion import fuse
 from i3d_jax.evaluation.predictions import Predictions
+from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 from i3d_jax.system.files import is_standard_output
 
@@ -48,12 +48,11 @@ def _weights(text: str) -> list[float]:
         raise UserError(f"--weights: two numbers with a comma between them were expected, found {text!r}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m i3d_jax.fuse",
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("first", metavar="A.npz", help="WORKDIR/predictions/SPLIT.npz of one run")
     parser.add_argument("second", metavar="B.npz", help="that of another, of the same split")

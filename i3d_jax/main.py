@@ -6,13 +6,13 @@ ends with exit code 143.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from i3d_jax.run import build
 from i3d_jax.run import recipe as configuration
 from i3d_jax.system import cluster, hosts
+from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import run
 
 EXAMPLE = """\
@@ -40,12 +40,11 @@ def main(arguments: Sequence[str]) -> None:
             build(config, workdir, evaluates_only=True).evaluate()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m i3d_jax.main",
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(

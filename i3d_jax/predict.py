@@ -16,6 +16,7 @@ import numpy as np
 from i3d_jax import checkpoint
 from i3d_jax.models.network import Network
 from i3d_jax.models.purpose import for_few_runs
+from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 from i3d_jax.system.terminal import print_json
 from i3d_jax.training.compilation import keep_compiled
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     networks = [checkpoint.load(directory) for directory in _directories(options)]
     _refuse_other_networks(networks, _directories(options))
     labels = networks[0][2]["labels"]
+    if len(labels) == 1:
+        print(f"note: {options.checkpoint} knows {labels[0]!r} alone: every video gets 100% of it", file=sys.stderr)
     scorers = [_scorer(*network, where) for network, where in zip(networks, _directories(options), strict=True)]
     found, failures = [], 0
     for video in options.videos:
@@ -138,12 +141,11 @@ def as_text(prediction: dict) -> str:
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m i3d_jax.predict",
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files, of any format that FFmpeg reads")
     parser.add_argument("--checkpoint", metavar="DIR", required=True, help="a checkpoint directory or a run's workdir")

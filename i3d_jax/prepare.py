@@ -10,20 +10,20 @@ With --check nothing is written: it tells what is there.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import DIALECTS, AnnotatedClip, ClassList, read
 from i3d_jax.ingest.published_counts import SPECS
-from i3d_jax.system.errors import Stopped, UserError, run
+from i3d_jax.system import signals
+from i3d_jax.system.command_line import Parser
+from i3d_jax.system.errors import UserError, run
 
 if TYPE_CHECKING:
     from i3d_jax.ingest.preparation import Summary
@@ -51,6 +51,12 @@ def main(arguments: Sequence[str]) -> int:
     options, beam_flags = _options(arguments)
     classes = ClassList.read(options.classes) if options.classes else None
     clips = read(options.dialect, options.annotations, options.videos, classes)
+    if len(labels := {clip.label for clip in clips}) == 1:
+        print(
+            f"note: the annotations have one class alone, {labels.pop()!r}; to train on the dataset takes another, "
+            "such as videos without the action",
+            file=sys.stderr,
+        )
     if options.check:
         return _check(clips, options)
     if options.shards and options.shards > max(len(clips), FEW_SHARDS):
@@ -84,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{directory} has this flow already: nothing to do")
             return 0
         made = target.made
-    with _ended_by_sigterm():
+    with signals.advised(lambda: "the finished shards stay; start again to go on"):
         summary = prepare_dataset(
             clips,
             options.videos,
@@ -97,20 +103,6 @@ def main(arguments: Sequence[str]) -> int:
         )
     _show(summary)
     return 0
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Ends the work at SIGTERM as at Ctrl-C: with it end the processes that read videos, and no half shard is left."""
-
-    def leave(number: int, frame) -> None:
-        raise Stopped("stopped by SIGTERM; the finished shards stay; start again to go on")
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _check(clips: Sequence[AnnotatedClip], options: argparse.Namespace) -> int:
@@ -176,12 +168,11 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str
     return options, arguments[dashes + 1 :]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m i3d_jax.prepare",
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     annotations_help = (

@@ -18,7 +18,7 @@ def test_a_large_mean_costs_the_variance_no_digits_once_it_is_known(dtype):
     inputs = jnp.asarray(1024 + 8 * random.integers(-2, 3, (64, 32, 2)), dtype)
     expected = np.asarray(inputs, np.float64).var((0, 1))
     shift = jnp.full(2, 1020.0)
-    _, mean, variance = batch_statistics_relu(inputs, jnp.zeros(2), shift, jnp.dtype(dtype))
+    _, mean, variance = batch_statistics_relu(inputs, None, jnp.zeros(2), shift, jnp.dtype(dtype))
     np.testing.assert_allclose(mean, np.asarray(inputs, np.float64).mean((0, 1)), rtol=1e-6)
     np.testing.assert_allclose(variance, expected, rtol=1e-5)
 
@@ -26,6 +26,6 @@ def test_a_large_mean_costs_the_variance_no_digits_once_it_is_known(dtype):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_inputs_alone_are_kept_for_the_backward_pass(dtype):
     inputs, _, offset = example(dtype, 0.0)
-    _, pull = jax.vjp(lambda inputs: batch_statistics_relu(inputs, offset, offset, jnp.dtype(dtype)), inputs)
+    _, pull = jax.vjp(lambda inputs: batch_statistics_relu(inputs, offset, offset, offset, jnp.dtype(dtype)), inputs)
     kept = [leaf for leaf in jax.tree.leaves(pull) if leaf.size > SHAPE[-1]]
     assert [(leaf.shape, str(leaf.dtype)) for leaf in kept] == [(SHAPE, dtype)]

@@ -16,37 +16,48 @@ torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip insta
 TOLERANCE = {"float32": 1e-6, "bfloat16": 8e-3}
 
 
-def torchs(inputs, gradient, offset):
-    """Outputs, mean, biased variance and the gradients of inputs and offset, in float64."""
-    x, upstream, bias = (
-        torch.from_numpy(np.asarray(value, np.float64)).requires_grad_() for value in (inputs, gradient, offset)
+def torchs(inputs, gradient, gain, offset):
+    """Outputs, mean, biased variance and the gradients of inputs, gain and offset, in float64."""
+    x, upstream, weight, bias = (
+        torch.from_numpy(np.asarray(value, np.float64)).requires_grad_() for value in (inputs, gradient, gain, offset)
     )
     channels_second = x.movedim(-1, 1)
     outputs = torch.relu(
-        torch.nn.functional.batch_norm(channels_second, None, None, None, bias, True, 0, BATCH_NORM_EPSILON)
+        torch.nn.functional.batch_norm(channels_second, None, None, weight, bias, True, 0, BATCH_NORM_EPSILON)
     ).movedim(1, -1)
     outputs.backward(upstream)
     flat = x.detach().reshape(-1, x.shape[-1])
-    return [value.detach().numpy() for value in (outputs, flat.mean(0), flat.var(0, correction=0), x.grad, bias.grad)]
+    found = (outputs, flat.mean(0), flat.var(0, correction=0), x.grad, weight.grad, bias.grad)
+    return [value.detach().numpy() for value in found]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("jit", [True, False])
-@pytest.mark.parametrize(("mean", "shift"), [(0.0, 0.0), (0.7, 0.0), (-8.0, -7.0)])
-def test_outputs_statistics_and_gradients_are_pytorchs(dtype, jit, mean, shift):
+@pytest.mark.parametrize(
+    ("mean", "shift", "gains"),
+    [(0.0, 0.0, None), (0.7, 0.0, None), (-8.0, -7.0, None), (0.7, 0.0, (1.5, -0.5, 0, 1, -2, 0.1))],
+)
+def test_outputs_statistics_and_gradients_are_pytorchs(dtype, jit, mean, shift, gains):
     inputs, gradient, offset = example(dtype, mean)
     shift = jnp.full(SHAPE[-1], shift)
+    gain = None if gains is None else jnp.asarray(gains, jnp.float32)
 
-    def forward(inputs, offset):
-        outputs, *statistics = batch_statistics_relu(inputs, offset, shift, jnp.dtype(dtype))
+    def forward(inputs, gain, offset):
+        outputs, *statistics = batch_statistics_relu(inputs, gain, offset, shift, jnp.dtype(dtype))
         return outputs, statistics
 
-    def both_ways(inputs, gradient, offset):
-        outputs, pull, statistics = jax.vjp(forward, inputs, offset, has_aux=True)
+    def both_ways(inputs, gradient, gain, offset):
+        outputs, pull, statistics = jax.vjp(forward, inputs, gain, offset, has_aux=True)
         return outputs, *statistics, *pull(gradient)
 
-    found = (jax.jit(both_ways) if jit else both_ways)(inputs, gradient, offset)
-    assert [str(value.dtype) for value in found] == [dtype, "float32", "float32", dtype, "float32"]
-    tolerances = [TOLERANCE[dtype], 1e-6, 1e-5, TOLERANCE[dtype], TOLERANCE["float32"]]
-    for ours, theirs, tolerance in zip(found, torchs(inputs, gradient, offset), tolerances, strict=True):
+    found = (jax.jit(both_ways) if jit else both_ways)(inputs, gradient, gain, offset)
+    expected = torchs(inputs, gradient, np.ones(SHAPE[-1]) if gain is None else gain, offset)
+    dtypes = [dtype, "float32", "float32", dtype, "float32", "float32"]
+    tolerances = [TOLERANCE[dtype], 1e-6, 1e-5, TOLERANCE[dtype], TOLERANCE["float32"], TOLERANCE["float32"]]
+    for ours, theirs, kind, tolerance in zip(found, expected, dtypes, tolerances, strict=True):
+        if ours is None:
+            # The gradient of the gain that is not there.
+            assert gain is None
+            continue
+        assert str(ours.dtype) == kind
         assert np.abs(np.asarray(ours, np.float64) - theirs).max() <= tolerance * np.abs(theirs).max()

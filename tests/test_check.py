@@ -121,11 +121,18 @@ def test_the_command_compares_with_the_dataset_of_the_dialect_or_of_the_option(v
 
 
 @pytest.mark.parametrize("options", [[], ["--output", "x", "--spec", "ucf101"]])
-def test_the_command_needs_an_output_without_check_and_a_check_with_spec(videos, options, capsys):
-    with pytest.raises(SystemExit) as end:
+def test_the_command_needs_an_output_without_check_and_a_check_with_spec(videos, options):
+    with pytest.raises(UserError, match="--check"):
         prepare.main(["--annotations", str(videos / "labels.csv"), "--videos", str(videos), *options])
-    assert end.value.code == 2
-    assert "--check" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("more", [[], ["--output", "x"]])
+def test_one_class_alone_is_said(videos, tmp_path, monkeypatch, capsys, more):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.csv").write_text("video,label,split\na.mp4,jump,train\nb c'Ü.mp4,jump,test\n")
+    where = ["--annotations", "one.csv", "--videos", str(videos)]
+    assert prepare.main([*where, *(more or ["--check"])]) == 0
+    assert "note: the annotations have one class alone, 'jump'; " in capsys.readouterr().err
 
 
 def test_mistakes_in_the_annotations_are_told_as_ever(videos, tmp_path):

@@ -8,10 +8,11 @@ import chex
 import jax
 import numpy as np
 import pytest
+from helpers.small_dataset import write_dataset
 
 from experiments import base, custom, quickstart
 from i3d_jax import checkpoint, models
-from i3d_jax.data.dataset import Dataset, Split
+from i3d_jax.data.dataset import Dataset, Split, write_description
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.run import build, resolve
 from i3d_jax.run.initial_weights import InitialWeights
@@ -112,6 +113,11 @@ def test_an_image_network_is_inflated(tmp_path, profile):
             description("i3d", ("yes", "no"), width_multiplier=0.25),
             "features of .* not this run's, whose width_multiplier is 0.125 there and 0.25 here: Logits sees 128 there "
             "and 256 here",
+        ),
+        (
+            description("inception_v1", batch_norm_gain=True),
+            description("conv_lstm"),
+            "batch_norm_gain of .* is True, this run's False; --config.model.batch_norm_gain=True takes it over",
         ),
         (
             description("i3d"),
@@ -233,6 +239,16 @@ def test_the_split_that_is_evaluated(tmp_path):
     assert chosen("train03", "train03", "test03", "val", empty=["test03"]) == "val"
     assert chosen("train", "train", "train01", "test01") == "train"
     assert chosen("train01", "train01", "test01", "test02", asked="test02") == "test02"
+
+
+def test_a_dataset_of_one_class_is_not_trained_on(tmp_path):
+    data = write_dataset(tmp_path / "data", [3, 4])
+    write_description(data.directory, name="one", labels=["jump"], splits=data.splits, preprocessing=data.preprocessing)
+    config = base.get_config("i3d")
+    config.data.directory = str(data.directory)
+    with pytest.raises(UserError, match=r"two classes or more was expected, .*data has 'jump' alone"):
+        build(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,10 @@ torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip insta
 pytest.importorskip("safetensors", reason='safetensors is not installed: pip install -e ".[torch]"')
 
 
+# As the two ports call the first kernel.
+STEMS = ("Conv3d_1a_7x7.conv3d.weight", "conv3d_1a_7x7.conv3d.weight")
+
+
 def ones(channels):
     return np.ones(channels, np.float32)
 
@@ -37,10 +41,12 @@ def i3d_state():
     return torch_state(arrays, prefix=PREFIXES["rgb"], port=0, gain=ones), arrays
 
 
-@pytest.mark.parametrize(("wrapper", "prefix"), [(None, ""), ("state_dict", "module."), ("model", "")])
+@pytest.mark.parametrize(("wrapper", "prefix"), [(None, ""), ("state_dict", "module.basenet."), ("model", "")])
 def test_a_state_dict_as_training_scripts_keep_it(tmp_path, i3d_state, wrapper, prefix):
     state, arrays = i3d_state
     imported = torch_i3d.read(write_torch(tmp_path / "i3d.pt", state, wrapper, prefix), stream=None)
+    # Gains of 1 are none.
+    assert imported.options == {"stream": "rgb"}
     assert has_its_models_shapes(imported)
     np.testing.assert_array_equal(
         flat(imported.variables)["params/Mixed_4d/Branch_1/Conv3d_0b_3x3/conv_3d/kernel"],
@@ -61,6 +67,10 @@ def test_a_state_dict_as_training_scripts_keep_it(tmp_path, i3d_state, wrapper, 
             r"logits.conv3d.weight is \[5, 512, 1, 1, 1\], expected \[5, 1024, 1, 1, 1\]$",
         ),
         (lambda state: state.pop("logits.conv3d.bias"), "it has no logits.conv3d.bias"),
+        (
+            lambda state: state.update({"logits.conv3d.bias": np.zeros(5, np.int64)}),
+            "logits.conv3d.bias holds int64 numbers, expected floating-point ones$",
+        ),
         (
             lambda state: state.update({"Conv3d_1a_7x7.conv3d.weight": np.zeros((64, 4, 7, 7, 7))}),
             r"Conv3d_1a_7x7.conv3d.weight is \[64, 4, 7, 7, 7\], expected five axes with 3",
@@ -92,7 +102,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path):
     ):
         write({"state_dict": Program(made)})
         with pytest.raises(UserError, match="could run a program, so it was not read"):
-            torch_file.read(path)
+            torch_file.read(path, stems=STEMS)
     assert not made.exists()
 
 
@@ -102,25 +112,25 @@ def test_damaged_and_wrong_pytorch_files(tmp_path):
     for content in (whole[:500], whole[:-100], b"", b"hello world"):
         path.write_bytes(content)
         with pytest.raises(UserError, match="is no whole PyTorch file"):
-            torch_file.read(path)
+            torch_file.read(path, stems=STEMS)
     torch.save(torch.zeros(3), path)
     with pytest.raises(UserError, match="should hold a state dict, found Tensor"):
-        torch_file.read(path)
+        torch_file.read(path, stems=STEMS)
     torch.save({"a": torch.zeros(3), "epoch": 7}, path)
     with pytest.raises(UserError, match="found int at 'epoch'"):
-        torch_file.read(path)
+        torch_file.read(path, stems=STEMS)
     with pytest.raises(UserError, match="there is no PyTorch file"):
-        torch_file.read(tmp_path / "absent.pt")
+        torch_file.read(tmp_path / "absent.pt", stems=STEMS)
     safetensors = tmp_path / "i3d.safetensors"
     safetensors.write_bytes(b"hello")
     with pytest.raises(UserError, match="no whole safetensors file"):
-        torch_file.read(safetensors)
+        torch_file.read(safetensors, stems=STEMS)
 
 
 def test_half_precision_becomes_float32(tmp_path):
     path = tmp_path / "half.pt"
     torch.save({"a": torch.tensor([1.5], dtype=torch.bfloat16), "n": torch.tensor(3)}, path)
-    arrays = torch_file.read(path).arrays
+    arrays = torch_file.read(path, stems=STEMS).arrays
     assert arrays["a"].dtype == np.float32
     assert arrays["a"] == [1.5]
     assert arrays["n"] == 3

@@ -21,7 +21,7 @@ GROUPS = (
     ("system.workers", "system.hosts", "system.cluster", "system.preemption", "training", "checkpoint", "evaluation"),
     ("records", "video", "data", "ingest", "drawn", "importers", "report"),
     # Commands and what they share.
-    ("run", "main", "prepare", "convert", "predict", "fuse", "study"),
+    ("system.command_line", "run", "main", "prepare", "convert", "predict", "fuse", "study"),
 )
 # What the groups may import from outside, each with the groups before it.
 STANDARD = sys.stdlib_module_names

@@ -56,6 +56,14 @@ def test_flow_of_which_nobody_says_who_computed_it_is_opencvs(folder, capsys):
     assert said.splitlines() == [expected, f"computing the flow of {folder / 'video.mkv'} …"]
 
 
+def test_a_network_of_one_class_says_so(folder, tmp_path, capsys):
+    save_stream(tmp_path / "one", stream="rgb", labels=["jump"])
+    assert predict.main([str(folder / "video.mkv"), "--checkpoint", str(tmp_path / "one")]) == 0
+    printed = capsys.readouterr()
+    assert "100.0%" in printed.out
+    assert printed.err == f"note: {tmp_path / 'one'} knows 'jump' alone: every video gets 100% of it\n"
+
+
 def test_flow_of_another_kind_is_refused(folder, tmp_path):
     save_stream(tmp_path / "other", stream="flow", flow={**PUBLISHED, "bound": 10.0})
     with pytest.raises(UserError, match=r"flow\.bound 10\.0 against 20\.0"):

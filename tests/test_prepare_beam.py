@@ -89,10 +89,10 @@ def at_work(group: int) -> list[str]:
     ("runner", "ending", "code", "words"),
     [
         ("direct", signal.SIGKILL, -signal.SIGKILL, ""),
-        ("direct", signal.SIGINT, 130, "interrupted"),
-        ("direct", signal.SIGTERM, 143, "stopped by SIGTERM; start again to go on"),
+        ("direct", signal.SIGINT, 130, "interrupted; the finished shards stay; start again to go on"),
+        ("direct", signal.SIGTERM, 143, "stopped by SIGTERM; the finished shards stay; start again to go on"),
         ("local", signal.SIGTERM, 143, "stopped by SIGTERM; the finished shards stay; start again to go on"),
-        ("local", signal.SIGINT, 130, "interrupted"),
+        ("local", signal.SIGINT, 130, "interrupted; the finished shards stay; start again to go on"),
     ],
 )
 def test_no_worker_outlives_a_command_that_is_told_to_end(videos, tmp_path, runner, ending, code, words):

@@ -136,7 +136,7 @@ def test_a_byte_that_differs_is_found_by_the_name_of_its_array(mirror, cache, da
         file.seek(-1, 1)
         file.write(bytes([byte ^ 1]))
     with served(other) as wrong:
-        words = rf"cut short or damaged: {name}: .*Checksum does not match.* was removed: the next start downloads it"
+        words = rf"cut short or damaged: the array {name} is not whole; .* was removed: the next start downloads it"
         fails(tmp_path / "rgb", words, "--mirror", wrong.address)
     assert files(cache / NAME) == ["label_map.txt", "model.ckpt.index"]
     run("--pretrained", NAME, "--mirror", mirror.address, "--output", tmp_path / "rgb")
@@ -329,9 +329,18 @@ def test_options_that_do_not_go_together(cache, tmp_path, arguments, words):
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--pretrained", NAME, "--source", "x", "--format", "sonnet_i3d"]])
-def test_weights_are_named_in_one_way(tmp_path, arguments):
-    with pytest.raises(SystemExit, match="2"):
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "one of the arguments --pretrained --source is required"),
+        (
+            ["--pretrained", NAME, "--source", "x", "--format", "sonnet_i3d"],
+            "--source: not allowed with .* --pretrained",
+        ),
+    ],
+)
+def test_weights_are_named_in_one_way(tmp_path, arguments, words):
+    with pytest.raises(UserError, match=words):
         run(*arguments, "--output", tmp_path / "output")
 
 

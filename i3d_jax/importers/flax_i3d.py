@@ -84,4 +84,4 @@ def _read_archive(path: Path):
             file = cast(IO[bytes], archive.extractfile(members[0]))
             return pickled_arrays.read(file, path / members[0].name)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{path} is no whole archive: {error}") from None
+        raise UserError(f"{path} is no whole archive: it is cut short, damaged or something else") from error

@@ -76,6 +76,9 @@ def read_network(
 ) -> Imported:
     """Reads one of our networks from the arrays of a file.
 
+    It has gains of batch normalisation where the file has others than 1: what else computes the same in evaluation
+    (gains in the kernels, in the next kernels) has another gradient, or other endpoints.
+
     Args:
       weights: the file.
       model, options: the network; its number of classes is the file's.
@@ -87,17 +90,21 @@ def read_network(
         another shape than the network's.
     """
     num_classes = naming.classes(weights, names, CLASSIFIERS[model])
-    template = models.template(models.create(model, num_classes, **options))
-    if "batch_norm/gain" in names.leaves:
-        template = naming.with_gains(template)
+    has_gains = "batch_norm/gain" in names.leaves
+    template = models.template(models.create(model, num_classes, **options, batch_norm_gain=has_gains))
     found = naming.gather(weights, template, names)
     read = [place.name for place in naming.places(template, names).values()]
+    if all((gain == 1).all() for gain in naming.gains(found)):
+        # As where a network of the release was written for PyTorch.
+        found = naming.without_gains(found)
+    else:
+        options = {**options, "batch_norm_gain": True}
     return Imported(
         weights=weights,
         model=model,
         options=options,
         num_classes=num_classes,
-        variables=naming.fold_gains(found),
+        variables=found,
         left_out={**naming.left_out(weights, read, reasons), **weights.beside},
     )
 
@@ -114,7 +121,7 @@ def stream_of(weights: Weights, stem: str, channel_axis: int) -> str:
       UserError: there is no such kernel, or it has another shape.
     """
     if stem not in weights.arrays:
-        raise UserError(f"{weights.source} is not of the expected format: it has no {stem}")
+        raise naming.refusal(weights, stem)
     shape = weights.arrays[stem].shape
     if len(shape) != 5 or shape[channel_axis] not in _STREAMS:
         raise UserError(

@@ -19,6 +19,7 @@ from i3d_jax.importers.weights import Weights
 from i3d_jax.system.errors import UserError
 
 MOST_NAMED = 4
+_GAIN, _OFFSET = ("batch_norm", "gain"), ("batch_norm", "bias")
 
 
 class Arrangement(NamedTuple):
@@ -54,7 +55,7 @@ class Naming:
       unit: gives the format's name of one of our units ("Mixed_3b/Branch_0/Conv3d_0a_1x1") or of our classifier
         ("Logits/Conv3d_0c_1x1"), with the separator that follows it.
       leaves: what follows for "kernel", "batch_norm/bias", "batch_norm/mean", "batch_norm/var", "classifier/kernel"
-        and "classifier/bias"; for "batch_norm/gain" too where the format has gains, which ours folds into the kernels.
+        and "classifier/bias"; for "batch_norm/gain" too where the format has gains.
       arrangements: of the leaves whose axes are not as ours.
     """
 
@@ -67,30 +68,29 @@ class Naming:
         return Place(self.unit(unit) + self.leaves[leaf], self.arrangements.get(leaf, AS_OURS))
 
 
-def with_gains(template: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds to a template's collections "gains", one beside every offset, as PyTorch's batch normalisation has them."""
-    flat = flax.traverse_util.flatten_dict(dict(template), sep="/")
-    gains = {
-        path.replace("params/", "gains/", 1).replace("/bias", "/gain"): leaf
-        for path, leaf in flat.items()
-        if path.endswith("batch_norm/bias")
-    }
-    return flax.traverse_util.unflatten_dict({**flat, **gains}, sep="/")
-
-
-def fold_gains(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns variables without "gains" that compute the same: each kernel and mean multiplied by its unit's gain.
-
-    Exact: gain (x * kernel - mean) / deviation + offset = (x * (gain kernel) - gain mean) / deviation + offset.
-    """
+def gains(variables: Mapping[str, Any]) -> list[np.ndarray]:
+    """Returns the gains of batch normalisation among a network's variables."""
     flat = flax.traverse_util.flatten_dict(dict(variables))
-    gains = {path[1:-2]: gain for path, gain in flat.items() if path[0] == "gains"}
-    folded = {}
-    for path, array in flat.items():
-        if path[0] != "gains":
-            multiplied = path[-1] in ("kernel", "mean") and path[1:-2] in gains
-            folded[path] = array * gains[path[1:-2]] if multiplied else array
-    return flax.traverse_util.unflatten_dict(folded)
+    return [array for path, array in flat.items() if path[-2:] == _GAIN]
+
+
+def without_gains(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns variables that compute the same where all gains are 1."""
+    flat = flax.traverse_util.flatten_dict(dict(variables))
+    return flax.traverse_util.unflatten_dict({path: leaf for path, leaf in flat.items() if path[-2:] != _GAIN})
+
+
+def with_gains(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns variables with a gain beside every offset of batch normalisation, 1 where there was none."""
+    flat = flax.traverse_util.flatten_dict(dict(variables))
+    ones = {path[:-2] + _GAIN: np.ones_like(leaf) for path, leaf in flat.items() if path[-2:] == _OFFSET}
+    return flax.traverse_util.unflatten_dict({**ones, **flat})
+
+
+def some(names: Sequence[str]) -> str:
+    """Returns the first few names as a list to be read, and how many more there are."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def places(template: Mapping[str, Any], naming: Naming) -> dict[str, Place]:
@@ -117,10 +117,14 @@ def classes(weights: Weights, naming: Naming, classifier: str) -> int:
     """
     name = naming.place(classifier, "classifier/bias").name
     if name not in weights.arrays:
-        raise UserError(
-            f"{weights.source} is not of the expected format: it has no {name}, but {_some(sorted(weights.arrays))}"
-        )
+        raise refusal(weights, name)
     return weights.arrays[name].size
+
+
+def refusal(weights: Weights, name: str) -> UserError:
+    """Returns the error that a file is not of a format which has an array of this name."""
+    held = some(sorted(weights.arrays)) or "nothing"
+    return UserError(f"{weights.source} is not of the expected format: it has no {name}, but {held}")
 
 
 def gather(weights: Weights, template: Mapping[str, Any], naming: Naming) -> dict[str, Any]:
@@ -128,13 +132,13 @@ def gather(weights: Weights, template: Mapping[str, Any], naming: Naming) -> dic
 
     Raises:
       UserError: arrays that the file lacks, those of another shape, with both shapes, and those that hold numbers which
-        no network has: infinite ones, none at all, variances below 0.
+        no network has: whole ones, infinite ones, none at all, variances below 0.
     """
     shapes = flax.traverse_util.flatten_dict(dict(template), sep="/")
     table = places(template, naming)
     problems, found = [], {}
     if missing := [place.name for place in table.values() if place.name not in weights.arrays]:
-        problems.append(f"it lacks {_some(missing)}")
+        problems.append(f"it lacks {some(missing)}")
     for path, (name, arrangement) in table.items():
         if name in weights.arrays:
             # A view of one number: only its shape matters.
@@ -151,6 +155,8 @@ def gather(weights: Weights, template: Mapping[str, Any], naming: Naming) -> dic
 
 
 def _wrong_values(path: str, array: np.ndarray) -> str | None:
+    if array.dtype.kind != "f":
+        return f"{array.dtype} numbers, expected floating-point ones"
     if not np.isfinite(array).all():
         return "numbers that are not finite"
     return "variances below 0" if path.endswith("/var") and array.min() < 0 else None
@@ -175,7 +181,7 @@ def left_out(weights: Weights, read: Sequence[str], reasons: Sequence[tuple[str,
         else:
             explained[name] = reason
     if unexplained:
-        raise UserError(f"{weights.source} holds arrays that the network has no place for: {_some(unexplained)}")
+        raise UserError(f"{weights.source} holds arrays that the network has no place for: {some(unexplained)}")
     return explained
 
 
@@ -184,8 +190,3 @@ def scatter(variables: Mapping[str, Any], naming: Naming) -> dict[str, np.ndarra
     flat = flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, dict(variables)), sep="/")
     table = places(variables, naming)
     return {table[path].name: table[path].arrangement.to_theirs(array) for path, array in flat.items()}
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

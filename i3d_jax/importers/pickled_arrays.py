@@ -62,7 +62,7 @@ def read(file: IO[bytes], source: Path) -> dict[str, np.ndarray]:
         ) from None
     # The unpickler meets the bytes of a damaged file with exceptions of many kinds.
     except Exception as error:
-        raise UserError(f"{source} is no whole pickle: {' '.join(str(error).split())[:120]}") from None
+        raise UserError(f"{source} is no whole pickle: it is cut short, damaged or something else") from error
     if not isinstance(content, dict):
         raise UserError(f"{source} should hold a dict of arrays, found {type(content).__name__}")
     return _flat(content, source, ())

@@ -103,5 +103,7 @@ def fingerprint(variables: Mapping[str, Any]) -> str:
 
 def release_of(variables: Mapping[str, Any]) -> str | None:
     """Returns which checkpoint of the release the variables of an `i3d` are, to the last bit; None where of none."""
+    if naming.gains(variables):
+        return None
     found = fingerprint(variables)
     return next((name for name, release in RELEASES.items() if release.arrays == found), None)

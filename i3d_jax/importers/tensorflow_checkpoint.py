@@ -53,9 +53,8 @@ def read(path: Path) -> Weights:
             arrays[name] = _as_float32(reader.get_tensor(name))
     # A file that ends too early is an IndexError; OpError is TensorFlow's name for the rest.
     except (tf.errors.OpError, IndexError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        where = f"{name}: " if name else ""
-        raise DamagedError(f"the TensorFlow checkpoint {prefix} is cut short or damaged: {where}{reason}") from None
+        where = f"the array {name} is not whole" if name else "the list of its arrays is not whole"
+        raise DamagedError(f"the TensorFlow checkpoint {prefix} is cut short or damaged: {where}") from error
     return Weights(source=prefix, files=files, arrays=arrays)
 
 

@@ -2,7 +2,7 @@
 
 It was converted from TF-Slim's weights, and differs from our network in this:
 
-- Gains of batch normalisation are folded into the kernels. Its epsilon is ours, 1e-3.
+- Its batch normalisation has gains. Its epsilon is ours, 1e-3.
 - Its stem pads 3 pixels on every side where TensorFlow's SAME pads 2 before and 3 after: `stem_padding="symmetric"`.
 - Its max-pools pad after the last pixel only, which is SAME where they meet an even size, and its classifier follows
   the mean over all pixels, which is ours up to 7x7 of them. So the two agree at heights and widths up to 224 that are a
@@ -48,6 +48,7 @@ NAMING = Naming(
     torch_leaves(convolution="conv", batch_norm="bn", classifier=""),
     {"kernel": TORCH_KERNEL, "classifier/kernel": TORCH_DENSE},
 )
+STEM = "Conv2d_1a_7x7"
 LEFT_OUT = ((r"^aux[12]\.", "auxiliary classifiers, which only training uses"), *COUNTERS)
 
 
@@ -57,4 +58,5 @@ def read(path: Path) -> Imported:
     Raises:
       UserError: the file cannot be read or is not such a network.
     """
-    return read_network(torch_file.read(path), "inception_v1", {"stem_padding": "symmetric"}, NAMING, LEFT_OUT)
+    weights = torch_file.read(path, stems=[NAMING.place(STEM, "kernel").name])
+    return read_network(weights, "inception_v1", {"stem_padding": "symmetric"}, NAMING, LEFT_OUT)

@@ -3,8 +3,7 @@
     Mixed_3b.b1a.conv3d.weight         Mixed_3b.b1a.bn.running_mean             logits.conv3d.bias
     mixed_3b.branch_1.0.conv3d.weight  mixed_3b.branch_1.0.batch3d.running_mean  conv3d_0c_1x1.conv3d.bias
 
-Both pad as the release does and use its epsilon of 1e-3; their batch normalisation has gains, which are folded into the
-kernels.
+Both pad as the release does and use its epsilon of 1e-3; their batch normalisation has gains.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from i3d_jax.importers import torch_file
@@ -62,7 +60,8 @@ def read(path: Path, *, stream: str | None) -> Imported:
     Raises:
       UserError: the file cannot be read, is of neither port, or holds the other stream.
     """
-    weights = torch_file.read(path)
+    stems = [names.place(STEM, "kernel").name for names in (LETTERED, NUMBERED)]
+    weights = torch_file.read(path, stems=stems)
     numbered = NUMBERED.place(CLASSIFIERS["i3d"], "classifier/bias").name in weights.arrays
     names = NUMBERED if numbered else LETTERED
     found = stream_of(weights, names.place(STEM, "kernel").name, channel_axis=1)
@@ -71,12 +70,11 @@ def read(path: Path, *, stream: str | None) -> Imported:
 
 
 def state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Returns an i3d's variables as the state dict of the first port: gains of 1, counters of 0.
+    """Returns an i3d's variables as the state dict of the first port: gains of 1 unless it has them, counters of 0.
 
     The arrays are views where they can be.
     """
-    gains = jax.tree.map(np.ones_like, with_gains(variables)["gains"])
-    arrays = scatter({**variables, "gains": gains}, LETTERED)
+    arrays = scatter(with_gains(variables), LETTERED)
     counters = {
         name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
         for name in arrays

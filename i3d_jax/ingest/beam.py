@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -21,7 +20,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.shard import Job, crashed, make_shard, size_in_bytes
-from i3d_jax.system.errors import INTERRUPTED_CODE, STOPPED_CODE, UserError
+from i3d_jax.system.errors import UserError
 from i3d_jax.system.workers import Workers, leave_after
 
 COUNTERS = "prepare"  # Their namespace.
@@ -95,30 +94,12 @@ def make_shards(
         | "to all workers" >> apache_beam.Reshuffle()
         | "make shard" >> apache_beam.ParDo(_MakeShard(job, launcher))
     )
-    with _interruptible() if launcher else contextlib.nullcontext():
-        result = pipeline.run()
-        state = result.wait_until_finish()
+    result = pipeline.run()
+    state = result.wait_until_finish()
     if state != PipelineState.DONE:
         raise RuntimeError(f"Beam's pipeline ended as {state}")
     counted = "; ".join(f"{name} {count}" for name, count in _counters(result))
     print(f"Beam counted: {counted}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ends the process at Ctrl-C and SIGTERM, and with it its workers, for whose end Beam would wait."""
-
-    def leave(number: int, frame) -> None:
-        interrupted = number == signal.SIGINT
-        os.write(2, b"interrupted\n" if interrupted else b"stopped by SIGTERM; start again to go on\n")
-        os._exit(INTERRUPTED_CODE if interrupted else STOPPED_CODE)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def refuse_unusable(runner: str, flags: Sequence[str]) -> None:

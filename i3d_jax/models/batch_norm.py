@@ -29,9 +29,9 @@ Statistics = tuple[
 
 
 def batch_normalised_relu(
-    inputs: Float[AnyArray, "*axes channels"], train: bool, *, decay: float, dtype: DTypeLike
+    inputs: Float[AnyArray, "*axes channels"], train: bool, *, decay: float, dtype: DTypeLike, gain: bool = False
 ) -> Float[Array, "*axes channels"]:
-    """Batch normalisation with an offset and no gain, then ReLU: what follows every layer but the last.
+    """Batch normalisation with an offset, then ReLU: what follows every layer but the last.
 
     To be called in a module's `__call__`: its variables stand in that module under `batch_norm`.
 
@@ -40,21 +40,24 @@ def batch_normalised_relu(
       train: whether the statistics are the batch's, over all axes but C, or the running ones.
       decay: how much of the running statistics one training step keeps, 0 to 1.
       dtype: dtype of the output; the statistics are float32.
+      gain: whether what is normalised is multiplied by a parameter `gain`, which begins at 1, before the offset.
     """
-    return _BatchNormalisedReLU(decay, dtype, name="batch_norm")(inputs, train)
+    return _BatchNormalisedReLU(decay, dtype, gain, name="batch_norm")(inputs, train)
 
 
-def running_statistics(channels: int) -> Statistics:
+def running_statistics(channels: int, *, gain: bool = False) -> Statistics:
     """The running statistics as `normalised_relu` takes them, (mean, scale, offset), each float32 [channels].
 
     To be called in a module's `__call__` in place of `batch_normalised_relu`: the variables are the same.
     """
-    return _BatchNormalisedReLU(0.0, jnp.float32, name="batch_norm")(jnp.zeros((0, channels)), False, statistics=True)
+    layer = _BatchNormalisedReLU(0.0, jnp.float32, gain, name="batch_norm")
+    return layer(jnp.zeros((0, channels)), False, statistics=True)
 
 
 class _BatchNormalisedReLU(nn.Module):
     decay: float
     dtype: DTypeLike
+    gain: bool
 
     @nn.compact
     def __call__(self, inputs, train, *, statistics=False):
@@ -62,32 +65,35 @@ class _BatchNormalisedReLU(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         offset = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        gain = self.param("gain", nn.initializers.ones, channels, jnp.float32) if self.gain else None
         if not train:
-            scale = lax.rsqrt(running_variance.value + BATCH_NORM_EPSILON)
+            scale = _scale(running_variance.value, gain)
             if statistics:
                 return running_mean.value, scale, offset
             return normalised_relu(inputs, running_mean.value, scale, offset, self.dtype)
-        outputs, mean, variance = batch_statistics_relu(inputs, offset, running_mean.value, self.dtype)
+        outputs, mean, variance = batch_statistics_relu(inputs, gain, offset, running_mean.value, self.dtype)
         if not self.is_initializing():
             running_mean.value = self.decay * running_mean.value + (1 - self.decay) * mean
             running_variance.value = self.decay * running_variance.value + (1 - self.decay) * variance
         return outputs
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def batch_statistics_relu(
     inputs: Float[AnyArray, "*axes channels"],
+    gain: Float32[AnyArray, " channels"] | None,
     offset: Float32[AnyArray, " channels"],
     shift: Float32[AnyArray, " channels"],
     dtype: DTypeLike,
 ) -> tuple[Float[Array, "*axes channels"], Float32[Array, " channels"], Float32[Array, " channels"]]:
-    """Normalises by the batch's own statistics, adds an offset, and takes the ReLU.
+    """Normalises by the batch's own statistics, multiplies by a gain, adds an offset, and takes the ReLU.
 
     What is kept for the gradient is the input alone; the rest is computed again from it, which costs less than to write
     it to memory and to read it.
 
     Args:
       inputs: float [..., C].
+      gain: float32 [C], None for 1.
       offset: float32 [C].
       shift: float32 [C], a guess at the mean, which the result does not depend on but for rounding (`_moments`).
       dtype: of the output.
@@ -97,29 +103,35 @@ def batch_statistics_relu(
       through the two.
     """
     mean, variance = _moments(inputs, shift)
-    return normalised_relu(inputs, mean, lax.rsqrt(variance + BATCH_NORM_EPSILON), offset, dtype), mean, variance
+    return normalised_relu(inputs, mean, _scale(variance, gain), offset, dtype), mean, variance
 
 
-def _batch_statistics_relu_forward(inputs, offset, shift, dtype):
+def _scale(variance, gain):
+    scale = lax.rsqrt(variance + BATCH_NORM_EPSILON)
+    return scale if gain is None else scale * gain
+
+
+def _batch_statistics_relu_forward(inputs, gain, offset, shift, dtype):
     # Without the barrier a TPU's compiler would keep the convolution's tiles, and undo them for each consumer.
     inputs = lax.optimization_barrier(inputs)
-    outputs, mean, variance = batch_statistics_relu(inputs, offset, shift, dtype)
-    return (outputs, mean, variance), (inputs, offset, mean, variance)
+    outputs, mean, variance = batch_statistics_relu(inputs, gain, offset, shift, dtype)
+    return (outputs, mean, variance), (inputs, gain, offset, mean, variance)
 
 
 def _batch_statistics_relu_backward(dtype, residuals, gradients):
     del dtype
-    inputs, offset, mean, variance = residuals
+    inputs, gain, offset, mean, variance = residuals
     # Without the barrier the compiler would share parts with the forward pass, and keep them in float32.
     inputs, gradient = lax.optimization_barrier((inputs, gradients[0]))
     axes, count = _all_but_last(inputs)
-    scale = lax.rsqrt(variance + BATCH_NORM_EPSILON)
-    normalised = (inputs - mean) * scale
-    gradient = jnp.where(normalised + offset > 0, gradient.astype(jnp.float32), 0)
+    centred, scale = inputs - mean, _scale(variance, gain)
+    gradient = jnp.where(centred * scale + offset > 0, gradient.astype(jnp.float32), 0)
+    normalised = centred * _scale(variance, None)
     of_offset = gradient.sum(axes)
     along = (gradient * normalised).sum(axes)
     of_inputs = scale * (gradient - of_offset / count - normalised * (along / count))
-    return of_inputs.astype(inputs.dtype), of_offset, jnp.zeros_like(offset)
+    of_gain = None if gain is None else along
+    return of_inputs.astype(inputs.dtype), of_gain, of_offset, jnp.zeros_like(offset)
 
 
 batch_statistics_relu.defvjp(_batch_statistics_relu_forward, _batch_statistics_relu_backward)

@@ -79,13 +79,14 @@ class Convolution(nn.Module):
 
 
 class ConvolutionUnit(nn.Module):
-    """Convolution, batch normalisation (an offset, no gain) and ReLU: the release's `Unit3D`, for images too.
+    """Convolution, batch normalisation and ReLU: the release's `Unit3D`, for images too.
 
     The variables stand under `conv_3d` (of images `conv_2d`) and `batch_norm`.
 
     Attributes:
       features, window, strides, temporal_padding, spatial_padding, dtype: as in `Convolution`.
       batch_norm_decay: how much of the running statistics one training step keeps, 0 to 1.
+      batch_norm_gain: whether batch normalisation has a gain beside its offset.
       frozen: whether training too normalises by the running statistics, and leaves them as they are.
     """
 
@@ -95,6 +96,7 @@ class ConvolutionUnit(nn.Module):
     temporal_padding: str = "zeros"
     spatial_padding: str = "same"
     batch_norm_decay: float = 0.999
+    batch_norm_gain: bool = False
     frozen: bool = False
     dtype: DTypeLike = jnp.float32
 
@@ -113,8 +115,10 @@ class ConvolutionUnit(nn.Module):
             name=f"conv_{len(self.window)}d",
         )
         if train and not self.frozen:
-            return batch_normalised_relu(convolution(inputs), train, decay=self.batch_norm_decay, dtype=self.dtype)
-        return convolution(inputs, running_statistics(self.features))
+            return batch_normalised_relu(
+                convolution(inputs), train, decay=self.batch_norm_decay, dtype=self.dtype, gain=self.batch_norm_gain
+            )
+        return convolution(inputs, running_statistics(self.features, gain=self.batch_norm_gain))
 
 
 def run_block(

@@ -234,10 +234,13 @@ class InceptionNetwork(Network):
         `layers.Convolution`: for weights that come from PyTorch's GoogLeNet.
       last_block: where the trunk ends, one of `inception.LAST_BLOCKS`: "Mixed_5c" is the paper's, an earlier one makes
         a smaller network.
+      batch_norm_gain: whether batch normalisation has gains (PyTorch's `weight`) beside its offsets. The release and
+        TF-Slim have none; this is for weights that come from PyTorch.
     """
 
     stem_padding: str = "same"
     last_block: str = inception.LAST_BLOCKS[-1]
+    batch_norm_gain: bool = False
 
     def __post_init__(self):
         self.refuse_unless_one_of(stem_padding=SPATIAL_PADDINGS, last_block=inception.LAST_BLOCKS)
@@ -245,7 +248,16 @@ class InceptionNetwork(Network):
 
     def shared_options(self) -> dict[str, Any]:
         """The options that every architecture of this kind has."""
-        return {**super().shared_options(), "stem_padding": self.stem_padding, "last_block": self.last_block}
+        return {
+            **super().shared_options(),
+            "stem_padding": self.stem_padding,
+            "last_block": self.last_block,
+            "batch_norm_gain": self.batch_norm_gain,
+        }
+
+    def unit(self, **options) -> Callable[..., ConvolutionUnit]:
+        """As every architecture's, with gains if it has them."""
+        return super().unit(batch_norm_gain=self.batch_norm_gain, **options)
 
 
 class SnapshotNetwork(InceptionNetwork):

@@ -21,7 +21,7 @@ from i3d_jax.evaluation.accuracy import score
 from i3d_jax.evaluation.predictions import predict
 from i3d_jax.models.network import Network
 from i3d_jax.run.summary import figures_text, stream_rows
-from i3d_jax.system import hosts, lock
+from i3d_jax.system import hosts, lock, signals
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.preemption import Termination
 from i3d_jax.training.partition import Devices
@@ -142,6 +142,7 @@ def evaluate(evaluation: Evaluation) -> None:
     directory = checkpoint.find(evaluation.workdir)
     with (
         lock.held(evaluation.workdir) if hosts.is_first() else contextlib.nullcontext(),
+        signals.advised(lambda: "start again to go on"),
         Termination() as termination,
     ):
         network, variables, metadata = checkpoint.load(directory)

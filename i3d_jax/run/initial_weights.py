@@ -99,7 +99,7 @@ def _refuse_other_kind(protocol: str | None, stored: Network, name: str, directo
 
 
 def _refuse_other_options(stored: Network, model: Network, directory: str) -> None:
-    options = ["stem_padding", "last_block", "temporal_padding"]
+    options = ["stem_padding", "last_block", "temporal_padding", "batch_norm_gain"]
     if type(stored) is type(model):
         # An image network starts either stream.
         options.append("stream")

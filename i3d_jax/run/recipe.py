@@ -78,7 +78,7 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
 
     Raises:
       UserError: no such recipe (those beside it are listed) or variant, an unknown key (the nearest is named), or a
-        value of another type.
+        value of another type or without a letter.
     """
     path, found = find(recipe)
     # Recipes import their base as `experiments.base`, from wherever the command is run.
@@ -97,6 +97,8 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
                 raise UserError(f"{recipe} has no key {key!r}{hint}")
         config = _parsed(found, overrides)
         _refuse_odd_values(flat(config), known)
+        if empty := [key for key, value in flat(config).items() if value == ""]:
+            raise UserError(f"{recipe}: {empty[0]} is empty: a value was expected")
         return config
     finally:
         sys.path.pop(0)

@@ -25,7 +25,7 @@ from i3d_jax.run.initial_weights import InitialWeights
 from i3d_jax.run.retention import Checkpoints, check_keep_last
 from i3d_jax.run.run import Optimization, Run
 from i3d_jax.run.training_clips import TrainingClips
-from i3d_jax.system import hosts, lock
+from i3d_jax.system import hosts, lock, signals
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.preemption import Termination
 from i3d_jax.training.compilation import keep_compiled
@@ -83,6 +83,11 @@ def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: b
     _check_ranges(config, network)
     check_clips(config, network)
     dataset = open_data(config, workdir, flow="flow" in network.streams)
+    if len(dataset.labels) == 1:
+        raise UserError(
+            f"a dataset of two classes or more was expected, {dataset.directory} has {dataset.labels[0]!r} alone: "
+            "a network that knows one class is always sure of it"
+        )
     network = create_model(config, len(dataset.labels))
     description = describe(config, dataset, network)
     evaluation = evaluation_of(config, workdir, dataset, network, devices)
@@ -222,7 +227,11 @@ def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -
         if config.data.source != "prepared":
             raise UserError("data.synthetic_videos_per_action above 0 draws the videos: data.source must be 'prepared'")
         # Of several processes the first writes the workdir, for all of them.
-        with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext(), Termination():
+        with (
+            lock.held(workdir) if hosts.is_first() else contextlib.nullcontext(),
+            signals.advised(lambda: "start again to go on"),
+            Termination(),
+        ):
             return open_dataset(hosts.by_first(lambda: _draw_data(config, workdir, flow=flow)))
     return open_source(
         config.data.source,

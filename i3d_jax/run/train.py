@@ -17,7 +17,7 @@ from i3d_jax.data.batches import Batches
 from i3d_jax.run import frozen_features, recipe
 from i3d_jax.run.run import Run
 from i3d_jax.run.summary import summary
-from i3d_jax.system import hosts, lock
+from i3d_jax.system import hosts, lock, signals
 from i3d_jax.system.errors import Stopped
 from i3d_jax.system.preemption import Termination
 from i3d_jax.training import transfer
@@ -32,11 +32,21 @@ from i3d_jax.training.state import TrainState, initial_state
 def train(run: Run) -> None:
     """Does what `Run.train` says."""
     # Of several processes the first writes the workdir, for all of them.
-    with lock.held(run.workdir) if hosts.is_first() else contextlib.nullcontext(), Termination() as termination:
+    with (
+        lock.held(run.workdir) if hosts.is_first() else contextlib.nullcontext(),
+        signals.advised(lambda: _advice(run)),
+        Termination() as termination,
+    ):
         _train(run, termination)
     if termination.told:
         # A study, which trains one run after the other, is not to go on with the next.
         raise Stopped(f"stopped by SIGTERM; {run.workdir} was trained to the end")
+
+
+def _advice(run: Run) -> str:
+    """Says from where the run goes on."""
+    steps = run.checkpoints.steps()
+    return f"start again to go on from step {steps[-1]}" if steps else "start again to go on"
 
 
 def _train(run: Run, termination: Termination) -> None:

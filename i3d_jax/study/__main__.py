@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from i3d_jax.study import published, table
 from i3d_jax.study.plan import Cell, PlannedRun, chosen, runs, with_sources
 from i3d_jax.system import cluster, hosts, lock
+from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 from i3d_jax.system.files import written_whole
 
@@ -180,12 +181,11 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, overrides
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m i3d_jax.study",
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument

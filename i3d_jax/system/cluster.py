@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from i3d_jax.system import hosts
-from i3d_jax.system.errors import STOPPED_CODE, Failure, UserError
+from i3d_jax.system.errors import STOPPED_CODE, Failure, UserError, leave_alone
 
 # Several that stop for one reason may each say so before the first one's end ends the others.
 _FAREWELL_SECONDS = 5
@@ -147,14 +147,15 @@ def leave(code: int) -> None:
 
     Where all of them stop together (`Stopped`), each waits for the others, as at the end of the training.
     """
-    if code not in (0, STOPPED_CODE) and jax.distributed.is_initialized():
+    if code != 0 and jax.distributed.is_initialized():
         with contextlib.suppress(Exception):
-            hosts.barrier("farewell", _FAREWELL_SECONDS)
+            if code != STOPPED_CODE:
+                hosts.barrier("farewell", _FAREWELL_SECONDS)
             # All leave for a reason of their own: none is to find the coordinator gone and give that as the reason.
             jax.distributed.shutdown()
         sys.stderr.flush()
         os._exit(code)
-    sys.exit(code)
+    leave_alone(code)
 
 
 def lost_another(error: BaseException) -> bool:

@@ -61,53 +61,42 @@ class Stopped(BaseException):
     """
 
 
-def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], None] = sys.exit) -> None:
+def leave_alone(code: int) -> None:
+    """Ends a process that is the only one of its run: after a signal at once, without what libraries do at the end."""
+    if code in (INTERRUPTED_CODE, STOPPED_CODE):
+        os._exit(code)
+    sys.exit(code)
+
+
+def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], None] = leave_alone) -> None:
     """Runs a command's `main(arguments)` and leaves the process with the exit code that the outcome calls for.
 
     0 (or what `main` returns) on success; 2 for a `UserError`, a full disk, a path that may not be read or written and
-    an extra that is not installed, with one sentence on standard error; 130 when interrupted; 141 when nobody reads the
-    output to its end; 143 when SIGTERM ended it (`Stopped`), with one sentence; 1 for a failure of our own: with the
-    traceback, or for a `Failure` with one sentence.
+    an extra that is not installed, with one sentence on standard error; 130 when interrupted and 143 when SIGTERM ended
+    it (`signals`), with one sentence, whatever else came of it; 141 when nobody reads the output to its end; 1 for a
+    failure of our own: with the traceback, or for a `Failure` with one sentence.
 
     Args:
       main: the command.
       leave: ends the process with the code.
     """
+    # Imported here: it raises what is defined here.
+    from i3d_jax.system import signals
+
     terminal.tolerate()
+    signals.watch()
     try:
         code = main(sys.argv[1:]) or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except Failure as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = INTERRUPTED_CODE
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        signals.tell(str(stopped))
         code = STOPPED_CODE
-    except Exception as error:
-        if is_full_disk(error):
-            # A library may tell of every array that it could not write.
-            print(f"error: the disk is full: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-            code = 2
-        elif isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-            print(
-                f"error: {error.name} was expected and is not installed; "
-                + install_hint(*dict.fromkeys(("data", _EXTRAS[error.name]))),
-                file=sys.stderr,
-            )
-            code = 2
-        elif isinstance(error, BrokenPipeError) and _nobody_reads():
-            code = UNREAD_CODE
-        elif isinstance(error, OSError) and error.errno in _OF_THE_PATH and error.filename is not None:
-            print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
-            code = 2
-        else:
-            traceback.print_exc()
-            code = 1
+    except BaseException as error:
+        if signals.come() is None:
+            code = _told(error)
+    if (come := signals.come()) is not None:
+        # Also of what a library, or the end of the work, has made of it.
+        signals.tell(signals.last_words())
+        code = signals.CODES[come]
     try:
         # A process may be started without it.
         if sys.stdout is not None:
@@ -117,6 +106,36 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
         # Python flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     leave(code)
+
+
+def _told(error: BaseException) -> int:
+    """Says on standard error what ended a command, and returns its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED_CODE
+    if not isinstance(error, Exception):
+        raise error
+    if isinstance(error, (UserError, Failure)):
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    if is_full_disk(error):
+        # A library may tell of every array that it could not write.
+        print(f"error: the disk is full: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        return 2
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        print(
+            f"error: {error.name} was expected and is not installed; "
+            + install_hint(*dict.fromkeys(("data", _EXTRAS[error.name]))),
+            file=sys.stderr,
+        )
+        return 2
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        return UNREAD_CODE
+    if isinstance(error, OSError) and error.errno in _OF_THE_PATH and error.filename is not None:
+        print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
+        return 2
+    traceback.print_exception(error)
+    return 1
 
 
 def _nobody_reads() -> bool:

@@ -9,6 +9,7 @@ import signal
 import jax
 from jax.experimental import multihost_utils
 
+from i3d_jax.system import signals
 from i3d_jax.system.errors import Stopped
 
 
@@ -37,11 +38,12 @@ class Termination:
 
     def __exit__(self, *exception) -> None:
         if not self._several:
+            signals.hold_sigterm(False)
             signal.signal(signal.SIGTERM, self._before)
 
     def _handle(self, number: int, frame) -> None:
         if not self._in_loop:
-            raise Stopped("stopped by SIGTERM; start again to go on")
+            signals.raised(number)
         if not self._told:
             # Not by print, which may be at work where the signal arrived.
             os.write(2, b"SIGTERM: the run is being saved\n")
@@ -50,6 +52,8 @@ class Termination:
     def in_loop(self) -> None:
         """From now on SIGTERM no longer raises, and `stops_after` answers for it."""
         self._in_loop = True
+        if not self._several:
+            signals.hold_sigterm(True)
 
     @property
     def told(self) -> bool:
@@ -62,7 +66,7 @@ class Termination:
         One process alone is stopped at once.
         """
         if self._several and not self._in_loop and self.stops_after():
-            raise Stopped("stopped by SIGTERM; start again to go on")
+            raise Stopped(signals.sentence(signal.SIGTERM))
 
     def stops_after(self) -> bool:
         """Says whether the step that was just taken is the last; to be asked after every step, by every process."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from helpers.foreign_checkpoints import SEEDS, golden_arrays, write_tensorflow
 from helpers.golden import GOLDEN
-from i3d_jax import checkpoint, convert, models
+from i3d_jax import checkpoint, convert
 
 KINETICS = [f"action {number}" for number in range(400)]
 
@@ -25,8 +25,8 @@ def run(**options):
 
 
 @functools.cache
-def jitted(stream):
-    return jax.jit(models.create("i3d", stream=stream).apply)
+def jitted(model):
+    return jax.jit(model.apply)
 
 
 def reproduces_the_golden_file(directory, stream):
@@ -34,7 +34,7 @@ def reproduces_the_golden_file(directory, stream):
     assert model.stream == stream
     golden = np.load(next(GOLDEN.glob(f"golden_{stream}_seed*.npz")))
     clip = np.random.default_rng([SEEDS[stream], 7]).uniform(-1, 1, golden["input_shape"]).astype(np.float32)
-    logits, endpoints = jitted(stream)(variables, {stream: clip})
+    logits, endpoints = jitted(model)(variables, {stream: clip})
     for found, expected in ((logits, golden["logits"]), (endpoints["features"], golden["features"])):
         assert found.shape == expected.shape
         assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -1,0 +1,67 @@
+"""The arguments of every command: what is wrong with them is told in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from i3d_jax.system.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises a `UserError` where argparse prints the usage and leaves.
+
+    An empty value is refused: as a path it would stand for the working directory. A name that begins with a dash is
+    taken for a flag, as everywhere; the error says how it is given.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        self._given: Sequence[str] = ()
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parses arguments as argparse does, after it has looked for empty ones."""
+        self._given = list(sys.argv[1:] if args is None else args)
+        for before, argument in zip(["", *self._given], self._given, strict=False):
+            flag, equals, value = argument.partition("=")
+            if not argument:
+                raise UserError(f"{before if self._is_flag(before) else 'an argument'} is empty: a value was expected")
+            if equals and not value and self._is_flag(flag):
+                raise UserError(f"{flag} is empty: a value was expected")
+        return super().parse_known_args(self._given, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a `UserError` with what argparse says and where to find more."""
+        raise UserError(f"{message}{self._hint()}; `{self.prog} --help` explains all arguments")
+
+    def _is_flag(self, argument: str) -> bool:
+        return argument in self._option_string_actions
+
+    def _hint(self) -> str:
+        """Says how to give the first name that begins with a dash, if one looks like that."""
+        takes_names = any(not action.option_strings for action in self._actions)
+        for before, argument in zip(["", *self._given], self._given, strict=False):
+            if argument == "--":
+                break
+            if self._is_flag(argument.partition("=")[0]) or not _is_name_with_a_dash(argument):
+                continue
+            taken = f"; {argument!r} begins with a dash and is taken for a flag"
+            if self._is_flag(before) and self._option_string_actions[before].nargs != 0:
+                return f"{taken}: write {before}={argument}"
+            if takes_names:
+                return f"{taken}: all names go last, behind --, as in -- {argument}"
+        return ""
+
+
+def _is_name_with_a_dash(argument: str) -> bool:
+    """Says whether an argument is likelier a file's name than a misspelt flag or a number."""
+    if argument == "-" or not argument.startswith("-") or (argument.startswith("--") and not os.path.lexists(argument)):
+        return False
+    try:
+        float(argument)
+    except ValueError:
+        return True
+    return False

@@ -1,0 +1,125 @@
+"""Ctrl-C and SIGTERM end a command in time, with their exit code and one sentence, whatever it is at."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# What a command is at when the signal comes; NUMBER is the signal's.
+AT_WORK = {
+    # Python discards what is raised in there, as in JAX's own callback.
+    "the garbage collector": """
+        import gc
+        sent = []
+        def collects(phase, information):
+            if phase == "start" and not sent:
+                sent.append(1)
+                os.kill(os.getpid(), NUMBER)
+                for _ in range(100): pass
+        gc.callbacks.append(collects)
+        gc.collect()
+        time.sleep(60)
+    """,
+    "a finalizer": """
+        class Thing:
+            def __del__(self):
+                os.kill(os.getpid(), NUMBER)
+                for _ in range(100): pass
+        Thing()
+        time.sleep(60)
+    """,
+    "a library that swallows everything": """
+        os.kill(os.getpid(), NUMBER) if not hasattr(os, "sent") else None
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+    """,
+    "a library that makes another error of it": """
+        try:
+            os.kill(os.getpid(), NUMBER)
+            time.sleep(60)
+        except BaseException as error:
+            raise RuntimeError("INTERNAL: Python interpreter state is lost") from error
+    """,
+    "code that does not come back to Python": """
+        import ctypes
+        threading.Timer(0.2, os.kill, (os.getpid(), NUMBER)).start()
+        ctypes.CDLL(None).sleep(60)
+    """,
+    "its last line": """
+        try:
+            os.kill(os.getpid(), NUMBER)
+            time.sleep(60)
+        except BaseException:
+            pass
+    """,
+    "closing what is open": """
+        try:
+            os.kill(os.getpid(), NUMBER)
+            time.sleep(60)
+        finally:
+            time.sleep(60)
+    """,
+    "nothing that would hinder it": """
+        import atexit
+        atexit.register(time.sleep, 60)
+        threading.Timer(0.2, os.kill, (os.getpid(), NUMBER)).start()
+        threading.Event().wait()
+    """,
+}
+CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "stopped by SIGTERM")}
+
+
+@pytest.fixture(scope="module")
+def ended():
+    """What came of a command for everything it may be at and both signals; they run side by side."""
+    processes = {}
+    for at, body in AT_WORK.items():
+        for number in CODES:
+            lines = "\n".join("    " + line.removeprefix(8 * " ") for line in body.splitlines())
+            program = (
+                "import os, signal, sys, threading, time\n"
+                "from i3d_jax.system import signals\n"
+                "from i3d_jax.system.errors import run\n"
+                f"NUMBER = {int(number)}\n"
+                "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+                f"def work():{lines}\n"
+                "def main(arguments):\n"
+                "    print('at work', flush=True)\n"
+                "    with signals.advised(lambda: 'go on'):\n"
+                "        work()\n"
+                "run(main)\n"
+            )
+            processes[at, number] = subprocess.Popen(
+                [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+    for process in processes.values():
+        assert process.stdout.readline() == "at work\n"
+    began = time.monotonic()
+    found = {}
+    for key, process in processes.items():
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+        found[key] = (process.returncode, errors, time.monotonic() - began)
+    return found
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+@pytest.mark.parametrize("at", AT_WORK)
+def test_a_signal_ends_it_in_time(ended, at, number):
+    code, errors, seconds = ended[at, number]
+    expected, words = CODES[number]
+    assert code == expected, errors
+    assert errors == f"{words}; go on\n"
+    # A second, and what starting so many interpreters at once takes.
+    assert seconds < 10
