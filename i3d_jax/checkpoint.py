@@ -21,7 +21,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -301,6 +300,9 @@ def write_digests(directory: Path, items: Mapping[str, Any]) -> None:
 
 def _digest(array: np.ndarray) -> str:
     """The CRC-32C of an array's dtype, shape and bytes, as eight hexadecimal digits: "float32 [3, 4]" and then 48."""
+    # Imported here: a network is made and applied without it.
+    import google_crc32c
+
     kind = google_crc32c.value(f"{array.dtype} {list(array.shape)}".encode())
     return f"{google_crc32c.extend(kind, array.tobytes()):08x}"
 

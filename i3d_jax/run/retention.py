@@ -152,6 +152,7 @@ class Checkpoints:
             raise UserError(f"{error}{remedy}") from error
         ours = {"variables": state.variables, "training": _training(state)}
         if "batch_stats" not in stored["training"]:
+            # It has an average of parameters alone, or none.
             ours["training"].pop("batch_stats", None)
         target = f"this run, of the model {self._description.model!r}"
         fitted = {
@@ -160,7 +161,7 @@ class Checkpoints:
         }
         variables, training = fitted["variables"], fitted["training"]
         if state.average is not None:
-            # The live network's statistics, where they were not yet averaged, are those that it was evaluated with.
+            # The live network's statistics, where they were not averaged, are those that it was evaluated with.
             variables = {"average": variables, "batch_stats": jax.tree.map(jnp.copy, variables["batch_stats"])}
         return TrainState(**{**variables, **training})
 

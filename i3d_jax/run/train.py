@@ -68,6 +68,11 @@ def _train(run: Run, termination: Termination) -> None:
             if run.optimization.plateau is None and termination.stops_after():
                 raise EvaluationStopped
 
+        def interrupted(_: int) -> bool:
+            # Before the first step, which may take minutes to compile, there is nothing new to save.
+            termination.in_loop()
+            return termination.stops_after()
+
         def evaluate(state: TrainState) -> Mapping[str, float]:
             figures = run.evaluation(state.variables, int(state.step), stop_evaluation)
             write(int(state.step), run.evaluation.tag, figures)
@@ -76,7 +81,6 @@ def _train(run: Run, termination: Termination) -> None:
         step, batches = _to_train(run, state, optimizer, termination)
         program = run.devices.compile_training_step(step)
         step = compiled_at_first(program, hosts.say)
-        termination.in_loop()
         first_step = int(state.step) + 1
         with Profile(run.workdir / "profile", run.profiled, first_step=first_step, say=hosts.say) as profile:
             state = train_loop(
@@ -93,7 +97,7 @@ def _train(run: Run, termination: Termination) -> None:
                     evaluate=evaluate,
                     checkpoints=run.checkpoints,
                     write=write,
-                    interrupted=lambda _: termination.stops_after(),
+                    interrupted=interrupted,
                 ),
                 plateau=run.optimization.plateau,
                 evaluation_due=evaluation_due,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import re
@@ -26,7 +27,9 @@ def tolerate() -> None:
     for stream in (sys.stdout, sys.stderr):
         # Tests and notebooks put other objects in their places.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="i3d_jax")
+            # Python asks where the stream stands: one that was put in another's place may no longer know.
+            with contextlib.suppress(OSError):
+                stream.reconfigure(errors="i3d_jax")
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:

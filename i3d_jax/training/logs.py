@@ -31,11 +31,11 @@ class MetricsFile:
 
     def _keep(self, wanted: Callable[[int, str], bool]) -> None:
         """Writes the file again with the lines, by step and split, that are wanted, of equals the last."""
+        kept: dict[tuple[int, str], bytes] = {}
         content = b""
         if is_file(self._path):
             with opened(self._path) as found:
                 content = found.read()
-        kept = {}
         for line in content.splitlines():
             # The last line of a killed run may be cut short, and any other damaged.
             try:
