@@ -310,7 +310,7 @@ def _digest(array: np.ndarray) -> str:
 def _refuse_damaged(directory: Path, stored: Mapping[str, Any]) -> None:
     """Raises a `UserError` unless all arrays of these trees, by item, are those of the checkpoint's digests."""
     path = directory / DIGESTS
-    if not path.is_file():
+    if not is_file(path):
         hosts.say(f"{directory} has no {DIGESTS}: it is of an earlier version, and damage to its arrays goes unseen")
         return
     fields = read_object(path)

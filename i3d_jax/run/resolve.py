@@ -207,7 +207,7 @@ def create_optimizer(config: ml_collections.ConfigDict) -> Optimization:
         schedule=schedule,
         plateau=plateau,
         averages=section.average_decay > 0,
-        rates=rates_text(section.learning_rates, config.batch_size, section.reference_batch_size),
+        rates=rates_text(section.learning_rates, section.boundaries, config.batch_size, section.reference_batch_size),
     )
 
 
