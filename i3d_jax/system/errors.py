@@ -8,7 +8,7 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from i3d_jax.system import terminal
 
@@ -64,10 +64,10 @@ class Stopped(BaseException):
 def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], None] = sys.exit) -> None:
     """Runs a command's `main(arguments)` and leaves the process with the exit code that the outcome calls for.
 
-    0 (or what `main` returns) on success; 2 for a `UserError`, a full disk, a path that may not be read or written and
-    an extra that is not installed, with one sentence on standard error; 130 when interrupted; 141 when nobody reads the
-    output to its end; 143 when SIGTERM ended it (`Stopped`), with one sentence; 1 for a failure of our own: with the
-    traceback, or for a `Failure` with one sentence.
+    0 (or what `main` returns) on success; 2 for a `UserError`, a full disk, a path that may not be read or written, too
+    few open files, too little memory and an extra that is not installed, with one sentence on standard error; 130 when
+    interrupted; 141 when nobody reads the output to its end; 143 when SIGTERM ended it (`Stopped`), with one sentence;
+    1 for a failure of our own: with the traceback, or for a `Failure` with one sentence.
 
     Args:
       main: the command.
@@ -105,6 +105,9 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
         elif isinstance(error, OSError) and error.errno in _OF_THE_PATH and error.filename is not None:
             print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
             code = 2
+        elif scarce := _scarce(error):
+            print(f"error: {scarce}", file=sys.stderr)
+            code = 2
         else:
             traceback.print_exc()
             code = 1
@@ -119,6 +122,25 @@ def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], N
     leave(code)
 
 
+def _scarce(error: BaseException) -> str:
+    """Says of what the system gives no more, where an exception or one that caused it is that; else nothing."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            return "more files are open than the system allows: raise its limit (ulimit -n), or use fewer --processes"
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
+            return f"there is not enough memory: {' '.join(str(cause).split())[:300] or 'the system gives no more'}"
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
 def _nobody_reads() -> bool:
     """Says whether standard output is a pipe whose reader has gone."""
     poll = select.poll()
@@ -128,13 +150,9 @@ def _nobody_reads() -> bool:
 
 def is_full_disk(error: BaseException) -> bool:
     """Says whether an exception, or one that caused it, is a disk without room, as Python or Orbax tells it."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    return any(
+        (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
+        or "No space left on device" in str(cause)
+        or "Disk quota exceeded" in str(cause)
+        for cause in _causes(error)
+    )
