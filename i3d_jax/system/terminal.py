@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import re
@@ -26,7 +27,9 @@ def tolerate() -> None:
     for stream in (sys.stdout, sys.stderr):
         # Tests and notebooks put other objects in their places.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="i3d_jax")
+            # One that is closed, or whose file has become a pipe since, stays as it is.
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="i3d_jax")
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
