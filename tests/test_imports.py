@@ -15,7 +15,8 @@ PACKAGE = ROOT / "i3d_jax"
 # Each part of the package imports only from its own group or an earlier one.
 GROUPS = (
     (
-        *("system.errors", "system.files", "system.archives", "system.lock", "system.terminal", "system.signals"),
+        *("system.errors", "system.files", "system.archives", "system.limits", "system.lock", "system.terminal"),
+        "system.signals",
         *("models", "inflation", "flow", "clips", "shapes"),
     ),
     ("system.workers", "system.hosts", "system.cluster", "system.preemption", "training", "checkpoint", "evaluation"),
