@@ -65,7 +65,7 @@ def verbs(campaign: Campaign) -> dict[str, _Verb]:
         def study(output: Path) -> list[str]:
             keys = {"total_steps": 2, "batch_size": 2, "model.width_multiplier": 0.0625, "optimizer.boundaries": "(1,)"}
             changes = [f"--config.{key}={value}" for key, value in keys.items()]
-            cell = ["--table", "kinetics", "--rows", "i3d", "--columns", "rgb"]
+            cell = ["--table", "kinetics", "--rows", "i3d", "--columns", "scratch/rgb"]
             return ["-m", "i3d_jax.study", "--miniature", *cell, "--output", str(output), *changes]
 
         def predict(output: Path) -> list[str]:
@@ -91,7 +91,7 @@ def kill(campaign: Campaign, number: int) -> Tried:
     moments = []
     for _ in range(draw.choice((1, 1, 2, 3))):
         process = Process(verb.arguments(folder / "output"), folder / "logs")
-        moments.append(draw.uniform(0, seconds))
+        moments.append(draw.uniform(0, 0.85 * seconds))
         time.sleep(moments[-1])
         over = process.is_over()
         process.send(signal.SIGKILL)
@@ -116,7 +116,7 @@ def interrupt(campaign: Campaign, number: int) -> Tried:
     verb = verbs(campaign)[name]
     seconds, expected = verb.whole(name)
     which = draw.choice((signal.SIGINT, signal.SIGTERM))
-    moment = draw.uniform(0.1, seconds)
+    moment = draw.uniform(0.1, 0.85 * seconds)
     fresh = draw.randrange(FRESH) == 0
     folder = campaign.folder / f"signal_{number}"
     folder.mkdir(parents=True)
@@ -148,11 +148,11 @@ def _wrong_end(ended: Ended, which: signal.Signals, took: float, *, saves: bool)
     slower = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     limit = (SAVING_SECONDS if saves else SIGNAL_SECONDS) * slower
     last = " ".join(ended.errors.split())[-300:]
-    if ended.code == -which and not ended.errors.strip():
-        # Before Python has come to our first line the signal's own way of ending a process holds.
-        return None
     if TRACEBACK in ended.errors:
         return f"exit code {ended.code} with a traceback: {last}"
+    if ended.code == -which:
+        # In the interpreter's first and last moments the signal's own way holds: a shell is told the same code.
+        return None
     if ended.code != CODES[which]:
         return f"exit code {ended.code}: {last}"
     if took > limit:
