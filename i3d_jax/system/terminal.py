@@ -28,8 +28,8 @@ def tolerate() -> None:
     """Lets both streams write every text, for a result must not be lost to a terminal that lacks a character.
 
     What an encoding lacks is written as Python escapes it, so that it can still be told: `\\u559d`, and a byte of a
-    file name that is no text as `\\xe9`. Bars and dots of our own become plain ones. Control characters, which may stand
-    in names and labels and which a terminal would obey, are written as `\\x1b`.
+    file name that is no text as `\\xe9`. Bars and dots of our own become plain ones. Control characters, which may
+    stand in names and labels and which a terminal would obey, are written as `\\x1b`.
     """
     codecs.register_error("i3d_jax", _escaped)
     for stream in (sys.stdout, sys.stderr):
@@ -38,7 +38,7 @@ def tolerate() -> None:
             # Python asks where the stream stands: one that was put in another's place may no longer know.
             with contextlib.suppress(OSError):
                 stream.reconfigure(errors="i3d_jax")
-            # By an attribute: an object in the stream's place would have to share its buffer with whoever else holds it.
+            # By an attribute: an object in the stream's place would share its buffer with whoever else holds it.
             setattr(stream, "write", functools.partial(_write_shown, stream.write))  # noqa: B010
 
 
@@ -63,8 +63,8 @@ def _escape(letter: str) -> str:
 def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
     """Returns a value as JSON that can be encoded in UTF-8 and shown, whatever its strings hold.
 
-    A byte of a file name that is no text is written as `\\udce9`: Python reads that back as the same name. So are control
-    characters, all of which JSON lets stand as escapes.
+    A byte of a file name that is no text is written as `\\udce9`: Python reads that back as the same name. So are
+    control characters.
 
     Args:
       value: what `json` takes.
