@@ -50,7 +50,7 @@ MARK = "faults.folder"
 # Of the time, each class's share.
 SHARES = {"kill": 0.22, "signal": 0.3, "storage": 0.1, "read": 0.15, "command": 0.15, "growth": 0.08}
 # Of those read in one process, so many are asked for at once.
-AT_ONCE = 240
+AT_ONCE = 600
 ONE_BY_ONE: dict[str, Callable[[Campaign, int], Tried]] = {
     "kill": ends.kill,
     "signal": ends.interrupt,

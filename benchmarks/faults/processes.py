@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +86,22 @@ class Process:
         elif self._answer is None and (answer := _zygote().ask({"ended": self.pid})) is not None:
             self._answer = tuple(answer)
         return self._answer is not None
+
+    def lines(self) -> Iterator[str]:
+        """Yields the lines of its output as it writes them, to its end."""
+        rest, place = b"", 0
+        while True:
+            over = self.is_over()
+            if self._paths[0].exists():
+                with open(self._paths[0], "rb") as file:
+                    file.seek(place)
+                    new = file.read()
+                place += len(new)
+                *whole, rest = (rest + new).split(b"\n")
+                yield from (line.decode(errors="backslashreplace") for line in whole)
+            if over:
+                return
+            time.sleep(0.05)
 
     def send(self, number: int) -> None:
         """Sends it a signal, and those that it has started too for SIGKILL; nothing happens where it has ended."""

@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from . import mutants
-from .materials import ACTIONS, PREPROCESSING, Materials
+from .materials import ACTIONS, Materials
 
 SECONDS = 60
 # Beyond what the libraries take of addresses when they are imported.
 MORE_ADDRESSES = 6 << 30
-WINDOWS = {**PREPROCESSING, "crop": 32, "frames": 9, "windows": 2}
+# So often nothing is damaged, and the input has to be used: refused for another reason, no mutant would tell anything.
+UNDAMAGED = 25
+UNTOUCHED = "nothing"
 
 
 class Wrong(Exception):
@@ -46,18 +48,23 @@ class Kind:
       files: a pattern of those of which one is damaged.
       mutate: damages it.
       read: reads the copy, given the name of the damaged file; raises what the commands tell in a sentence, or `Wrong`.
+      used: whether an undamaged one is used to the end.
     """
 
     folder: str
     files: str
     mutate: Callable[[bytes, random.Random], tuple[bytes | None, str]]
     read: Callable[[Path, Path, Mapping[str, Any], random.Random], None]
+    used: bool = True
 
 
 def _video(folder: Path, damaged: Path, original: Mapping[str, Any], draw: random.Random) -> None:
+    from i3d_jax.data.preprocessing import Preprocessing
     from i3d_jax.video.windows import read_windows
 
-    windows = read_windows(damaged, WINDOWS, streams=("rgb",), where="the campaign")["rgb"]
+    prepared = Preprocessing(frame_rate=10.0, short_side=40).to_json()
+    preprocessing = {**prepared, "crop": 32, "frames": 9, "windows": 2}
+    windows = read_windows(damaged, preprocessing, streams=("rgb",), where="the campaign")["rgb"]
     if windows.shape != (2, 9, 32, 32, 3) or windows.dtype != "uint8":
         raise Wrong(f"windows of {windows.shape}, {windows.dtype}")
 
@@ -208,8 +215,10 @@ KINDS = {
     "annotations": Kind("tables", "*", mutants.mutated_table, _small),
     "archive (npz)": Kind("small", "*.npz", mutants.mutated, _small),
     "results and metrics": Kind("small", "*.json*", mutants.mutated_json, _small),
-    "foreign checkpoint": Kind("small", "[am][ro]*.*", mutants.mutated, _small),
-    "configuration": Kind("dataset", "dataset.json", lambda content, draw: (content, "values"), _configuration),
+    "foreign checkpoint": Kind("small", "[am][ro]*.*", mutants.mutated, _small, used=False),
+    "configuration": Kind(
+        "dataset", "dataset.json", lambda content, draw: (content, "values"), _configuration, used=False
+    ),
 }
 
 
@@ -243,7 +252,7 @@ def prepared(number: int, seed: int, materials: Materials, folder: Path) -> tupl
     mutate = kind.mutate
     if damaged.suffix == ".jsonl":
         mutate = _mutated_lines
-    after, done = mutate(before, draw)
+    after, done = (before, UNTOUCHED) if draw.randrange(UNDAMAGED) == 0 else mutate(before, draw)
     damaged.unlink()
     if after is not None:
         damaged.write_bytes(after)
@@ -286,7 +295,9 @@ def read(number: int, seed: int, materials: Materials, folder: Path) -> dict[str
             KINDS[name].read(folder, damaged, originals, draw)
     except UserError as error:
         outcome = f"refused: {error}"
-        if "\n" in str(error) or not str(error).strip():
+        if what.endswith(f": {UNTOUCHED}") and KINDS[name].used:
+            violated = f"undamaged, it is refused: {error}"
+        elif "\n" in str(error) or not str(error).strip():
             violated = f"not one sentence: {str(error)!r:.300}"
     except Wrong as error:
         violated = f"used silently: {error}"

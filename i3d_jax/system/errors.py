@@ -53,6 +53,9 @@ _EXTRAS = {
 # What the system says of a path that is not ours to read or write: of the user's world, not of the program.
 _OF_THE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
 
+# A disk that is full, and limits: of a user's share of it (quota) and of the size of a file (`ulimit -f`).
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class Stopped(BaseException):
     """A signal asked the process to end: one sentence that says what is saved.
@@ -146,14 +149,14 @@ def _nobody_reads() -> bool:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Says whether an exception, or one that caused it, is a disk without room, as Python or Orbax tells it."""
+    """Says whether an exception, or one that caused it, is a lack of room, as Python or Orbax tells it."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
             return True
-        if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
+        if any(os.strerror(number) in str(cause) for number in _NO_ROOM):
             return True
         cause = cause.__cause__ or cause.__context__
     return False
