@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -149,3 +150,10 @@ def test_a_program_is_called_one(tmp_path, write, words):
         loaded = {"torch.jit.load": torch.jit.load, "torch.export.load": torch.export.load}[advice[1]](str(path))
         state = loaded.state_dict() if advice[2].endswith("()") else loaded.state_dict
         assert list(read(tmp_path / "state.pt", state).arrays) == ["Conv3d_1a_7x7.conv3d.weight"]
+
+
+def test_an_archive_that_would_fill_the_memory_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(65 << 20))
+    with pytest.raises(UserError, match=r"bomb.pt is no archive of arrays: it would unpack to 68157440 bytes"):
+        torch_file.read(tmp_path / "bomb.pt", stems=list(NAMES))

@@ -164,7 +164,7 @@ def _own_folder(path: Path | None) -> Path:
     (path / MARK).touch()
     (path / "tried.jsonl").unlink(missing_ok=True)
     # Of an earlier campaign, the materials and what is compiled stay.
-    for name in (*SHARES,):
+    for name in ("batch", "whole", "logs_whole", *SHARES):
         for entry in path.glob(f"{name}_*"):
             shutil.rmtree(entry, ignore_errors=True)
     (path / "caches").mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ def read(campaign: Campaign, numbers: Sequence[int]) -> Iterator[Tried]:
     campaign.materials.small()
     rest = list(numbers)
     while rest:
-        folder = campaign.folder / f"read_{rest[0]}"
+        folder = campaign.folder / f"batch_{rest[0]}"
         given = [str(campaign.materials.folder), str(folder / "mutant"), str(campaign.seed), *map(str, rest[:BATCH])]
         process = Process(["-m", "benchmarks.faults.reading", *given], folder / "logs")
         begun = None

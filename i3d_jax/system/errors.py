@@ -122,8 +122,9 @@ def _told(error: BaseException) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     if is_full_disk(error):
+        what = "a file may not be so large" if os.strerror(errno.EFBIG) in str(error) else "the disk is full"
         # A library may tell of every array that it could not write.
-        print(f"error: the disk is full: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        print(f"error: {what}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         return 2
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         print(
