@@ -157,3 +157,13 @@ def test_an_archive_that_would_fill_the_memory_is_not_unpacked(tmp_path):
         archive.writestr("archive/data/0", bytes(65 << 20))
     with pytest.raises(UserError, match=r"bomb.pt is no archive of arrays: it would unpack to 68157440 bytes"):
         torch_file.read(tmp_path / "bomb.pt", stems=list(NAMES))
+
+
+def test_an_archive_whose_names_are_damaged_is_no_whole_file(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
+        archive.writestr("archive/dat\u00e9/0", b"array")
+    content = (tmp_path / "net.pt").read_bytes()
+    assert content.count(b"\xc3\xa9") == 2
+    (tmp_path / "net.pt").write_bytes(content.replace(b"\xc3\xa9", b"\xff\xff"))
+    with pytest.raises(UserError, match=r"net.pt is no whole PyTorch file: it is damaged or cut short"):
+        torch_file.read(tmp_path / "net.pt", stems=list(NAMES))

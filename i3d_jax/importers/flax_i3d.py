@@ -10,7 +10,6 @@ regularly there.
 from __future__ import annotations
 
 import tarfile
-import zlib
 from pathlib import Path
 from typing import IO, cast
 
@@ -85,5 +84,8 @@ def _read_archive(path: Path):
             # Of a file, unlike of a folder, never None.
             file = cast(IO[bytes], archive.extractfile(members[0]))
             return pickled_arrays.read(file, path / members[0].name)
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except UserError:
+        raise
+    # What is damaged is met with exceptions of many kinds.
+    except Exception as error:
         raise UserError(f"{path} is no whole archive: it is cut short, damaged or something else") from error

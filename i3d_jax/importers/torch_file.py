@@ -122,6 +122,9 @@ def _refuse_program(path: Path) -> None:
             unpacked = sum(member.file_size for member in archive.infolist())
     except zipfile.BadZipFile:
         return
+    # Damaged lists of names are met with exceptions of many kinds.
+    except Exception as error:
+        raise UserError(f"{path} is no whole PyTorch file: it is damaged or cut short") from error
     refuse_inflated(path, unpacked)
     for name, sentence in _PROGRAMS.items():
         if name in names:
