@@ -141,7 +141,10 @@ def interrupt(campaign: Campaign, number: int) -> Tried:
         return Tried(kind=name, number=number, what=what, violated=wrong, missed=True)
     saves = which == signal.SIGTERM and name in ("main", "study")
     wrong = _wrong_end(ended, which, took, saves=saves) or _left(name, folder / "output")
-    if wrong is None and name != "study":
+    if wrong is None and name == "convert" and (folder / "output" / "tree").exists():
+        # It was whole when the signal came, and stays: a second one would be refused.
+        wrong = verb.wrong(folder / "output", expected)
+    elif wrong is None and name != "study":
         again = run(verb.arguments(folder / "output"), folder / "logs_again")
         wrong = violation(again, allowed=(0,)) or verb.wrong(folder / "output", expected)
         wrong = f"started again: {wrong}" if wrong else None
@@ -171,9 +174,6 @@ def _wrong_end(ended: Ended, which: signal.Signals, took: float, *, saves: bool)
 
 def _left(name: str, output: Path) -> str | None:
     """Says what a command that was stopped has left that looks finished and is not."""
-    if name == "convert" and (output / "model.json").exists() and not (output / "tree").exists():
-        # Files of a second at which the process is ended are removed by the next start.
-        return None
     if name == "prepare" and (output / "dataset.json").exists() and half_written(output):
         return f"half-written beside dataset.json: {half_written(output)}"
     return None
