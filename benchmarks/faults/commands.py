@@ -12,7 +12,7 @@ from .tried import Campaign, Tried, half_written
 
 # The kinds of `reading`, and which command reads each.
 KINDS = (
-    "video", "checkpoint", "annotations", "shard", "archive (npz)", "model.json", "dataset.json", "configuration",
+    "video", "annotations", "archive (npz)", "shard", "checkpoint", "model.json", "dataset.json", "configuration",
     "foreign checkpoint", "shard index",
 )  # fmt: skip
 

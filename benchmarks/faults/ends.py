@@ -44,12 +44,23 @@ class _Verb:
             self._whole = (ended.seconds, self._results(output) if self._results else None)
         return self._whole
 
-    def wrong(self, output: Path, expected: object) -> str | None:
-        """Says in what way the results differ from those of an uninterrupted run."""
+    def wrong(self, output: Path, expected: object, *, saves: bool = False) -> str | None:
+        """Says in what way the results differ from those of an uninterrupted run.
+
+        Args:
+          output: the results.
+          expected: what `whole` has returned.
+          saves: whether a checkpoint of another step may stand in the place of an older one.
+        """
         if self._results is None:
             return None
         found = self._results(output)
         if isinstance(found, dict) and isinstance(expected, dict):
+            if saves:
+                found, expected = (
+                    {name: own[name] for name in own if name in other or not name.startswith("checkpoints/")}
+                    for own, other in ((found, expected), (expected, found))
+                )
             return differences(found, expected)
         return None
 
@@ -146,7 +157,7 @@ def interrupt(campaign: Campaign, number: int) -> Tried:
         wrong = verb.wrong(folder / "output", expected)
     elif wrong is None and name != "study":
         again = run(verb.arguments(folder / "output"), folder / "logs_again")
-        wrong = violation(again, allowed=(0,)) or verb.wrong(folder / "output", expected)
+        wrong = violation(again, allowed=(0,)) or verb.wrong(folder / "output", expected, saves=saves)
         wrong = f"started again: {wrong}" if wrong else None
     return Tried(kind=name, number=number, what=f"{what}, ended after {took:.2f} s", violated=wrong)
 
