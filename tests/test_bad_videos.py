@@ -179,3 +179,24 @@ def test_the_memory_of_three_hours(tmp_path):
         assert growth < 2 * limit
     assert 0.8 * limit < fitting[1] / 2**20 < limit * 1.1
     assert fitting[2] < 3 * limit
+
+
+PLAYLISTS = {
+    # HLS, by absolute path and by address; FFmpeg's own, by a name beside it.
+    "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\n{video}\n#EXT-X-ENDLIST\n",
+    "concat.mp4": "ffconcat version 1.0\nfile beside.mp4\n",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_opens_no_other_file(tmp_path, name):
+    (tmp_path / "videos").mkdir()
+    for folder in (tmp_path, tmp_path / "videos"):
+        write_video(folder / "beside.mp4", noise(10), 25, codec="libx264")
+    path = tmp_path / "videos" / name
+    path.write_text(PLAYLISTS[name].format(video=tmp_path / "beside.mp4"))
+    # FFmpeg follows it where nothing is said.
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).width > 0
+    with pytest.raises(UnreadableVideo, match="playlist"):
+        next(iter(decode(path, Preprocessing())))

@@ -99,7 +99,7 @@ def edit(directory, **changes):
         ({"num_classes": 2, "labels": ["a", "b"]}, r"Logits/Conv3d_0c_1x1/bias \[3\] against \[2\]"),
         ({"model": "i3"}, r"model\.json: there is no model 'i3'"),
         ({"options": {"width": 1}}, "no option 'width'"),
-        ({"options": {"width_multiplier": "wide"}}, r"options {'width_multiplier': 'wide'} are none of 'i3d'"),
+        ({"options": {"width_multiplier": "wide"}}, "width_multiplier was expected to be of the kind float"),
         ({"options": {"width_multiplier": 0.25}}, "do not fit the model 'i3d'"),
     ],
 )

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from helpers.pages import PAGES, ROOT, anchors, blocks, commands, links, name, prose, spans
 
+from benchmarks.faults import __main__ as faults
 from i3d_jax import convert, fuse, main, models, predict, prepare
 from i3d_jax.ingest import annotations
 from i3d_jax.run import recipe as configuration
@@ -114,6 +115,8 @@ def accept_python(arguments: list[str]) -> None:
         parsed(script["_parser"]().parse_args, arguments[1:])
     elif arguments[1].startswith("i3d_jax."):
         accept_verb(arguments[1].removeprefix("i3d_jax."), arguments[2:])
+    elif arguments[1] == "benchmarks.faults":
+        parsed(faults._parser().parse_args, arguments[2:])
     elif arguments[1] == "pytest":
         assert all(Path(word).exists() for word in arguments if word.startswith("tests/"))
     else:
@@ -280,7 +283,7 @@ def test_a_command_that_is_wrong_fails(accept, command):
 def flags() -> set[str]:
     parsers = [module._parser() for module in VERBS.values()]
     own = {option for parser in parsers for action in parser._actions for option in action.option_strings}
-    texts = [path.read_text() for path in [*SCRIPTS, *(ROOT / "benchmarks").glob("*.py")]]
+    texts = [path.read_text() for path in [*SCRIPTS, *(ROOT / "benchmarks").rglob("*.py")]]
     return own | OTHER_FLAGS | {flag for text in texts for flag in re.findall(r"--[a-z][\w-]+", text)}
 
 

@@ -43,6 +43,15 @@ def test_who_reads_no_more_is_no_failure(flush):
     assert done.returncode == 141
 
 
+def test_a_limit_on_the_size_of_files_is_one_sentence(tmp_path):
+    path = tmp_path / "large"
+    done = run(
+        f"import pathlib; pathlib.Path({str(path)!r}).write_bytes(bytes(4096))", shell='ulimit -f 1; "$0" -c "$1"'
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: a file may not be so large: [Errno 27] File too large\n"
+
+
 def test_a_pipe_that_is_not_the_output_is_a_failure():
     done = run("raise BrokenPipeError(32, 'Broken pipe')")
     assert done.returncode == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import read_object, written_whole
+from i3d_jax.system.files import parse_json, read_object, written_whole
 from i3d_jax.video.write import write_video
 
 
@@ -136,3 +136,8 @@ def test_standard_output_is_written_to_after_what_was_printed(tmp_path, way):
     subprocess.run(["bash", "-c", f'"$0" -c "$1" {way}', sys.executable, program], cwd=tmp_path, check=True)
     assert (tmp_path / "out").read_text() == "before\nbytes after\n"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_number_of_any_length_is_told():
+    with pytest.raises(UserError, match=r"^x cannot be read as JSON: the number 9+\.\.\.9+ is too large$"):
+        parse_json("[" + 400 * "9" + "]", "x")

@@ -164,3 +164,10 @@ def test_a_dict_within_itself_has_an_end(tmp_path):
     endless["a"] = endless
     with pytest.raises(UserError, match="dicts that have no end at a/a/a/a"):
         read(pickle.dumps(endless), tmp_path / "x.ckpt")
+
+
+def test_an_archive_that_would_fill_the_memory_is_not_unpacked(tmp_path):
+    archive = packed(tmp_path / "bomb.tar.gz", "x.ckpt", bytes(65 << 20))
+    assert archive.stat().st_size < 1 << 20
+    with pytest.raises(UserError, match=r"bomb.tar.gz is no archive of arrays: it would unpack to 68157440 bytes"):
+        flax_i3d.read(archive, stream=None)

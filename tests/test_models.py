@@ -381,6 +381,8 @@ def test_the_endpoints_of_a_trunk_that_ends_earlier_are_the_whole_ones():
         ("c3d", {"last_block": "Mixed_3b"}, "'c3d' has no option 'last_block'"),
         ("c3d", {"frame_size": 0}, "frame_size must be at least 1, found 0"),
         ("i3d", {"batch_norm": "eval"}, "batch_norm must be one of train, frozen, found 'eval'"),
+        ("i3d", {"rematerialise": []}, r"rematerialise was expected to be of the kind bool, found \[\]"),
+        ("c3d", {"frame_size": True}, "frame_size was expected to be of the kind int, found True"),
         ("conv_lstm", {"statistics_steps": 0}, "statistics_steps must be at least 1, found 0"),
     ],
 )

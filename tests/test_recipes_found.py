@@ -65,3 +65,8 @@ def test_recipes_in_a_process_of_its_own_beside_a_package_of_the_same_name(elsew
     program = "from i3d_jax.run import recipe; print(recipe.load('quickstart', []).model.name)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=elsewhere, timeout=120)
     assert done.stdout.split() == ["i3d"], done.stderr
+
+
+def test_a_number_of_any_length_is_told():
+    with pytest.raises(UserError, match=r"^batch_size was expected to be below 2,147,483,648, found 1+\.\.\.1+$"):
+        configuration.load("quickstart", [f"--config.batch_size={400 * '1'}"])

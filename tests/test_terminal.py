@@ -56,6 +56,19 @@ def test_json_gives_every_string_back(encoding):
     assert json.loads(done.stdout.decode(encoding)) == LABELS
 
 
+def test_no_name_or_label_gives_a_terminal_commands():
+    hostile = "\x1b]0;title\x07 \x9b31m \x08\x7f \x00 two\r lines"
+    shown = r"\x1b]0;title\x07 \x9b31m \x08\x7f \x00 two"
+    body = f"print({hostile!r}); sys.stdout.writelines([{hostile!r}]); raise UserError({hostile!r})"
+    done = run(f"import sys; {body}", "utf-8")
+    expected = f"{shown}\r lines"
+    assert done.stdout.decode() == f"{expected}\n{expected}"
+    assert done.stderr.decode() == f"error: {expected}\n"
+    done = run(f"print_json([{hostile!r}])", "utf-8")
+    assert json.loads(done.stdout) == [hostile]
+    assert not set(done.stdout) & {*range(10), *range(11, 32), *range(0x7F, 0xA0)}
+
+
 def test_json_in_files_is_utf8_and_readable():
     text = json_text({"name": NO_TEXT, "label": "喝水"}, indent=1)
     assert "喝水" in text.encode().decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -149,3 +150,20 @@ def test_a_program_is_called_one(tmp_path, write, words):
         loaded = {"torch.jit.load": torch.jit.load, "torch.export.load": torch.export.load}[advice[1]](str(path))
         state = loaded.state_dict() if advice[2].endswith("()") else loaded.state_dict
         assert list(read(tmp_path / "state.pt", state).arrays) == ["Conv3d_1a_7x7.conv3d.weight"]
+
+
+def test_an_archive_that_would_fill_the_memory_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(65 << 20))
+    with pytest.raises(UserError, match=r"bomb.pt is no archive of arrays: it would unpack to 68157440 bytes"):
+        torch_file.read(tmp_path / "bomb.pt", stems=list(NAMES))
+
+
+def test_an_archive_whose_names_are_damaged_is_no_whole_file(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
+        archive.writestr("archive/dat\u00e9/0", b"array")
+    content = (tmp_path / "net.pt").read_bytes()
+    assert content.count(b"\xc3\xa9") == 2
+    (tmp_path / "net.pt").write_bytes(content.replace(b"\xc3\xa9", b"\xff\xff"))
+    with pytest.raises(UserError, match=r"net.pt is no whole PyTorch file: it is damaged or cut short"):
+        torch_file.read(tmp_path / "net.pt", stems=list(NAMES))

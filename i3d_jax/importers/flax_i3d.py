@@ -10,7 +10,6 @@ regularly there.
 from __future__ import annotations
 
 import tarfile
-import zlib
 from pathlib import Path
 from typing import IO, cast
 
@@ -18,6 +17,7 @@ from i3d_jax.importers import pickled_arrays
 from i3d_jax.importers.imported import Imported, read_network, refuse_other_stream, stream_of
 from i3d_jax.importers.naming import BROADCAST_VECTOR, Naming
 from i3d_jax.importers.weights import Weights
+from i3d_jax.system.archives import refuse_inflated
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import is_file, refuse_unreadable
 
@@ -80,8 +80,12 @@ def _read_archive(path: Path):
             members = [member for member in archive if member.isfile() and member.name.endswith(".ckpt")]
             if len(members) != 1:
                 raise UserError(f"{path} should hold one file that ends in .ckpt, found {len(members)}")
+            refuse_inflated(path, members[0].size)
             # Of a file, unlike of a folder, never None.
             file = cast(IO[bytes], archive.extractfile(members[0]))
             return pickled_arrays.read(file, path / members[0].name)
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except UserError:
+        raise
+    # What is damaged is met with exceptions of many kinds.
+    except Exception as error:
         raise UserError(f"{path} is no whole archive: it is cut short, damaged or something else") from error

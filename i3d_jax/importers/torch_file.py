@@ -12,6 +12,7 @@ import numpy as np
 
 from i3d_jax.importers.naming import some
 from i3d_jax.importers.weights import Weights
+from i3d_jax.system.archives import refuse_inflated
 from i3d_jax.system.errors import UserError, install_hint
 from i3d_jax.system.files import is_file, parse_json, refuse_unreadable, written_whole
 from i3d_jax.system.terminal import json_text
@@ -114,12 +115,17 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _refuse_program(path: Path) -> None:
-    """Raises a `UserError` for an archive that PyTorch wrote otherwise than by `torch.save`."""
+    """Raises a `UserError` for an archive that PyTorch wrote otherwise than by `torch.save`, or that is a bomb."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
+            unpacked = sum(member.file_size for member in archive.infolist())
     except zipfile.BadZipFile:
         return
+    # Damaged lists of names are met with exceptions of many kinds.
+    except Exception as error:
+        raise UserError(f"{path} is no whole PyTorch file: it is damaged or cut short") from error
+    refuse_inflated(path, unpacked)
     for name, sentence in _PROGRAMS.items():
         if name in names:
             raise UserError(f"{path} is {sentence}")

@@ -28,6 +28,8 @@ MODELS: dict[str, type[Network]] = {
     "i3d": I3D,
     "two_stream_i3d": TwoStreamI3D,
 }
+# What an option may be whose class says so; options come from files, too.
+_KINDS = {"bool": bool, "int": int, "float": int | float, "str": str}
 
 
 def create(name: str, num_classes: int = 400, **options) -> Network:
@@ -45,16 +47,22 @@ def create(name: str, num_classes: int = 400, **options) -> Network:
       (logits float32 [B, num_classes], endpoints).
 
     Raises:
-      UserError: an unknown name or option (the nearest right one is named), or a value out of range.
+      UserError: an unknown name or option (the nearest right one is named), or a value of another kind or out of range.
     """
     if name not in MODELS:
         raise UserError(f"there is no model {name!r}{did_you_mean(name, MODELS)}; the models are {', '.join(MODELS)}")
     model = MODELS[name]
-    known = [field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name", "num_classes")]
-    for option in options:
+    fields = {field.name: field for field in dataclasses.fields(model)}
+    known = [option for option in fields if option not in ("parent", "name", "num_classes")]
+    for option, value in options.items():
         if option not in known:
             raise UserError(
                 f"the model {name!r} has no option {option!r}{did_you_mean(option, known)}; it has {', '.join(known)}"
+            )
+        kind = _KINDS.get(str(fields[option].type))
+        if kind is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+            raise UserError(
+                f"the model's {option} was expected to be of the kind {fields[option].type}, found {value!r:.60}"
             )
     return model(num_classes=num_classes, **options)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -147,7 +148,7 @@ def _refuse_odd_values(values: Mapping[str, Any], own: Mapping[str, Any]) -> Non
             if isinstance(one, float) and not math.isfinite(one):
                 raise UserError(f"{key} was expected to be finite, found {one}")
             if isinstance(one, int) and not -most <= one < most:
-                raise UserError(f"{key} was expected to be below {most:,}, found {one:.3g}")
+                raise UserError(f"{key} was expected to be below {most:,}, found {reprlib.repr(one)}")
 
 
 def _are_numbers(values: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Archives of arrays (.npz) that anybody may have written."""
+"""Archives that anybody may have written: of arrays (.npz), and how far any may unpack."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ from i3d_jax.system.files import opened
 # What a small archive may unpack to, and how many times its size a larger one.
 _SMALL = 64 << 20
 _MOST_TIMES = 20
+
+
+def refuse_inflated(path: str | os.PathLike, unpacked: int) -> None:
+    """Raises a `UserError` for an archive that would unpack to more than 64 MiB and 20 times its size.
+
+    Args:
+      path: of the archive.
+      unpacked: bytes that it says it unpacks to.
+    """
+    if unpacked > max(_SMALL, _MOST_TIMES * os.path.getsize(path)):
+        raise UserError(f"{path} is no archive of arrays: it would unpack to {unpacked} bytes")
 
 
 def read_arrays(path: str | os.PathLike, what: str) -> dict[str, np.ndarray]:

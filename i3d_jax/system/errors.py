@@ -53,6 +53,9 @@ _EXTRAS = {
 # What the system says of a path that is not ours to read or write: of the user's world, not of the program.
 _OF_THE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
 
+# A disk that is full, and limits: of a user's share of it (quota) and of the size of a file (`ulimit -f`).
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class Stopped(BaseException):
     """A signal asked the process to end: one sentence that says what is saved.
@@ -119,8 +122,9 @@ def _told(error: BaseException) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     if is_full_disk(error):
+        what = "a file may not be so large" if os.strerror(errno.EFBIG) in str(error) else "the disk is full"
         # A library may tell of every array that it could not write.
-        print(f"error: the disk is full: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        print(f"error: {what}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         return 2
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         print(
@@ -168,10 +172,9 @@ def _nobody_reads() -> bool:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Says whether an exception, or one that caused it, is a disk without room, as Python or Orbax tells it."""
+    """Says whether an exception, or one that caused it, is a lack of room, as Python or Orbax tells it."""
     return any(
-        (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
-        or "No space left on device" in str(cause)
-        or "Disk quota exceeded" in str(cause)
+        (isinstance(cause, OSError) and cause.errno in _NO_ROOM)
+        or any(os.strerror(number) in str(cause) for number in _NO_ROOM)
         for cause in _causes(error)
     )

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import reprlib
 import secrets
 import stat
 import sys
@@ -168,7 +169,7 @@ def _check_values(value: Any) -> None:
             elif isinstance(one, float) and not math.isfinite(one):
                 raise ValueError("a number is too large")
             elif isinstance(one, int) and abs(one) >= 1 << 63:
-                raise ValueError(f"the number {one:.0e} is too large")
+                raise ValueError(f"the number {reprlib.repr(one)} is too large")
         if not inner:
             return
         level = inner

@@ -1,27 +1,35 @@
-"""Standard output and standard error, whatever their encoding and whatever is written there."""
+"""Standard output and standard error, whatever their encoding and whatever is written there.
+
+Names of files and labels come from anywhere: what a terminal would take for a command is shown as an escape.
+"""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import io
 import json
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 # Of our own drawing: what a terminal without it shows instead.
 _PLAIN = {"█": "#", "·": ".", "…": "...", "–": "-"}
 # Python decodes the bytes of file names that are no text to these code points, which are no characters (PEP 383).
 _BYTES = range(0xDC80, 0xDD00)
-_ALONE = re.compile(r"[\ud800-\udfff]")
+_UNSEEN = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
+# Commands to a terminal: all control characters but tabs, the ends of lines, and the return of progress bars.
+_COMMANDS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def tolerate() -> None:
     """Lets both streams write every text, for a result must not be lost to a terminal that lacks a character.
 
     What an encoding lacks is written as Python escapes it, so that it can still be told: `\\u559d`, and a byte of a
-    file name that is no text as `\\xe9`. Bars and dots of our own become plain ones.
+    file name that is no text as `\\xe9`. Bars and dots of our own become plain ones. Control characters, which may
+    stand in names and labels and which a terminal would obey, are written as `\\x1b`.
     """
     codecs.register_error("i3d_jax", _escaped)
     for stream in (sys.stdout, sys.stderr):
@@ -30,6 +38,13 @@ def tolerate() -> None:
             # One that is closed, or whose file has become a pipe since, stays as it is.
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="i3d_jax")
+            # By an attribute: an object in the stream's place would share its buffer with whoever else holds it.
+            setattr(stream, "write", functools.partial(_write_shown, stream.write))  # noqa: B010
+
+
+def _write_shown(write: Callable[[str], int], text: str) -> int:
+    write(_COMMANDS.sub(lambda found: f"\\x{ord(found[0]):02x}", text))
+    return len(text)
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
@@ -46,9 +61,10 @@ def _escape(letter: str) -> str:
 
 
 def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
-    """Returns a value as JSON that can be encoded in UTF-8, whatever its strings hold.
+    """Returns a value as JSON that can be encoded in UTF-8 and shown, whatever its strings hold.
 
-    A byte of a file name that is no text is written as `\\udce9`: Python reads that back as the same name.
+    A byte of a file name that is no text is written as `\\udce9`: Python reads that back as the same name. So are
+    control characters.
 
     Args:
       value: what `json` takes.
@@ -56,7 +72,7 @@ def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False
       ascii_only: whether all other letters are escaped, too.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
-    return _ALONE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_json(value: Any) -> None:

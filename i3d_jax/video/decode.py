@@ -46,6 +46,10 @@ LONGEST_SIDE = 65_500  # Pixels: libjpeg takes no more.
 # never does, and takes no such argument.
 LENIENT_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
+# What names other files, here or on the network, that FFmpeg would open in its place.
+PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
+VIDEOS_ALONE = {"format_whitelist": ",".join(sorted(av.formats_available - PLAYLISTS))}
+
 
 def no_note(sentence: str) -> None:
     """Takes a note that nobody wants."""
@@ -184,7 +188,9 @@ def _opened(path: str | os.PathLike) -> av.container.InputContainer:
         raise UnreadableVideo("the file is empty")
     try:
         # Absolute, so that a colon in the name is not taken for a protocol.
-        return av.open(str(Path(path).absolute()), **LENIENT_METADATA)
+        return av.open(str(Path(path).absolute()), options=VIDEOS_ALONE, **LENIENT_METADATA)
+    except av.ArgumentError as error:
+        raise UnreadableVideo("it is damaged, or a playlist: the files that one names are not opened") from error
     except av.FFmpegError as error:
         reason = _told(error, "it is of no format that FFmpeg knows, or damaged at its beginning")
         raise UnreadableVideo(f"it cannot be opened as a video: {reason}") from error

@@ -1,0 +1,214 @@
+"""Commands as processes that are watched: how they end, how long they take, what they say and the memory they need."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# What any input of 10 MB may need at the most.
+MOST_BYTES = 2 << 30
+# What takes longer hangs.
+LIMIT_SECONDS = 240.0
+TRACEBACK = "Traceback (most recent call last)"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a process ended.
+
+    Attributes:
+      code: its exit code, -N if signal N ended it; None if it took longer than the limit and was killed.
+      seconds: from its start.
+      output, errors: what it wrote.
+      peak_bytes: of memory.
+    """
+
+    code: int | None
+    seconds: float
+    output: str
+    errors: str
+    peak_bytes: int
+
+
+class Process:
+    """A command at work, in a session of its own."""
+
+    def __init__(self, arguments: Sequence[str], logs: Path, *, folder: Path = ROOT, fresh: bool = False):
+        """Starts `python ARGUMENTS`.
+
+        Args:
+          arguments: "-m", a module and its arguments, or "-c" and a program.
+          logs: a folder for what it writes.
+          folder: the working directory.
+          fresh: whether it is a new interpreter, not a fork of one that has imported everything.
+        """
+        logs.mkdir(parents=True, exist_ok=True)
+        self._logs = logs
+        self._paths = [logs / name for name in ("output", "errors")]
+        self.began = time.monotonic()
+        self._answer: tuple[int, int] | None = None
+        self._own: subprocess.Popen | None = None
+        if fresh:
+            with open(self._paths[0], "wb") as output, open(self._paths[1], "wb") as errors:
+                self._own = subprocess.Popen(
+                    [sys.executable, *arguments],
+                    cwd=folder,
+                    env=environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                    start_new_session=True,
+                )
+            self.pid = self._own.pid
+        else:
+            output, errors = map(str, self._paths)
+            request = {"arguments": list(arguments), "folder": str(folder), "environment": environment()}
+            self.pid = _zygote().ask({**request, "output": output, "errors": errors})
+
+    def is_over(self) -> bool:
+        """Says whether it has ended."""
+        if self._answer is None and self._own is not None:
+            process, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if process:
+                self._answer = (os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
+                self._own.returncode = self._answer[0]
+        elif self._answer is None and (answer := _zygote().ask({"ended": self.pid})) is not None:
+            self._answer = tuple(answer)
+        return self._answer is not None
+
+    def lines(self) -> Iterator[str]:
+        """Yields the lines of its output as it writes them, to its end."""
+        rest, place = b"", 0
+        while True:
+            over = self.is_over()
+            if self._paths[0].exists():
+                with open(self._paths[0], "rb") as file:
+                    file.seek(place)
+                    new = file.read()
+                place += len(new)
+                *whole, rest = (rest + new).split(b"\n")
+                yield from (line.decode(errors="backslashreplace") for line in whole)
+            if over:
+                return
+            time.sleep(0.05)
+
+    def send(self, number: int) -> None:
+        """Sends it a signal, and those that it has started too for SIGKILL; nothing happens where it has ended."""
+        if not self.is_over():
+            if number == signal.SIGKILL:
+                self._kill_session()
+            else:
+                os.kill(self.pid, number)
+
+    def _kill_session(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            # Before it has a session of its own, its group is that of the one it was forked from.
+            if os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, signal.SIGKILL)
+            else:
+                os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, limit: float = LIMIT_SECONDS) -> Ended:
+        """Waits for its end, and kills it where that takes longer than so many seconds from now on."""
+        deadline = time.monotonic() + limit
+        hangs = False
+        while not self.is_over():
+            if time.monotonic() > deadline and not hangs:
+                hangs = True
+                self._kill_session()
+            time.sleep(0.01)
+        seconds = time.monotonic() - self.began
+        output, errors = (path.read_text(errors="backslashreplace") if path.exists() else "" for path in self._paths)
+        assert self._answer is not None
+        code, peak = self._answer
+        return Ended(code=None if hangs else code, seconds=seconds, output=output, errors=errors, peak_bytes=peak)
+
+
+def run(arguments: Sequence[str], logs: Path, *, folder: Path = ROOT, fresh: bool = False) -> Ended:
+    """Runs `python ARGUMENTS` to its end; see `Process`."""
+    return Process(arguments, logs, folder=folder, fresh=fresh).wait()
+
+
+def violation(ended: Ended, *, allowed: Sequence[int] = (0, 2)) -> str | None:
+    """Says in what way a process broke its promise; None for one that kept it.
+
+    The promise: its code is one of those allowed; after 2 its last words are one sentence; no traceback, no hang, and
+    no more than 2 GiB.
+    """
+    last = " ".join(ended.errors.split())[-300:]
+    if ended.code is None:
+        return f"it hung, for {ended.seconds:.0f} s: {last}"
+    if TRACEBACK in ended.errors + ended.output:
+        return f"exit code {ended.code} with a traceback: {last}"
+    if ended.code not in allowed:
+        return f"exit code {ended.code}: {last}"
+    lines = ended.errors.strip().splitlines()
+    if ended.code == 2 and not (lines and lines[-1].startswith("error: ")):
+        return f"exit code 2 without a sentence that begins with 'error:' at its end: {last}"
+    if ended.peak_bytes > MOST_BYTES:
+        return f"it needed {ended.peak_bytes / 1e9:.1f} GB"
+    return None
+
+
+def environment() -> dict[str, str]:
+    """The environment of every command: one CPU device, quick compilation and caches in the campaign's folder."""
+    return dict(_environment)
+
+
+def set_up(caches: Path) -> None:
+    """Says where commands keep their caches; to be called once, before the first."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    _environment.update(
+        os.environ,
+        JAX_PLATFORMS="cpu",
+        TF_CPP_MIN_LOG_LEVEL="2",
+        XLA_FLAGS="--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=1",
+        XDG_CACHE_HOME=str(caches),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        TMPDIR=str(caches),
+        PYTHONPATH=os.pathsep.join(paths),
+    )
+    _environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+
+_environment: dict[str, str] = {}
+
+
+class _Zygote:
+    """The process that commands are forked from; it ends with this one."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore:os.fork", "-m", "benchmarks.faults.zygote"],
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Ctrl-C is this process's to tell.
+            start_new_session=True,
+        )
+        atexit.register(self._process.terminate)
+
+    def ask(self, request: dict):
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+@functools.cache
+def _zygote() -> _Zygote:
+    return _Zygote()

@@ -1,0 +1,166 @@
+"""A short campaign of faults breaks no promise, and each kind of broken promise is found when it is planted."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import inputs, mutants, processes, reading
+from benchmarks.faults.materials import Materials
+from benchmarks.faults.tried import Campaign, differences, half_written
+from i3d_jax.system.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+# Of each class so many: a minute on two quiet cores.
+COUNTS = {"read": 120, "command": 3, "kill": 1, "signal": 1}
+
+
+def campaign(*arguments):
+    command = [sys.executable, "-m", "benchmarks.faults", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1200)
+
+
+def test_a_short_campaign_breaks_no_promise(tmp_path):
+    counts = [f"{name}={count}" for name, count in COUNTS.items()]
+    done = campaign("--seed", 1, "--folder", tmp_path, "--count", *counts)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-3000:]}"
+    found = json.loads((tmp_path / "faults.json").read_text())
+    assert found["violations"] == []
+    tried = {name: sum(row["tried"] for row in found["table"] if row["class"] == name) for name in ("read", "command")}
+    assert tried == {"read": 120, "command": 3}
+    assert {row["of"] for row in found["table"] if row["class"] == "read"} == set(reading.KINDS)
+    lines = [json.loads(line) for line in (tmp_path / "tried.jsonl").read_text().splitlines()]
+    # Not all mutants are refused, nor all used.
+    outcomes = [line["what"].rpartition(": used")[1] != "" for line in lines if line["class"] == "read"]
+    assert 10 < sum(outcomes) < 110
+
+
+def test_it_writes_to_its_own_folder_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    done = campaign("--folder", tmp_path, "--count", "read=1")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"error: --folder: an empty folder, or one of an earlier campaign, was expected at {tmp_path}"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--count", "reed=1"], "--count: CLASS=N was expected, with a class of kill, "),
+        (["--replay", "read"], "--replay: CLASS:NUMBER was expected"),
+        (["--minutes", "0"], "argument --minutes: a number above 0 was expected, found '0'"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, message):
+    done = campaign(*arguments)
+    assert (done.returncode, done.stderr.startswith(f"error: {message}")) == (2, True), done.stderr
+
+
+PLANTED = {
+    "raise KeyError('no')": "exit code 1 with a traceback",
+    "import time; time.sleep(60)": "it hung",
+    "import sys; sys.exit(3)": "exit code 3",
+    "import sys; print('sorry', file=sys.stderr); sys.exit(2)": "without a sentence",
+    "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)": f"exit code {-signal.SIGSEGV}",
+    "import sys; print('error: no such file', file=sys.stderr); sys.exit(2)": None,
+    "print('well')": None,
+}
+
+
+@pytest.mark.parametrize("program", PLANTED)
+def test_a_planted_command_is_found(tmp_path, program):
+    processes.set_up(tmp_path)
+    process = processes.Process(["-c", program], tmp_path / "logs", fresh=True)
+    found = processes.violation(process.wait(1 if "sleep" in program else 60))
+    assert (found is None) if PLANTED[program] is None else (PLANTED[program] in found)
+
+
+def test_much_memory_is_found():
+    ended = processes.Ended(code=0, seconds=1.0, output="", errors="", peak_bytes=5 << 29)
+    assert processes.violation(ended) == "it needed 2.7 GB"
+
+
+def test_half_written_files_and_other_bytes_are_found(tmp_path):
+    (tmp_path / "whole.npz").touch()
+    assert half_written(tmp_path) == []
+    (tmp_path / "a.npz.tmp-17").touch()
+    (tmp_path / "tree.orbax-checkpoint-tmp").mkdir()
+    assert half_written(tmp_path) == ["a.npz.tmp-17", "tree.orbax-checkpoint-tmp"]
+    assert differences({"a": b"1", "b": b"2"}, {"a": b"1", "b": b"2"}) is None
+    assert differences({"a": b"1", "b": b"2"}, {"a": b"3", "c": b""}) == "3 files differ: a, b, c"
+
+
+def _refuse(error):
+    def read(folder, damaged, originals, draw):
+        raise error
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("read", "violated"),
+    [
+        (_refuse(UserError("a sentence")), None),
+        (_refuse(UserError("two\nlines")), "not one sentence"),
+        (_refuse(KeyError("frames")), "KeyError at test_faults.py"),
+        (_refuse(reading.Wrong("other pixels")), "used silently: other pixels"),
+        (lambda *given: None, None),
+    ],
+)
+def test_a_planted_reader_is_found(tmp_path, monkeypatch, read, violated):
+    materials = Materials(tmp_path / "materials")
+    (tmp_path / "materials" / "videos").mkdir(parents=True)
+    (tmp_path / "materials" / "videos.made").touch()
+    (tmp_path / "materials" / "videos" / "a.mp4").write_bytes(bytes(range(256)))
+    monkeypatch.setattr(reading, "_originals", lambda materials: {})
+    monkeypatch.setitem(reading.KINDS, "video", reading.Kind("videos", "*.mp4", mutants.mutated, read))
+    found = reading.read(0, 3, materials, tmp_path / "mutant")
+    assert found["kind"] == "video"
+    assert found["violated"] is None if violated is None else found["violated"].startswith(violated)
+    # The same number and seed make the same mutant; the original stays as it was.
+    assert reading.read(0, 3, materials, tmp_path / "mutant")["what"] == found["what"]
+    assert (tmp_path / "materials" / "videos" / "a.mp4").read_bytes() == bytes(range(256))
+
+
+def test_a_reader_that_ends_its_process_is_blamed_and_the_others_are_read(tmp_path, monkeypatch):
+    processes.set_up(tmp_path)
+    materials = Materials(tmp_path)
+    for name in ("trained", "small"):
+        monkeypatch.setattr(materials, name, lambda: tmp_path)
+    # Stands for the reading of mutants: number 7 is fatal.
+    program = (
+        "import json, os, sys\n"
+        "for number in map(int, sys.argv[6:]):\n"
+        "    print(json.dumps({'begun': number}), flush=True)\n"
+        "    os.kill(os.getpid(), 11) if number == 7 else None\n"
+        "    print(json.dumps(dict(number=number, kind='video', what='w', outcome='used', violated=None)))\n"
+    )
+
+    def started(arguments, logs):
+        return processes.Process(["-c", program, *arguments], logs, fresh=True)
+
+    monkeypatch.setattr(inputs, "Process", started)
+    found = list(inputs.read(Campaign(tmp_path, 0, materials), range(5, 10)))
+    assert [tried.number for tried in found] == [5, 6, 7, 8, 9]
+    assert [tried.violated is not None for tried in found] == [False, False, True, False, False]
+    assert found[2].violated.startswith(f"the process ended with {-signal.SIGSEGV}")
+
+
+def test_every_damage_is_met_and_most_change_something():
+    draw = random.Random(0)
+    content = bytes(range(256)) * 4
+    done = [mutants.mutated(content, draw) for _ in range(300)]
+    assert len({what.partition(" at ")[0] for _, what in done}) == 11
+    assert sum(after != content for after, _ in done) > 250
+    document = json.dumps({"a": [1, 2, {"b": "c"}], "d": 1.5}).encode()
+    assert len({mutants.mutated_json(document, draw)[0] for _ in range(200)}) > 80
+    table = b"video,label,split\na.mp4,x,train\nb.mp4,y,test\n"
+    assert len({mutants.mutated_table(table, draw)[0] for _ in range(200)}) > 80
