@@ -2,6 +2,10 @@
 # Trains on this machine; see --help.
 set -euo pipefail
 
+# Seconds. Others notice after at most 75 that one is gone.
+PATIENCE=90
+FAREWELL=10
+
 usage() {
   cat <<END
 usage: launch/local.sh [--processes N] [--port PORT] ARGUMENTS-OF-i3d_jax.main
@@ -9,7 +13,9 @@ usage: launch/local.sh [--processes N] [--port PORT] ARGUMENTS-OF-i3d_jax.main
 
 Trains on all devices of this machine. One process drives them all; with --processes N there are N,
 each with one GPU (the first with GPU 0, and so on), which meet at PORT (default 12321).
-On SIGTERM all of them save and stop, with several also on Ctrl-C. PYTHON names the interpreter (default: python).
+On SIGTERM all of them save and stop, with several also on Ctrl-C. When one of several fails, the others have
+$PATIENCE seconds to end by themselves; then they get SIGTERM, and $FAREWELL seconds later SIGKILL. The exit code is
+that of the first that failed. PYTHON names the interpreter (default: python).
 
   launch/local.sh --config experiments/quickstart.py --workdir runs/quickstart
   launch/local.sh --processes 8 --config experiments/kinetics.py --config.data.directory=datasets/kinetics400 \\
@@ -61,14 +67,33 @@ for ((number = 0; number < processes; number++)); do
   children+=($!)
 done
 code=0
-for child in "${children[@]}"; do
-  ended=0
-  wait "$child" || ended=$?
-  # A signal ends `wait` before it ends the process.
-  while kill -0 "$child" 2>/dev/null; do
+ended_at=
+told=
+while :; do
+  running=" $(jobs -rp | tr '\n' ' ')"
+  for number in "${!children[@]}"; do
+    [[ $running == *" ${children[number]} "* ]] && continue
     ended=0
-    wait "$child" || ended=$?
+    wait "${children[number]}" || ended=$?
+    unset "children[number]"
+    # The first that fails has the reason; what ends the others follows from it.
+    if ((ended != 0)) && [ -z "$ended_at" ]; then
+      code=$ended
+      ended_at=$SECONDS
+    fi
   done
-  ((ended == 0)) || code=$ended
+  ((${#children[@]})) || break
+  if [ -n "$ended_at" ]; then
+    if ((SECONDS - ended_at >= PATIENCE + FAREWELL)); then
+      # Reaches those too that are stopped.
+      kill -KILL "${children[@]}" 2>/dev/null || true
+    elif ((SECONDS - ended_at >= PATIENCE)) && [ -z "$told" ]; then
+      told=yes
+      echo "error: a process ended with code $code, and ${#children[@]} did not within $PATIENCE s: they are ended" >&2
+      kill -TERM "${children[@]}" 2>/dev/null || true
+    fi
+  fi
+  # Also a signal for the whole terminal ends it.
+  sleep 0.5 || true
 done
 exit "$code"

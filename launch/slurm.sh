@@ -42,7 +42,8 @@ fi
 told=
 trap 'told=yes' TERM
 code=0
-srun "${PYTHON:-python}" -m "$module" --distributed "$@" || code=$?
+# --wait: seconds that the others have when one has ended; they notice after at most 75, and leave together otherwise.
+srun --wait=90 "${PYTHON:-python}" -m "$module" --distributed "$@" || code=$?
 # 143: stopped by SIGTERM, and saved.
 if ((code == 143)) && [ -z "$told" ]; then
   scontrol requeue "$SLURM_JOB_ID"

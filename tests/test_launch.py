@@ -95,6 +95,34 @@ def test_local_starts_processes_that_meet_and_stop_together(environment):
     assert stopped(errors) > 1
 
 
+# A Python of which process 0 is as it is told, and the other fails.
+FAILS = """#!/bin/sh
+case "$*" in *"--process_id 1") sleep 1; echo "other fails"; exit 3; esac
+{}
+"""
+
+
+@pytest.mark.parametrize("other", ["kill -STOP $$", "trap '' TERM\nwhile :; do sleep 0.1; done", "exec sleep 1000"])
+def test_local_ends_the_others_when_one_fails(environment, tmp_path, other):
+    (tmp_path / "python").write_text(FAILS.format(other))
+    (tmp_path / "python").chmod(0o755)
+    script = (LAUNCH / "local.sh").read_text()
+    for long, short in (("PATIENCE=90", "PATIENCE=1"), ("FAREWELL=10", "FAREWELL=1")):
+        assert long in script
+        script = script.replace(long, short)
+    (tmp_path / "local.sh").write_text(script)
+    command = ["bash", tmp_path / "local.sh", "--processes", "2", *CONFIG]
+    done = subprocess.run(
+        command,
+        env={**environment, "PYTHON": str(tmp_path / "python")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: a process ended with code 3, and 1 did not within 1 s: they are ended\n")
+
+
 STUDY = ["study", "--table", "accuracy"]
 STARTED = [(CONFIG, f"-m i3d_jax.main {' '.join(CONFIG)}"), (STUDY, "-m i3d_jax.study --table accuracy")]
 
