@@ -16,6 +16,21 @@ if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(2)
 
 
+def _refuse_too_little() -> None:
+    """Ends a command, before the libraries that it imports, where the system's limits leave them no room."""
+    # So it is while `python -m` looks for the command's module in this package.
+    if sys.argv[:1] != ["-m"]:
+        return
+    from i3d_jax.system import limits
+    from i3d_jax.system.errors import UserError
+
+    try:
+        limits.refuse_too_little()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def _warn_of_namesake() -> None:
     """Warns where the distribution i3d-jax, another project with a package of our name, is installed too."""
     try:
@@ -29,4 +44,5 @@ def _warn_of_namesake() -> None:
     )
 
 
+_refuse_too_little()
 _warn_of_namesake()

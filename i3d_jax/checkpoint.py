@@ -21,7 +21,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -301,6 +300,9 @@ def write_digests(directory: Path, items: Mapping[str, Any]) -> None:
 
 def _digest(array: np.ndarray) -> str:
     """The CRC-32C of an array's dtype, shape and bytes, as eight hexadecimal digits: "float32 [3, 4]" and then 48."""
+    # Imported here: a network is made and applied without it.
+    import google_crc32c
+
     kind = google_crc32c.value(f"{array.dtype} {list(array.shape)}".encode())
     return f"{google_crc32c.extend(kind, array.tobytes()):08x}"
 
@@ -308,7 +310,7 @@ def _digest(array: np.ndarray) -> str:
 def _refuse_damaged(directory: Path, stored: Mapping[str, Any]) -> None:
     """Raises a `UserError` unless all arrays of these trees, by item, are those of the checkpoint's digests."""
     path = directory / DIGESTS
-    if not path.is_file():
+    if not is_file(path):
         hosts.say(f"{directory} has no {DIGESTS}: it is of an earlier version, and damage to its arrays goes unseen")
         return
     fields = read_object(path)

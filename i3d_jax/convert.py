@@ -39,6 +39,7 @@ from i3d_jax.importers.imported import Imported
 from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 from i3d_jax.system.files import instead, is_folder
+from i3d_jax.training.compilation import refuse_absent_platform
 
 EXAMPLE = """\
 examples:
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     provenance = {**imported.weights.provenance(), "format": options.format, "date": date, **release}
     network = imported
     if options.inflate:
+        refuse_absent_platform()
         profile = provenance["inflated"] = options.temporal_profile or "average"
         network = boring_video.inflated(imported, stream=options.stream or "rgb", profile=profile)
     checkpoint.save(options.output, network.description(names, provenance), network.variables)

@@ -11,7 +11,7 @@ from i3d_jax.system.errors import UserError
 from i3d_jax.video.write import write_video
 
 SPEC = Spec(name="tiny", dialect="csv", classes=3, splits={"train": 6, "val": 1}, source="this test")
-NOT_A_VIDEO = "it cannot be opened as a video: Invalid data found when processing input"
+NOT_A_VIDEO = "it cannot be opened as a video: it is of no format that FFmpeg knows, or damaged at its beginning"
 
 
 @pytest.fixture(scope="module")

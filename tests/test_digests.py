@@ -82,7 +82,7 @@ def test_a_digest_is_the_crc32c_of_dtype_shape_and_bytes(written):
     assert digests["algorithm"] == "crc32c"
     state = state_at(2)
     for name, array in {
-        f"variables/{BIAS}": state.average["Logits"]["bias"],
+        f"variables/{BIAS}": state.average["params"]["Logits"]["bias"],
         f"training/{BIAS}": state.params["Logits"]["bias"],
         "training/step": state.step,
     }.items():
@@ -138,7 +138,7 @@ def test_the_array_is_named(run, item, name):
     [
         ("[", "digests.json cannot be read as JSON"),
         ('{"algorithm": "md5", "arrays": {}}', "the algorithm 'crc32c' and an object of arrays were expected"),
-        ('{"algorithm": "crc32c", "arrays": {}}', "23 of its 23 arrays are not as .*: training/clips"),
+        ('{"algorithm": "crc32c", "arrays": {}}', r"(\d+) of its \1 arrays are not as .*: training/batch_stats"),
     ],
 )
 def test_digests_that_are_damaged_themselves(run, text, words):

@@ -119,7 +119,7 @@ def test_other_features_are_computed_again_or_refused(tmp_path, capsys):
     assert "shards was " in capsys.readouterr().err
     assert len(read(path).video) == 6
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(UserError, match=r"train\.npz cannot be read as features .*: remove it"):
+    with pytest.raises(UserError, match=r"train\.npz cannot be read as an .npz file of features: .*: remove it"):
         make(other, tmp_path, scale=0.5)
 
 

@@ -64,10 +64,12 @@ def test_rates_follow_the_batch():
     config = kinetics.get_config()
     config.batch_size = 48
     np.testing.assert_allclose(rates(config, [0, 97_000, 108_000]), [0.0125, 0.00125, 0.000125], rtol=1e-6)
-    assert rates_text((0.1, 0.01), 48, 384) == (
-        "learning rate 0.0125, 0.00125: the recipe's times batch_size / reference_batch_size = 48 / 384"
+    assert rates_text((0.1, 0.01), (97_000,), 48, 384) == (
+        "learning rate 0.0125, 0.00125 after step 97000: "
+        "the recipe's times batch_size / reference_batch_size = 48 / 384"
     )
-    assert rates_text((0.1, 0.01), 48, None) == "learning rate 0.1, 0.01"
+    assert rates_text((0.1, 0.01), (7,), 48, None) == "learning rate 0.1, 0.01 after step 7"
+    assert rates_text((0.1,), (), 48, None) == "learning rate 0.1"
 
 
 def test_warm_up_is_a_share_of_the_rate_there_would_be():
@@ -200,11 +202,54 @@ def test_a_run_that_plateau_ended_is_finished(tmp_path):
         assert run.figures() == (stored if finished else None)
 
 
+def checkpoint_of(workdir, step):
+    (workdir / "checkpoints" / str(step) / "tree").mkdir(parents=True)
+    (workdir / "checkpoints" / str(step) / "model.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("rates", "boundaries", "refused"),
+    [
+        # Of steps 0 to 19, which a checkpoint has seen, the rates are 0.1 and, from step 10 on, 0.01.
+        ((0.1, 0.01, 0.001), (10, 90), None),
+        ((0.1, 0.01, 0.001), (10, 20), None),
+        ((0.1, 0.01, 0.002), (10, 30), None),
+        ((0.1, 0.01), (10,), None),
+        ((0.1, 0.01, 0.001), (10, 19), r"boundaries was \[10, 30\] and is \[10, 19\]"),
+        ((0.1, 0.01, 0.001), (11, 30), r"boundaries was \[10, 30\] and is \[11, 30\]"),
+        ((0.1, 0.02, 0.001), (10, 30), r"learning_rates was \[0\.1, 0\.01, 0\.001\] and is \[0\.1, 0\.02, 0\.001\]"),
+        ((0.1,), (), "learning_rates was"),
+    ],
+)
+def test_rates_may_change_that_no_checkpoint_has_seen(tmp_path, rates, boundaries, refused):
+    config = base.get_config()
+    config.optimizer.update({"learning_rates": (0.1, 0.01, 0.001), "boundaries": (10, 30)})
+    configuration.keep(config.to_json(), tmp_path)
+    checkpoint_of(tmp_path, 8)
+    checkpoint_of(tmp_path, 20)
+    config.optimizer.update({"learning_rates": rates, "boundaries": boundaries})
+    with pytest.raises(UserError, match=refused) if refused else contextlib.nullcontext():
+        configuration.refuse_other(config, tmp_path)
+
+
+def test_before_the_first_checkpoint_all_may_change_but_the_data(tmp_path):
+    config = base.get_config()
+    configuration.keep(config.to_json(), tmp_path)
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    config.update_from_flattened_dict({"optimizer.learning_rates": (0.01, 0.001, 1e-4), "optimizer.momentum": 0.5})
+    config.update_from_flattened_dict({"batch_size": 3, "model.dropout_rate": 0.25})
+    configuration.refuse_other(config, tmp_path)
+    config.seed = 5
+    with pytest.raises(UserError, match=r"configuration: seed was 0 and is 5;"):
+        configuration.refuse_other(config, tmp_path)
+
+
 @pytest.mark.parametrize("schedule", ["stepwise", "plateau"])
 def test_what_the_rate_follows_from_may_not_change(tmp_path, schedule):
     config = base.get_config()
     config.optimizer.schedule = schedule
     configuration.keep(config.to_json(), tmp_path)
+    checkpoint_of(tmp_path, 7)
     config.update_from_flattened_dict({"evaluation.batch_size": 3, "total_steps": 7, "model.rematerialise": True})
     configuration.refuse_other(config, tmp_path)
     config.evaluation.every = 9

@@ -28,6 +28,10 @@ Rows = TypeVar("Rows", int, np.ndarray)
 _SHUFFLE, _CLIP = 0, 1
 
 
+# More can only be a mistake, and would take all memory: clips, pixels, hosts.
+_MOST = {"batch_size": 1_000_000, "crop": 4096, "hosts": 1_000_000}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchOptions:
     """What a batch is and who reads it, in training and in evaluation alike.
@@ -61,6 +65,8 @@ class BatchOptions:
         for name in ("batch_size", "crop", "hosts"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be 1 or more, found {getattr(self, name)}")
+            if getattr(self, name) > _MOST[name]:
+                raise UserError(f"{name} must be at most {_MOST[name]}, found {getattr(self, name)}")
         if self.network_short_side is not None:
             if "flow" in self.streams:
                 raise UserError(

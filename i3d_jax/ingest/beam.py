@@ -62,7 +62,7 @@ def _count(name: str, number: int) -> None:
 def kind_of(reason: str) -> str:
     """Returns a reason without the numbers and details of its video, so that there are few kinds and a counter each.
 
-    "decoding fails after 28 frames: Invalid data" is "decoding fails after N frames".
+    "decoding fails after 28 frames: it is damaged there" is "decoding fails after N frames".
     """
     return re.sub(r"\d+([.x]\d+)*", "N", reason.split(":")[0])
 

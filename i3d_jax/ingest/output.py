@@ -181,11 +181,10 @@ def _is_harmless(name: str) -> bool:
 
 
 def _refuse_other_preprocessing(path: Path, preprocessing: Preprocessing) -> None:
+    refuse_unreadable(path)
     try:
         description = read_object(path)
         version, found = description["format_version"], dict(description["preprocessing"])
-    except UserError as error:
-        raise UserError(f"{error}: choose another --output") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a description of a dataset: choose another --output") from error
     if version != FORMAT_VERSION:

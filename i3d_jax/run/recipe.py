@@ -14,6 +14,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from i3d_jax import checkpoint
 from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.system.files import is_file, is_folder, make_folder, read_object, refuse_unreadable, written_whole
 
@@ -25,6 +26,9 @@ _FREE_KEYS: tuple[str, ...] = ("total_steps", "log_every", "checkpoints.", "eval
 # What keys stand for that recipes have not always had: so the runs of before were computed.
 _OF_BEFORE: dict[str, Any] = {"data.network_short_side": 0, "optimizer.plateau_stop": 0}
 _FREE_KEYS += ("compilation_cache", "model.rematerialise", "parallel.shard_state")
+_RATES = ("optimizer.learning_rates", "optimizer.boundaries")
+# What the embedded dataset in a workdir follows from.
+_DRAWN_BY = ("seed", "data.")
 
 
 def find(recipe: str) -> tuple[Path, str]:
@@ -169,8 +173,9 @@ def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Compares a configuration with the one that the workdir was made by, if there is one.
 
-    `total_steps` and how often something happens may differ. With the schedule "plateau" what is evaluated and when may
-    not: the learning rate follows from it.
+    `total_steps` and how often something happens may differ, and so may learning rates that no checkpoint has seen yet.
+    With the schedule "plateau" what is evaluated and when may not: the learning rate follows from it. Before the first
+    checkpoint all may differ but what the workdir's own dataset is drawn by.
 
     Raises:
       UserError: other keys differ; each is named with both values.
@@ -183,6 +188,11 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     free = _FREE_KEYS
     if config.optimizer.schedule == "plateau":
         free = tuple("evaluation.batch_size" if key == "evaluation." else key for key in free)
+    newest = max(checkpoint.steps_in(workdir / "checkpoints"), default=0)
+    if _rates_before(newest, before) == _rates_before(newest, now):
+        free += _RATES
+    if newest == 0:
+        free += tuple(key for key in {**before, **now} if not key.startswith(_DRAWN_BY))
     different = [
         f"{key} was {before.get(key, 'absent')!r} and is {now.get(key, 'absent')!r}"
         for key in {**before, **now}
@@ -192,6 +202,15 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
         raise UserError(
             f"{workdir} was made by another configuration: {'; '.join(different)}; choose another --workdir or go back"
         )
+
+
+def _rates_before(step: int, values: Mapping[str, Any]) -> tuple[list[float], list[int]] | None:
+    """Returns the learning rates of the steps before `step` and the boundaries between them; None where none are."""
+    rates, boundaries = (values.get(key) for key in _RATES)
+    if not (isinstance(rates, list) and isinstance(boundaries, list) and all(type(one) is int for one in boundaries)):
+        return None
+    passed = [boundary for boundary in boundaries if boundary < step]
+    return rates[: len(passed) + 1], passed
 
 
 def keep(resolved: str, workdir: Path) -> None:

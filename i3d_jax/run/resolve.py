@@ -83,7 +83,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: b
     _check_ranges(config, network)
     check_clips(config, network)
     dataset = open_data(config, workdir, flow="flow" in network.streams)
-    if len(dataset.labels) == 1:
+    if len(dataset.labels) == 1 and not evaluates_only:
         raise UserError(
             f"a dataset of two classes or more was expected, {dataset.directory} has {dataset.labels[0]!r} alone: "
             "a network that knows one class is always sure of it"
@@ -207,7 +207,7 @@ def create_optimizer(config: ml_collections.ConfigDict) -> Optimization:
         schedule=schedule,
         plateau=plateau,
         averages=section.average_decay > 0,
-        rates=rates_text(section.learning_rates, config.batch_size, section.reference_batch_size),
+        rates=rates_text(section.learning_rates, section.boundaries, config.batch_size, section.reference_batch_size),
     )
 
 

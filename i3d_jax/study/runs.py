@@ -76,8 +76,7 @@ class Study:
             changes.append(f"--config.init_from={self.imagenet}")
         elif isinstance(run.start, PlannedRun):
             changes.append(f"--config.init_from={self.last_checkpoint(run.start)}")
-        # Runs of one network are compiled once.
-        return [*changes, f"--config.compilation_cache={self.output / 'compiled'}", *self.overrides]
+        return [*changes, *self.overrides]
 
     def command(self, run: PlannedRun) -> list[str]:
         """The arguments of `i3d_jax.main` for a run."""

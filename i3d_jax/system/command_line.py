@@ -31,6 +31,11 @@ class Parser(argparse.ArgumentParser):
                 raise UserError(f"{before if self._is_flag(before) else 'an argument'} is empty: a value was expected")
             if equals and not value and self._is_flag(flag):
                 raise UserError(f"{flag} is empty: a value was expected")
+        names = self._given.index("--") if "--" in self._given else len(self._given)
+        for argument in self._given[:names]:
+            # Some versions of argparse take it for several flags of one letter, and act on the first.
+            if len(argument) > 2 and not argument.startswith("--") and self._is_flag(argument[:2]):
+                self.error(f"unrecognized arguments: {argument}")
         return super().parse_known_args(self._given, namespace)
 
     def error(self, message: str) -> NoReturn:

@@ -8,7 +8,7 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from i3d_jax.system import terminal
 
@@ -71,10 +71,10 @@ def leave_alone(code: int) -> None:
 def run(main: Callable[[Sequence[str]], int | None], *, leave: Callable[[int], None] = leave_alone) -> None:
     """Runs a command's `main(arguments)` and leaves the process with the exit code that the outcome calls for.
 
-    0 (or what `main` returns) on success; 2 for a `UserError`, a full disk, a path that may not be read or written and
-    an extra that is not installed, with one sentence on standard error; 130 when interrupted and 143 when SIGTERM ended
-    it (`signals`), with one sentence, whatever else came of it; 141 when nobody reads the output to its end; 1 for a
-    failure of our own: with the traceback, or for a `Failure` with one sentence.
+    0 (or what `main` returns) on success; 2 for a `UserError`, a full disk, a path that may not be read or written, too
+    few open files, too little memory and an extra that is not installed, with one sentence on standard error; 130 when
+    interrupted and 143 when SIGTERM ended it (`signals`), with one sentence, whatever else came of it; 141 when nobody
+    reads the output to its end; 1 for a failure of our own: with the traceback, or for a `Failure` with one sentence.
 
     Args:
       main: the command.
@@ -134,8 +134,30 @@ def _told(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in _OF_THE_PATH and error.filename is not None:
         print(f"error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
         return 2
+    if scarce := _scarce(error):
+        print(f"error: {scarce}", file=sys.stderr)
+        return 2
     traceback.print_exception(error)
     return 1
+
+
+def _scarce(error: BaseException) -> str:
+    """Says of what the system gives no more, where an exception or one that caused it is that; else nothing."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            return "more files are open than the system allows: raise its limit (ulimit -n), or use fewer --processes"
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
+            return f"there is not enough memory: {' '.join(str(cause).split())[:300] or 'the system gives no more'}"
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _nobody_reads() -> bool:
@@ -147,13 +169,9 @@ def _nobody_reads() -> bool:
 
 def is_full_disk(error: BaseException) -> bool:
     """Says whether an exception, or one that caused it, is a disk without room, as Python or Orbax tells it."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    return any(
+        (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
+        or "No space left on device" in str(cause)
+        or "Disk quota exceeded" in str(cause)
+        for cause in _causes(error)
+    )

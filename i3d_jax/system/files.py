@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from i3d_jax.system.errors import UserError
 
@@ -242,8 +243,27 @@ def _written_through(path: Path) -> Iterator[BinaryIO]:
     number = _standard_stream(path)
     try:
         # The same open file, which may be one on the disk: what is printed later comes after.
-        file = open(path if number is None else os.dup(number), "wb")  # noqa: SIM115
+        descriptor = os.open(path, os.O_WRONLY) if number is None else os.dup(number)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
-    with file:
-        yield file
+    # Not seekable: devices say that they are, and do not move.
+    with io.BufferedWriter(_Through(descriptor)) as file:
+        yield cast(BinaryIO, file)
+
+
+class _Through(io.RawIOBase):
+    """Writes to a file descriptor, one byte after the other, and closes it at the end."""
+
+    def __init__(self, descriptor: int):
+        self._descriptor = descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content) -> int:
+        return os.write(self._descriptor, content)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()

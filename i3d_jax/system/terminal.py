@@ -27,8 +27,8 @@ def tolerate() -> None:
     for stream in (sys.stdout, sys.stderr):
         # Tests and notebooks put other objects in their places.
         if isinstance(stream, io.TextIOWrapper):
-            # Python asks where the stream stands: one that was put in another's place may no longer know.
-            with contextlib.suppress(OSError):
+            # One that is closed, or whose file has become a pipe since, stays as it is.
+            with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors="i3d_jax")
 
 

@@ -15,7 +15,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from i3d_jax.system import files
-from i3d_jax.system.errors import UserError
+from i3d_jax.system.errors import UserError, install_hint
 from i3d_jax.system.files import make_folder
 from i3d_jax.training.logs import duration
 
@@ -42,8 +42,9 @@ def keep_compiled(directory: str = USERS_CACHE) -> None:
         or a bucket's (`gs://…`).
 
     Raises:
-      UserError: a directory that is named cannot be made.
+      UserError: a directory that is named cannot be made, or the platform that JAX is told to use is not there.
     """
+    refuse_absent_platform()
     # Before version 0.12 JAX made its attributes as it ran, out of a type checker's sight.
     configuration: Any = jax.config
     kept_in: str | None
@@ -59,6 +60,23 @@ def keep_compiled(directory: str = USERS_CACHE) -> None:
     jax.config.update("jax_compilation_cache_dir", kept_in)
     # JAX chooses its directory at the first compilation of a process and would stay with that.
     compilation_cache.reset_cache()
+
+
+def refuse_absent_platform() -> None:
+    """Raises a `UserError` where `JAX_PLATFORMS` names what JAX cannot use here: no such device, or no plugin of it."""
+    try:
+        jax.devices()
+    # The latter is JAX's of a platform that it knows of and has no plugin for.
+    except (RuntimeError, AssertionError) as error:
+        named = os.environ.get("JAX_PLATFORMS")
+        if not named:
+            raise
+        # Without JAX's own advice.
+        reason = " ".join(str(error).split()).partition(" (set ")[0] or "it has no plugin for it"
+        raise UserError(
+            f"JAX_PLATFORMS is {named!r}, which JAX cannot use here ({reason}): leave it out, or install the plugin;"
+            f" for NVIDIA GPUs {install_hint('all', 'cuda')}"
+        ) from error
 
 
 def users_cache() -> str | None:

@@ -100,10 +100,14 @@ def rate_factor(batch_size: int, reference_batch_size: int | None) -> float:
     return batch_size / reference_batch_size
 
 
-def rates_text(learning_rates: Sequence[float], batch_size: int, reference_batch_size: int | None) -> str:
-    """One line on a recipe's learning rates and what linear scaling makes of them."""
+def rates_text(
+    learning_rates: Sequence[float], boundaries: Sequence[int], batch_size: int, reference_batch_size: int | None
+) -> str:
+    """One line on a recipe's learning rates, when each begins, and what linear scaling makes of them."""
     factor = rate_factor(batch_size, reference_batch_size)
-    scaled = "learning rate " + ", ".join(f"{rate * factor:g}" for rate in learning_rates)
+    first, *later = (f"{rate * factor:g}" for rate in learning_rates)
+    falls = [f", {rate} after step {boundary}" for rate, boundary in zip(later, boundaries, strict=True)]
+    scaled = f"learning rate {first}{''.join(falls)}"
     if reference_batch_size is None:
         return scaled
     return f"{scaled}: the recipe's times batch_size / reference_batch_size = {batch_size} / {reference_batch_size}"

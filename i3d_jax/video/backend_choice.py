@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from typing import Any
 
 from i3d_jax.system.errors import UserError
-from i3d_jax.video.tvl1_backends import description
+from i3d_jax.video.tvl1_backends import description, refuse_plain_opencv
 
 # Processes that compute on a GPU unless the user says otherwise: each takes some of its memory before it begins.
 MOST_ON_A_GPU = 4
@@ -58,21 +59,26 @@ def choose(backend: str) -> Choice:
       backend: "opencv", "jax", or "auto" for JAX on an accelerator and OpenCV without one.
 
     Raises:
-      UserError: JAX is asked for and cannot start.
+      UserError: JAX is asked for and cannot start, or the OpenCV that is installed has no flow.
     """
     if backend == "opencv":
+        refuse_plain_opencv()
         return Choice(implementation="opencv", platform="cpu", reason="as asked for")
     program = "import jax; print(jax.default_backend())"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     if found.returncode:
         complaint = (found.stderr.strip().splitlines() or ["it gives no reason"])[-1]
+        if platforms := os.environ.get("JAX_PLATFORMS"):
+            complaint = f"JAX_PLATFORMS is {platforms!r}, {complaint}"
         if backend == "jax":
             raise UserError(f"--flow_backend jax needs JAX, which cannot start here: {complaint}")
+        refuse_plain_opencv()
         return Choice(implementation="opencv", platform="cpu", reason=f"JAX cannot start: {complaint}")
     platform = found.stdout.split()[-1]
     if platform == "cpu":
         if backend == "jax":
             reason = "as asked for; without an accelerator each process first compiles for seconds for each frame size"
             return Choice(implementation="i3d_jax", platform="cpu", reason=reason)
+        refuse_plain_opencv()
         return Choice(implementation="opencv", platform="cpu", reason="this machine has no accelerator")
     return Choice(implementation="i3d_jax", platform=platform, reason=f"this machine has a {platform.upper()}")

@@ -186,7 +186,13 @@ def _opened(path: str | os.PathLike) -> av.container.InputContainer:
         # Absolute, so that a colon in the name is not taken for a protocol.
         return av.open(str(Path(path).absolute()), **LENIENT_METADATA)
     except av.FFmpegError as error:
-        raise UnreadableVideo(f"it cannot be opened as a video: {error.strerror}") from error
+        reason = _told(error, "it is of no format that FFmpeg knows, or damaged at its beginning")
+        raise UnreadableVideo(f"it cannot be opened as a video: {reason}") from error
+
+
+def _told(error: av.FFmpegError, invalid: str) -> str:
+    """Returns what FFmpeg says, or `invalid` where that is no more than that the data are invalid."""
+    return invalid if isinstance(error, av.InvalidDataError) else error.strerror or invalid
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
@@ -226,7 +232,7 @@ def _frames(
                 count += 1
                 watched = max(0, watched - 1)
     except av.FFmpegError as error:
-        raise UnreadableVideo(f"decoding fails after {count} frames: {error.strerror}") from error
+        raise UnreadableVideo(f"decoding fails after {count} frames: {_told(error, 'it is damaged there')}") from error
     if marks:
         places = "a place" if marks == 1 else f"{marks} places"
         note(f"the file marks {places} as damaged, as where recordings were joined: no frame is missing there")

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from i3d_jax.flow import codec
+from i3d_jax.system.errors import UserError
 
 # Pairs in a batch. On an accelerator they share the cost of starting its operations. On a CPU so do pairs of small
 # frames, as many as have this number of pixels: eight of 55x73 take 24 ms a pair where one alone takes 34. Larger ones
@@ -41,9 +42,13 @@ class OpenCV:
 
     Args:
       threads: pairs that are computed at a time. With one, every pair is ready at once.
+
+    Raises:
+      UserError: the OpenCV that is installed has none.
     """
 
     def __init__(self, threads: int = 1):
+        refuse_plain_opencv()
         # In DualTVL1 itself a second thread gains nothing.
         cv2.setNumThreads(1)
         self._threads = threads
@@ -78,6 +83,16 @@ class OpenCV:
             return tvl1.calc(previous, following, None)  # type: ignore[call-overload]
         finally:
             self._idle.append(tvl1)
+
+
+def refuse_plain_opencv() -> None:
+    """Raises a `UserError` where another package has put its OpenCV, which has no TV-L1, over ours."""
+    if not hasattr(cv2, "optflow"):
+        raise UserError(
+            f"OpenCV {cv2.__version__} with TV-L1 was expected, as opencv-contrib-python-headless has it, found one "
+            "without in its place: remove every other OpenCV (pip uninstall opencv-python opencv-python-headless "
+            "opencv-contrib-python opencv-contrib-python-headless) and install opencv-contrib-python-headless again"
+        )
 
 
 def _dual_tvl1() -> cv2.optflow.DualTVL1OpticalFlow:
