@@ -168,6 +168,7 @@ def save(directory: str | os.PathLike, description: Description, variables: Mapp
     Raises:
       UserError: the directory exists and holds something else, or a whole checkpoint; or it cannot be made.
     """
+    tell_once()
     directory = Path(directory).resolve()
     if hosts.is_first():
         refuse_taken(directory)
