@@ -196,6 +196,21 @@ def test_nothing_is_encoded_that_no_window_holds(dataset, tmp_path, computed, wi
     np.testing.assert_allclose(moved, np.broadcast_to([1, 1], moved.shape), atol=40 / 255)
 
 
+@pytest.mark.parametrize(
+    ("name", "frames", "words"),
+    [
+        ("short.mkv", 16, []),
+        ("short.mkv", 17, ["warning: its 4 frames are repeated to fill a window of 17, so the scores tell little"]),
+        ("one.mkv", 5, ["warning: its only frame is repeated to fill a window of 5, so the scores tell little"]),
+    ],
+)
+def test_a_video_of_few_frames_is_warned_of(videos, plain, name, frames, words):
+    fields = {**plain.preprocessing.to_json(), "crop": CROP, "frames": frames, "windows": 1}
+    notes = []
+    read_windows(videos / name, fields, streams=("rgb",), where="the checkpoint", note=notes.append)
+    assert notes == words
+
+
 def test_one_window_is_read_no_further_than_it_goes(plain, tmp_path):
     """The file is cut off behind it; several windows, which reach to the end, need all of it."""
     whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"

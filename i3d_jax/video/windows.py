@@ -19,6 +19,9 @@ from i3d_jax.video.tvl1_backends import BACKENDS, description
 # Of the pixels of a video's windows: 28,000 frames of 224 x 224.
 MOST_BYTES = 4 << 30
 
+# A video of less than this part of a window (1 / 4) is worth a warning.
+_FEW = 4
+
 # Who computes flow of which it is not known: whose TV-L1 the field means where it says no more.
 USUAL = "opencv"
 
@@ -81,9 +84,13 @@ def read_windows(
         found = "no such file" if (found := instead(path)) == "nothing" else f"it is {found}"
         raise UserError(f"there is no video {os.fspath(path)!r}: {found}")
     windows, crop = fields["windows"], fields["crop"]
+    reach = clips.reach(sampling, streams=streams)
     cover: dict[str, np.ndarray] = {}
 
     def choose(count: int) -> dict[str, np.ndarray]:
+        if count * _FEW < reach:
+            frames = "its only frame is" if count == 1 else f"its {count} frames are"
+            note(f"warning: {frames} repeated to fill a window of {reach}, so the scores tell little")
         cover.update(clips.cover(count, sampling, windows, streams=streams))
         return {stream: np.unique(numbers) for stream, numbers in cover.items()}
 
@@ -93,7 +100,7 @@ def read_windows(
             stored,
             choose,
             # One window holds the first frames.
-            most=clips.reach(sampling, streams=streams) if windows == 1 else None,
+            most=reach if windows == 1 else None,
             flow_threads=os.cpu_count() or 1,
             note=note,
         )
