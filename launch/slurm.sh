@@ -14,15 +14,14 @@ set -euo pipefail
 
 usage() {
   cat <<END
-usage: sbatch [SBATCH-OPTIONS] launch/slurm.sh ARGUMENTS-OF-i3d_jax.main
-       sbatch [SBATCH-OPTIONS] launch/slurm.sh study ARGUMENTS-OF-i3d_jax.study
-       launch/slurm.sh --dry_run ...
+usage: sbatch [SBATCH-OPTIONS] launch/slurm.sh [--dry_run] ARGUMENTS-OF-i3d_jax.main
+       sbatch [SBATCH-OPTIONS] launch/slurm.sh [--dry_run] study ARGUMENTS-OF-i3d_jax.study
 
 Trains on several nodes, one process for each GPU, which is how JAX divides a node under SLURM: keep
 --ntasks-per-node and --gpus-per-node equal. Dataset and workdir must be on a file system that all nodes share.
 Five minutes before the time limit the processes are told to stop; they save, and the job goes back to the queue, where
 it goes on when its turn comes. When it is preempted they save too, and SLURM puts it back. Options on sbatch's command
-line replace those in the file. --dry_run, the first argument, prints the job's command in place of running it.
+line replace those in the file. --dry_run prints the job's command in place of running it; it needs no sbatch.
 Submit it in the checkout, with the virtual environment active. PYTHON names the interpreter (default: python).
 
   sbatch --nodes=8 --partition=gpu launch/slurm.sh --config experiments/kinetics.py \\
