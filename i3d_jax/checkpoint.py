@@ -43,6 +43,8 @@ from i3d_jax.system.terminal import json_text
 
 FORMAT_VERSION = 1
 DIGESTS = "digests.json"
+# Which of a workdir's checkpoints.
+NEWEST, BEST = "newest", "best"
 # Of the checksums: what processors compute in hardware and TFRecords use. It finds damage, and no forgery.
 _ALGORITHM = "crc32c"
 # What model.json must hold.
@@ -137,11 +139,24 @@ def refuse_no_text(directory: Path) -> None:
         raise UserError(f"a checkpoint's folder needs a path that is text in UTF-8, found {str(directory)!r}") from None
 
 
-def find(directory: str | os.PathLike) -> Path:
-    """Finds the checkpoint that a directory stands for: itself, or the newest of a workdir or of its `checkpoints`.
+def best_in(directory: Path) -> int | None:
+    """The step of the best checkpoint in a folder of them, the later of equals; None where none has metrics.
+
+    The best is the one whose `provenance.metrics.top1` is highest.
+    """
+    metrics = {step: Description.read(directory / str(step)).provenance.get("metrics") for step in steps_in(directory)}
+    return max(((own["top1"], step) for step, own in metrics.items() if own), default=(0, None))[1]
+
+
+def find(directory: str | os.PathLike, step: str | int = NEWEST) -> Path:
+    """Finds the checkpoint that a directory stands for: itself, or one of a workdir or of its `checkpoints`.
+
+    Args:
+      directory: a checkpoint directory, a workdir or its `checkpoints`.
+      step: which of several: `NEWEST`, `BEST` (by top-1 of the evaluations while it was trained) or its number.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or no such step.
     """
     directory = Path(directory).resolve()
     refuse_no_text(directory)
@@ -150,10 +165,15 @@ def find(directory: str | os.PathLike) -> Path:
     if found == "nothing":
         raise UserError(f"the checkpoint directory {directory} does not exist")
     if is_whole(directory):
+        if step != NEWEST:
+            raise UserError(f"{directory} is one checkpoint: a workdir was expected, of which to take the step {step}")
         return directory
     for folder in (directory / "checkpoints", directory):
         if steps := steps_in(folder):
-            return folder / str(steps[-1])
+            taken = {NEWEST: steps[-1], BEST: best_in(folder)}.get(step, step) if isinstance(step, str) else step
+            if taken not in steps:
+                raise UserError(f"{directory} has no checkpoint {step!r}: there are {', '.join(map(str, steps))}")
+            return folder / str(taken)
     raise UserError(
         f"{directory} holds no whole checkpoint: expected model.json and tree/, or a workdir with checkpoints/"
     )
@@ -168,6 +188,7 @@ def save(directory: str | os.PathLike, description: Description, variables: Mapp
     Raises:
       UserError: the directory exists and holds something else, or a whole checkpoint; or it cannot be made.
     """
+    tell_once()
     directory = Path(directory).resolve()
     if hosts.is_first():
         refuse_taken(directory)

@@ -133,9 +133,26 @@ def cover(
     return _window(starts, num_frames, sampling, streams)
 
 
+def reach(sampling: Sampling, *, streams: Collection[str] = ("rgb",)) -> int:
+    """Returns how many frames a video has that one window just covers: of a longer one it sees no more than these."""
+    check_streams(streams, sampling)
+    return _length(sampling, streams) + _least(streams) - 1
+
+
+def _least(streams: Collection[str]) -> int:
+    """Returns how many frames a video has at least: a field leads from one to the next."""
+    return 2 if "flow" in streams else 1
+
+
+def _length(sampling: Sampling, streams: Collection[str]) -> int:
+    """Returns how many frames, with flow fields, lie from the first to the last of a window."""
+    around = sampling.flow_per_frame if "flow" in streams else 1
+    return (sampling.frames - 1) * sampling.stride + around
+
+
 def _usable(num_frames: int, streams: Collection[str]) -> int:
     """Returns how many frames from the first on may be seen: with flow, those that a field leads away from."""
-    least = 2 if "flow" in streams else 1
+    least = _least(streams)
     if num_frames < least:
         raise ValueError(f"num_frames must be {least} or more, found {num_frames}")
     return num_frames - least + 1
@@ -144,9 +161,7 @@ def _usable(num_frames: int, streams: Collection[str]) -> int:
 def _starts(num_frames: int, sampling: Sampling, streams: Collection[str]) -> int:
     """Returns at how many places a window can start, 1 for a video that is too short."""
     check_streams(streams, sampling)
-    around = sampling.flow_per_frame if "flow" in streams else 1
-    length = (sampling.frames - 1) * sampling.stride + around
-    return max(_usable(num_frames, streams) - length, 0) + 1
+    return max(_usable(num_frames, streams) - _length(sampling, streams), 0) + 1
 
 
 def _window(

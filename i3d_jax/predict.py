@@ -8,6 +8,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.top_k < 1:
         raise UserError(f"--top_k must be at least 1, found {options.top_k}")
     keep_compiled()
-    networks = [checkpoint.load(directory) for directory in _directories(options)]
+    networks = [checkpoint.load(_found(directory, options.step)) for directory in _directories(options)]
     _refuse_other_networks(networks, _directories(options))
     labels = networks[0][2]["labels"]
     if len(labels) == 1:
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
         found.append({"video": video, "predictions": best(logits, labels, options.top_k)})
         if options.format == "text":
             print(as_text(found[-1]), flush=True)
+        elif options.format == "jsonl":
+            print_json(found.pop(), indent=None)
     if options.format == "json":
         print_json(found)
     return 2 if failures else 0
@@ -66,6 +69,17 @@ def main(arguments: Sequence[str]) -> int:
 
 def _directories(options: argparse.Namespace) -> list[str]:
     return [options.checkpoint] + ([options.flow_checkpoint] if options.flow_checkpoint else [])
+
+
+def _found(directory: str, step: str) -> Path:
+    """Returns a checkpoint directory, and says which one where it is one of several."""
+    found = checkpoint.find(directory, int(step) if step.isdecimal() else step)
+    if found != Path(directory).resolve():
+        steps = checkpoint.steps_in(found.parent)
+        best = checkpoint.best_in(found.parent)
+        known = "" if best is None else f", the best {best}"
+        print(f"{directory}: the checkpoint of step {found.name}; the newest is {steps[-1]}{known}", file=sys.stderr)
+    return found
 
 
 def _refuse_other_networks(networks: Sequence[tuple], directories: Sequence[str]) -> None:
@@ -152,9 +166,15 @@ def _parser() -> Parser:
     flow_help = "one of flow, trained apart from that of --checkpoint, which is of RGB then: their logits are added"
     parser.add_argument("--flow_checkpoint", metavar="DIR", help=flow_help)
     parser.add_argument("--top_k", metavar="K", type=int, default=5, help="classes named (default: %(default)s)")
-    parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="for people or for programs (default: %(default)s)"
+    step_help = (
+        "which checkpoint of a workdir: newest, best (by top-1 of the evaluations while it was trained) or a number "
+        "(default: %(default)s)"
     )
+    parser.add_argument("--step", metavar="N", default=checkpoint.NEWEST, help=step_help)
+    format_help = (
+        "for people; for programs a list at the end, or a line for each video as it is done (default: %(default)s)"
+    )
+    parser.add_argument("--format", choices=("text", "json", "jsonl"), default="text", help=format_help)
     return parser
 
 

@@ -148,10 +148,18 @@ def _show(summary: Summary) -> None:
     train_split = next((split for split in summary.combined if split.startswith("train")), None)
     choice = f" --config.data.train_split={train_split}" if train_split else ""
     print(f"The dataset is in {summary.directory}. To train on it:")
+    small = "" if has_accelerator() else ":small"
     print(
-        f"  python -m i3d_jax.main --config experiments/custom.py --config.data.directory={directory}{choice}"
+        f"  python -m i3d_jax.main --config experiments/custom.py{small} --config.data.directory={directory}{choice}"
         " --workdir DIR"
     )
+    if small:
+        print("(no accelerator was found here; with one take experiments/custom.py, of the paper's clips)")
+
+
+def has_accelerator() -> bool:
+    """Says whether the machine has a GPU or a TPU, by its devices: JAX, which would take it, is not started."""
+    return any(any(Path("/dev").glob(name)) for name in ("nvidia[0-9]*", "kfd", "accel*", "vfio/[0-9]*"))
 
 
 def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str]]:

@@ -5,13 +5,14 @@ set -euo pipefail
 usage() {
   cat <<END
 usage: launch/prepare_dataflow.sh --project PROJECT --region REGION --bucket gs://BUCKET --image IMAGE [--workers N]
-         ARGUMENTS-OF-i3d_jax.prepare
+         [--dry_run] ARGUMENTS-OF-i3d_jax.prepare
 
 Prepares a dataset on Dataflow. Every worker, and this machine, must see the folders of videos and of the dataset under
 the same paths: \`prepare\` reads and writes files, not buckets. Dataflow's own images mount no shared file system, so
 IMAGE must be one of yours that holds i3d_jax with its extras \`all\` and \`beam\` and mounts it. Where that is not to
 be had, a Flink cluster (launch/prepare_flink.sh) or one machine with many cores are the ways. Not tried yet.
-The bucket takes Beam's temporary files alone. PYTHON names the interpreter (default: python).
+The bucket takes Beam's temporary files alone. --dry_run prints the command in place of running it. PYTHON names the
+interpreter (default: python).
 Started again, it makes the shards that are missing.
 
   launch/prepare_dataflow.sh --project my-project --region us-central1 --bucket gs://my-bucket --workers 64 \\
@@ -25,14 +26,20 @@ mistake() {
   exit 2
 }
 
+if ! (($#)); then
+  usage >&2
+  exit 2
+fi
 project=
 region=
 bucket=
 image=
 workers=16
+dry_run=
 while (($#)); do
   case $1 in
     --help | -h) usage; exit ;;
+    --dry_run) dry_run=yes; shift; continue ;;
     --project | --region | --bucket | --image | --workers) (($# > 1)) || mistake "$1 needs a value" ;;
     *) break ;;
   esac
@@ -48,6 +55,12 @@ done
 if [ -z "$project" ] || [ -z "$region" ] || [ -z "$bucket" ] || [ -z "$image" ]; then
   mistake "--project, --region, --bucket and --image are needed, before the arguments of i3d_jax.prepare"
 fi
-exec "${PYTHON:-python}" -m i3d_jax.prepare "$@" --runner DataflowRunner -- \
+command=("${PYTHON:-python}" -m i3d_jax.prepare "$@" --runner DataflowRunner -- \
   --project="$project" --region="$region" --temp_location="$bucket/temporary" --staging_location="$bucket/staging" \
-  --sdk_container_image="$image" --num_workers="$workers" --max_num_workers="$workers"
+  --sdk_container_image="$image" --num_workers="$workers" --max_num_workers="$workers")
+if [ -n "$dry_run" ]; then
+  printf '%q ' "${command[@]}"
+  echo
+  exit
+fi
+exec "${command[@]}"

@@ -14,14 +14,14 @@ set -euo pipefail
 
 usage() {
   cat <<END
-usage: sbatch [SBATCH-OPTIONS] launch/slurm.sh ARGUMENTS-OF-i3d_jax.main
-       sbatch [SBATCH-OPTIONS] launch/slurm.sh study ARGUMENTS-OF-i3d_jax.study
+usage: sbatch [SBATCH-OPTIONS] launch/slurm.sh [--dry_run] ARGUMENTS-OF-i3d_jax.main
+       sbatch [SBATCH-OPTIONS] launch/slurm.sh [--dry_run] study ARGUMENTS-OF-i3d_jax.study
 
 Trains on several nodes, one process for each GPU, which is how JAX divides a node under SLURM: keep
 --ntasks-per-node and --gpus-per-node equal. Dataset and workdir must be on a file system that all nodes share.
 Five minutes before the time limit the processes are told to stop; they save, and the job goes back to the queue, where
 it goes on when its turn comes. When it is preempted they save too, and SLURM puts it back. Options on sbatch's command
-line replace those in the file.
+line replace those in the file. --dry_run prints the job's command in place of running it; it needs no sbatch.
 Submit it in the checkout, with the virtual environment active. PYTHON names the interpreter (default: python).
 
   sbatch --nodes=8 --partition=gpu launch/slurm.sh --config experiments/kinetics.py \\
@@ -29,12 +29,21 @@ Submit it in the checkout, with the virtual environment active. PYTHON names the
 END
 }
 
-if ! (($#)) || [ "$1" = --help ] || [ "$1" = -h ]; then
+if ! (($#)); then
+  usage >&2
+  exit 2
+fi
+if [ "$1" = --help ] || [ "$1" = -h ]; then
   usage
   exit
 fi
+dry_run=
+if [ "$1" = --dry_run ]; then
+  dry_run=yes
+  shift
+fi
 module=i3d_jax.main
-if [ "$1" = study ]; then
+if [ "${1-}" = study ]; then
   module=i3d_jax.study
   shift
 fi
@@ -42,7 +51,14 @@ fi
 told=
 trap 'told=yes' TERM
 code=0
-srun "${PYTHON:-python}" -m "$module" --distributed "$@" || code=$?
+# --wait: seconds that the others have when one has ended; they notice after at most 75, and leave together otherwise.
+command=(srun --wait=90 "${PYTHON:-python}" -m "$module" --distributed "$@")
+if [ -n "$dry_run" ]; then
+  printf '%q ' "${command[@]}"
+  echo
+  exit
+fi
+"${command[@]}" || code=$?
 # 143: stopped by SIGTERM, and saved.
 if ((code == 143)) && [ -z "$told" ]; then
   scontrol requeue "$SLURM_JOB_ID"

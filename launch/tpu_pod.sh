@@ -42,7 +42,11 @@ mistake() {
   exit 2
 }
 
-if ! (($#)) || [ "$1" = --help ] || [ "$1" = -h ]; then
+if ! (($#)); then
+  usage >&2
+  exit 2
+fi
+if [ "$1" = --help ] || [ "$1" = -h ]; then
   usage
   exit
 fi

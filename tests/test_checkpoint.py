@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import subprocess
+import sys
 
 import chex
 import flax.traverse_util
@@ -259,3 +261,34 @@ def test_another_models_checkpoint_is_refused(tmp_path):
         params["Logits", "bias"] = jnp.zeros(5)
         with pytest.raises(UserError, match=r"Logits/bias \[3\] against \[5\]"):
             checkpoints.restore(other.replace(params=flax.traverse_util.unflatten_dict(params)))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 200 KiB, where it is permitted to mount one."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a file system is not permitted here")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+SAVING = """
+import numpy as np
+from i3d_jax import checkpoint
+from i3d_jax.system.errors import run
+described = checkpoint.Description(model="i3d", options={}, num_classes=1, labels=["a"], preprocessing={})
+arrays = {str(number): np.random.default_rng(number).bytes(4000) for number in range(200)}
+arrays = {name: np.frombuffer(array, np.uint8) for name, array in arrays.items()}
+run(lambda arguments: checkpoint.save(arguments[0], described, {"params": arrays}))
+"""
+
+
+def test_a_full_disk_is_one_sentence(small_disk):
+    """Of 200 arrays, of which each is written by itself."""
+    command = [sys.executable, "-c", SAVING, small_disk / "checkpoint"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the disk is full: ")
+    assert done.stderr.count("\n") == 1
+    assert list((small_disk / "checkpoint").iterdir()) == []

@@ -227,3 +227,14 @@ def test_other_streams_are_refused(streams):
 def test_flow_of_a_network_that_takes_none_is_refused():
     with pytest.raises(UserError, match="'flow' was asked for with flow_per_frame 0"):
         clips.cover(200, CONV_LSTM, 1, streams=("flow",))
+
+
+@pytest.mark.parametrize("streams", [("rgb",), ("flow",), ("rgb", "flow")])
+@pytest.mark.parametrize("sampling", [Sampling(frames=64), Sampling(frames=5, stride=10, flow_per_frame=10)])
+def test_one_window_sees_the_frames_that_it_reaches_and_no_more(sampling, streams):
+    frames = clips.reach(sampling, streams=streams)
+    fitting, longer = (clips.cover(count, sampling, 1, streams=streams) for count in (frames, frames + 50))
+    shorter = clips.cover(frames - 1, sampling, 1, streams=streams)
+    for stream in streams:
+        np.testing.assert_array_equal(fitting[stream], longer[stream])
+    assert any(not np.array_equal(fitting[stream], shorter[stream]) for stream in streams)

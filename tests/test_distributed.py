@@ -27,7 +27,7 @@ from i3d_jax.ingest.local import make_shards
 from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.preparation import prepare_dataset
 from i3d_jax.study import miniature
-from i3d_jax.system import cluster
+from i3d_jax.system import cluster, heartbeat
 from i3d_jax.system.errors import UserError
 from i3d_jax.training import partition
 from i3d_jax.training.partition import Devices
@@ -311,8 +311,34 @@ def test_a_killed_process_stops_the_other(start):
         code, _, errors = ended(processes[1 - killed], timeout=10 * SOON)
         assert time.monotonic() - began < 4 * SOON
         # Ours, or JAX's own where it was the coordinator.
-        told = {1: "another one has stopped or cannot be reached", -signal.SIGABRT: "another task died"}
+        told = {1: "of 2 stops, because", -signal.SIGABRT: "another task died"}
         assert told[code] in errors
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_stopped_process_ends_the_other_with_its_name(start, stopped):
+    """All its connections stay open: only its silence tells."""
+    processes = start(ROOT / "tests" / "helpers" / "two_processes.py", "steps_without_end")
+    for line in processes[stopped].stdout:
+        if line == "step 3\n":
+            break
+    processes[stopped].send_signal(signal.SIGSTOP)
+    code, _, errors = ended(processes[1 - stopped], timeout=10 * SOON)
+    assert code == 1, errors
+    [sentence] = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert f"process {1 - stopped} of 2 stops, because process {stopped}" in sentence
+    assert f"has not been heard of for {SOON} s: it is stopped, or cut off from the others" in sentence
+    assert "Check failure stack trace" not in errors
+
+
+def test_those_that_are_missing_are_named():
+    """As JAX 0.4 and 0.10 say it."""
+    listed = "DEADLINE_EXCEEDED: Barrier timed out. Some timed out task names:\n{}\n\nRPC: /xla/Barrier 7\n"
+    assert heartbeat.missing(listed.format("12")) == "process 12"
+    assert heartbeat.missing(listed.format("/job:jax_worker/replica:0/task:3")) == "process 3"
+    assert heartbeat.missing(listed.format("3\n14")) == "process 3 (of 2 that are missing)"
+    assert heartbeat.missing("CANCELLED: 1") == "another one"
+    assert heartbeat.missing("") == "process 0, which all meet at,"
 
 
 def test_processes_that_disagree_each_stop_with_the_keys(start, dataset, tmp_path):

@@ -157,7 +157,7 @@ def accept_script(command: list[str], tmp_path: Path) -> None:
     python.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/asked.$$\n")
     python.chmod(0o755)
     srun = tmp_path / "srun"
-    srun.write_text('#!/bin/sh\nexec "$@"\n')
+    srun.write_text('#!/bin/sh\n[ "$1" = --wait=90 ] && shift\nexec "$@"\n')
     srun.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(python), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -112,3 +114,18 @@ def test_a_file_that_is_no_npz_or_not_there(tmp_path):
         Predictions.load(tmp_path)
     with pytest.raises(UserError, match="cannot be read"):
         Predictions.load(tmp_path / "one.npy")
+
+
+def test_class_names_go_along_and_have_to_be_the_same(tmp_path):
+    rgb, flow = (dataclasses.replace(one, classes=np.array(["up", "down", "ü"])) for one in (RGB, FLOW))
+    rgb.save(tmp_path / "rgb.npz")
+    again = Predictions.load(tmp_path / "rgb.npz")
+    assert again.classes.tolist() == ["up", "down", "ü"]
+    for second in (flow, FLOW):
+        assert fuse(again, second, names=("rgb", "flow")).classes.tolist() == ["up", "down", "ü"]
+    other = dataclasses.replace(flow, classes=np.array(["up", "ü", "down"]))
+    with pytest.raises(UserError, match="rgb and flow have other classes: number 1 is 'down' against 'ü'"):
+        fuse(rgb, other, names=("rgb", "flow"))
+    dataclasses.replace(rgb, classes=np.array(["up", "down"])).save(tmp_path / "rgb.npz")
+    with pytest.raises(UserError, match=r"rgb.npz: the names of 3 classes were expected, found <U4 \[2\]"):
+        Predictions.load(tmp_path / "rgb.npz")

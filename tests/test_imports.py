@@ -19,7 +19,10 @@ GROUPS = (
         "system.signals",
         *("models", "inflation", "flow", "clips", "shapes"),
     ),
-    ("system.workers", "system.hosts", "system.cluster", "system.preemption", "training", "checkpoint", "evaluation"),
+    (
+        *("system.workers", "system.hosts", "system.heartbeat", "system.cluster", "system.preemption"),
+        *("training", "checkpoint", "evaluation"),
+    ),
     ("records", "video", "data", "ingest", "drawn", "importers", "report"),
     # Commands and what they share.
     ("system.command_line", "run", "main", "prepare", "convert", "predict", "fuse", "study"),

@@ -83,6 +83,44 @@ def test_help_says_how_it_is_used(script):
     assert max(map(len, script.read_text().splitlines())) <= 120
 
 
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        ("local.sh", ["--x", "a b"], [r"python -m i3d_jax.main --x a\ b "]),
+        (
+            "local.sh",
+            ["--processes", "2", "study", "--x"],
+            [
+                f"CUDA_VISIBLE_DEVICES={number} python -m i3d_jax.study --x --coordinator localhost:12321 "
+                f"--num_processes 2 --process_id {number} "
+                for number in (0, 1)
+            ],
+        ),
+        ("slurm.sh", ["study", "--x"], ["srun --wait=90 python -m i3d_jax.study --distributed --x "]),
+        (
+            "prepare_flink.sh",
+            ["--master", "h:1", "--parallelism", "2", "--x"],
+            [
+                "python -m i3d_jax.prepare --x --runner FlinkRunner -- --flink_master=h:1 --parallelism=2 "
+                "--environment_type=EXTERNAL --environment_config=localhost:50000 "
+            ],
+        ),
+    ],
+)
+def test_a_dry_run_prints_the_commands(script, arguments, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    done = call(script, "--dry_run", *arguments, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == expected
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_without_arguments_the_help_is_a_complaint(script):
+    done = call(script.name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == call(script.name, "--help").stdout
+
+
 def test_local_starts_processes_that_meet_and_stop_together(environment):
     command = [LAUNCH / "local.sh", "--processes", "2", "--port", environment["JAX_COORDINATOR_PORT"], *CONFIG]
     with subprocess.Popen(
@@ -93,6 +131,34 @@ def test_local_starts_processes_that_meet_and_stop_together(environment):
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
     assert stopped(errors) > 1
+
+
+# A Python of which process 0 is as it is told, and the other fails.
+FAILS = """#!/bin/sh
+case "$*" in *"--process_id 1") sleep 1; echo "other fails"; exit 3; esac
+{}
+"""
+
+
+@pytest.mark.parametrize("other", ["kill -STOP $$", "trap '' TERM\nwhile :; do sleep 0.1; done", "exec sleep 1000"])
+def test_local_ends_the_others_when_one_fails(environment, tmp_path, other):
+    (tmp_path / "python").write_text(FAILS.format(other))
+    (tmp_path / "python").chmod(0o755)
+    script = (LAUNCH / "local.sh").read_text()
+    for long, short in (("PATIENCE=90", "PATIENCE=1"), ("FAREWELL=10", "FAREWELL=1")):
+        assert long in script
+        script = script.replace(long, short)
+    (tmp_path / "local.sh").write_text(script)
+    command = ["bash", tmp_path / "local.sh", "--processes", "2", *CONFIG]
+    done = subprocess.run(
+        command,
+        env={**environment, "PYTHON": str(tmp_path / "python")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: a process ended with code 3, and 1 did not within 1 s: they are ended\n")
 
 
 STUDY = ["study", "--table", "accuracy"]

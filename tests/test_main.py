@@ -342,6 +342,9 @@ def test_init_from_starts_with_the_other_runs_parameters(dataset, finished, tmp_
         (["--config.data.crop=64"], "short side of 37"),
         (["--config.checkpoints.keep_last=0"], "keep_last must be at least 1"),
         (["--config.init_from=nowhere"], "nowhere does not exist"),
+        (["--config.evaluation.frames=100000000"], "frames must be at most 15000, found 100000000"),
+        (["--config.data.frames=9999", "--config.batch_size=400000"], "data.frames is 9999: a batch of 400000 videos"),
+        (["--config.evaluation.frames=9999", "--config.evaluation.windows=9999"], "evaluation.frames is 9999: a batch"),
         (["--config.profile.first_step=28"], "leave room for 5 steps up to total_steps 30, found 28"),
     ],
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from helpers.moving_pictures import sliding, write_lossless
 from helpers.small_checkpoints import LABELS, save_stream
 
-from i3d_jax import predict
+from i3d_jax import checkpoint, predict
 from i3d_jax.system.errors import UserError
 from i3d_jax.video.tvl1_backends import description
 
@@ -62,6 +64,45 @@ def test_a_network_of_one_class_says_so(folder, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "100.0%" in printed.out
     assert printed.err == f"note: {tmp_path / 'one'} knows 'jump' alone: every video gets 100% of it\n"
+
+
+def test_a_workdirs_step_is_chosen_and_said(folder, tmp_path, capsys):
+    for step, top1 in ((1, None), (2, 0.75), (10, 0.5)):
+        directory = tmp_path / "run" / "checkpoints" / str(step)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder / "rgb", directory)
+        described = checkpoint.Description.read(directory)
+        metrics = None if top1 is None else {"top1": top1}
+        dataclasses.replace(described, provenance={"step": step, "metrics": metrics}).write(directory)
+    plain, said = logits(capsys, folder, "--checkpoint", folder / "rgb")
+    assert said == ""
+    for asked, taken in (((), 10), (("--step", "newest"), 10), (("--step", "best"), 2), (("--step", "1"), 1)):
+        found, said = logits(capsys, folder, "--checkpoint", tmp_path / "run", *asked)
+        np.testing.assert_array_equal(found, plain)
+        assert said == f"{tmp_path / 'run'}: the checkpoint of step {taken}; the newest is 10, the best 2\n"
+    arguments = [str(folder / "video.mkv"), "--checkpoint", str(tmp_path / "run"), "--step"]
+    for step in ("3", "worst"):
+        with pytest.raises(UserError, match=rf"run has no checkpoint '?{step}'?: there are 1, 2, 10"):
+            predict.main([*arguments, step])
+    with pytest.raises(UserError, match="is one checkpoint: a workdir was expected, of which to take the step best"):
+        predict.main([str(folder / "video.mkv"), "--checkpoint", str(folder / "rgb"), "--step", "best"])
+
+
+def test_lines_of_json_come_as_the_videos_are_done(folder, capsys, monkeypatch):
+    """The second is printed when the first has been already."""
+    printed = []
+    monkeypatch.setattr(predict, "print_json", lambda value, **options: printed.append((value["video"], len(printed))))
+    video = str(folder / "video.mkv")
+    scored = predict.best
+    monkeypatch.setattr(predict, "best", lambda *arguments: printed.append("scored") or scored(*arguments))
+    predict.main([video, "nowhere.mp4", video, "--checkpoint", str(folder / "rgb"), "--format", "jsonl"])
+    assert printed == ["scored", (video, 1), "scored", (video, 3)]
+    assert "no video 'nowhere.mp4'" in capsys.readouterr().err
+    monkeypatch.undo()
+    predict.main([video, video, "--checkpoint", str(folder / "rgb"), "--format", "jsonl", "--top_k", "1"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["video"] for line in lines] == [video, video]
+    assert [len(line["predictions"]) for line in lines] == [1, 1]
 
 
 def test_flow_of_another_kind_is_refused(folder, tmp_path):

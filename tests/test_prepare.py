@@ -331,14 +331,16 @@ def test_a_video_that_crashes_the_decoder_is_skipped(videos, clips, tmp_path, mo
     assert summary.splits["train"].videos == 8
 
 
-def test_the_command(videos, expected, tmp_path, capsys):
+@pytest.mark.parametrize(("accelerator", "recipe"), [(True, "custom.py "), (False, "custom.py:small ")])
+def test_the_command(videos, expected, tmp_path, capsys, monkeypatch, accelerator, recipe):
+    monkeypatch.setattr(prepare, "has_accelerator", lambda: accelerator)
     prepare.main(arguments(videos, tmp_path / "dataset", "--processes", "1"))
     assert files(tmp_path / "dataset") == files(expected)
     output = capsys.readouterr().out
     assert "train: 9 videos with 222 frames in 2 shards, 2 skipped\n" in output
     assert "test: 4 videos with 126 frames in 2 shards, 0 skipped\n" in output
     assert "skipped absent.mp4: missing\n" in output
-    assert f"--config.data.directory={tmp_path / 'dataset'} --workdir" in output
+    assert f"experiments/{recipe}--config.data.directory={tmp_path / 'dataset'} --workdir" in output
 
 
 def test_a_long_list_of_skipped_videos_is_cut(videos, tmp_path, capsys):

@@ -15,7 +15,8 @@ from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.flow import codec
 from i3d_jax.system.errors import UserError
-from i3d_jax.video.tvl1_backends import description
+from i3d_jax.video import encoded
+from i3d_jax.video.tvl1_backends import OpenCV, description
 from i3d_jax.video.windows import read_windows
 
 FRAMES = {"short.mkv": 4, "one.mkv": 1, "fast.mkv": 9, "slow.mkv": 7}
@@ -160,6 +161,69 @@ def test_windows_of_smaller_frames_are_those_of_the_dataset(videos, plain):
     for name, expected in zip(batch["video"], batch["rgb"], strict=True):
         found = read_windows(videos / name, fields, streams=("rgb",), where="the checkpoint")
         np.testing.assert_array_equal(found["rgb"], expected, strict=True)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How many frames become JPEG, and how many fields are computed."""
+    counts = {"rgb": 0, "flow": 0}
+
+    def counting(kind, function):
+        def counted(*arguments):
+            counts[kind] += 1
+            return function(*arguments)
+
+        return counted
+
+    monkeypatch.setattr(encoded, "_jpeg", counting("rgb", encoded._jpeg))
+    monkeypatch.setattr(OpenCV, "add", counting("flow", OpenCV.add))
+    return counts
+
+
+@pytest.mark.parametrize(("windows", "frames"), [(1, [1, 3]), (2, [1, 3, 26, 28])])
+def test_nothing_is_encoded_that_no_window_holds(dataset, tmp_path, computed, windows, frames):
+    """Of a video of 30 frames: the windows of 2 frames have four fields each, and the second ends at the last field."""
+    pictures = sliding(30, right=1, down=1, seed=5)
+    write_lossless(tmp_path / "long.mkv", pictures)
+    preprocessing = {**checkpoint_preprocessing(dataset, "rgb", "flow"), "windows": windows}
+    found = read_windows(tmp_path / "long.mkv", preprocessing, streams=("rgb", "flow"), where="the checkpoint")
+    assert computed == {"rgb": len(frames), "flow": 4 * windows}
+    top, left = (HEIGHT - CROP) // 2, (WIDTH - CROP) // 2
+    cropped = pictures[:, top : top + CROP, left : left + CROP].astype(int)
+    differences = np.abs(found["rgb"].reshape(-1, 1, CROP, CROP, 3) - cropped).mean((2, 3, 4))
+    assert differences.argmin(-1).tolist() == frames
+    moved = codec.to_pixels(found["flow"])
+    np.testing.assert_allclose(moved, np.broadcast_to([1, 1], moved.shape), atol=40 / 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "words"),
+    [
+        ("short.mkv", 16, []),
+        ("short.mkv", 17, ["warning: its 4 frames are repeated to fill a window of 17, so the scores tell little"]),
+        ("one.mkv", 5, ["warning: its only frame is repeated to fill a window of 5, so the scores tell little"]),
+    ],
+)
+def test_a_video_of_few_frames_is_warned_of(videos, plain, name, frames, words):
+    fields = {**plain.preprocessing.to_json(), "crop": CROP, "frames": frames, "windows": 1}
+    notes = []
+    read_windows(videos / name, fields, streams=("rgb",), where="the checkpoint", note=notes.append)
+    assert notes == words
+
+
+def test_one_window_is_read_no_further_than_it_goes(plain, tmp_path):
+    """The file is cut off behind it; several windows, which reach to the end, need all of it."""
+    whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+    write_lossless(whole, sliding(100, right=1, down=0, seed=6))
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    one = {**checkpoint_preprocessing(plain, "rgb"), "windows": 1}
+    found, expected = (read_windows(path, one, streams=("rgb",), where="the checkpoint") for path in (cut, whole))
+    np.testing.assert_array_equal(found["rgb"], expected["rgb"], strict=True)
+    with pytest.raises(UserError, match=r"of the 4\.0 s that the file states"):
+        read_windows(cut, {**one, "windows": 2}, streams=("rgb",), where="the checkpoint")
+    too_many = {**one, "windows": 9999, "frames": 500}
+    with pytest.raises(UserError, match="9999 windows of 500 frames of 32x32 pixels, which take 14646 MiB for a video"):
+        read_windows(whole, too_many, streams=("rgb",), where="the checkpoint")
 
 
 def test_windows_that_cannot_be_made(videos, dataset, plain):

@@ -123,3 +123,28 @@ def test_a_signal_ends_it_in_time(ended, at, number):
     assert errors == f"{words}; go on\n"
     # A second, and what starting so many interpreters at once takes.
     assert seconds < 10
+
+
+LATE = """
+import asyncio, sys
+from i3d_jax.system.errors import UserError, run
+class Late:
+    def __init__(self, call): self.call = call
+    def __del__(self): self.call()
+def main(arguments):
+    loop = asyncio.new_event_loop()
+    loop.close()
+    Late(lambda: loop.call_soon_threadsafe(print))
+    Late(lambda: [][0])
+    raise UserError("one sentence")
+run(main)
+"""
+
+
+def test_late_callbacks_of_an_event_loop_are_not_told():
+    """TensorStore makes one for every array, after the first has failed; what else nobody could hear is told."""
+    done = subprocess.run([sys.executable, "-c", LATE], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "IndexError" in done.stderr
+    assert "Event loop" not in done.stderr
+    assert done.stderr.endswith("error: one sentence\n")

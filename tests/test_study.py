@@ -233,10 +233,10 @@ def test_mistakes_are_named_before_anything_runs(tmp_path, more, words):
 
 
 def test_a_dry_run_lists_the_commands(tmp_path, capsys):
-    choice = ["--table", "transfer", "--rows", "i3d", "--columns", "hmdb51/full", "--splits", "2", "--hmdb51", "data/h"]
+    choice = ["--table", "transfer", "--rows", "i3d", "--columns", "hmdb51/full", "--splits", "2"]
     assert command.main([*choice, "--config.batch_size=48", "--output", str(tmp_path / "study"), "--dry_run"]) == 0
     printed = capsys.readouterr()
-    assert printed.err == "MINIKINETICS, IMAGENET stand for folders that were not named\n"
+    assert printed.err == "HMDB51, MINIKINETICS, IMAGENET stand for folders that were not named\n"
     lines = printed.out.splitlines()
     assert [line.split()[4] for line in lines] == [
         "experiments/minikinetics.py:i3d_rgb",
@@ -246,7 +246,7 @@ def test_a_dry_run_lists_the_commands(tmp_path, capsys):
     ]
     assert "--config.data.directory=MINIKINETICS --config.init_from=IMAGENET" in lines[0]
     assert lines[0].endswith(" --config.batch_size=48")
-    assert "--config.data.directory=data/h --config.data.train_split=train02" in lines[1]
+    assert "--config.data.directory=HMDB51 --config.data.train_split=train02" in lines[1]
     assert "/runs/minikinetics-i3d_rgb/checkpoints/110000" in lines[1]
     assert not (tmp_path / "study").exists()
 
@@ -255,6 +255,9 @@ def test_a_dry_run_prints_nothing_that_would_not_run(tmp_path, capsys):
     choice = ["--table", "transfer", "--rows", "c3d", "--columns", "hmdb51/full", "--output", str(tmp_path / "study")]
     with pytest.raises(UserError, match=r"no key 'batchsize' \(did you mean 'batch_size'\?\)"):
         command.main([*choice, "--config.batchsize=48", "--dry_run"])
+    for flag in ("--hmdb51", "--imagenet"):
+        with pytest.raises(UserError, match="nowhere"):
+            command.main([*choice, "--rows", "i3d", flag, "nowhere", "--dry_run"])
     assert capsys.readouterr() == ("", "")
     assert command.main([*choice, "--miniature", "--dry_run"]) == 0
     printed = capsys.readouterr()

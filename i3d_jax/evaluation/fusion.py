@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from i3d_jax.checkpoint import refuse_other_labels
 from i3d_jax.evaluation.predictions import Predictions
 from i3d_jax.system.errors import UserError
 
@@ -28,7 +29,7 @@ def fuse(
       The videos and labels of `first` in its order, with the sums, float32 [N, classes]; no `stream_logits`.
 
     Raises:
-      UserError: the weights are not such numbers; or the two have other videos, another number of classes or another
+      UserError: the weights are not such numbers; or the two have other videos, other classes or another
         label for a video; or one of them has a video twice, or none.
     """
     if len(weights) != 2 or not all(map(math.isfinite, weights)) or not any(weights):
@@ -39,6 +40,8 @@ def fuse(
     classes = [one.logits.shape[1] for one in (first, second)]
     if classes[0] != classes[1]:
         raise UserError(f"{names[0]} has scores of {classes[0]} classes, {names[1]} of {classes[1]}")
+    if first.classes is not None and second.classes is not None:
+        refuse_other_labels(first.classes.tolist(), second.classes.tolist(), where=names[0], other=names[1])
     for this, other in ((0, 1), (1, 0)):
         if lacking := [video for video in rows[this] if video not in rows[other]]:
             raise UserError(
@@ -54,7 +57,8 @@ def fuse(
             f"{second.label[order][row]} in {names[1]}: they are of other lists of classes"
         )
     logits = weights[0] * first.logits.astype(np.float64) + weights[1] * second.logits[order].astype(np.float64)
-    return Predictions(first.video, first.label, logits.astype(np.float32), {})
+    named = first.classes if first.classes is not None else second.classes
+    return Predictions(first.video, first.label, logits.astype(np.float32), {}, classes=named)
 
 
 def _rows(predictions: Predictions, name: str) -> dict[str, int]:

@@ -27,6 +27,7 @@ class Predictions:
       logits: float32 [N, classes].
       stream_logits: those of each stream alone, by stream, float32 [N, classes]; {} for a network without them.
       row: int64 [N], at which row, counted over all batches, each stood; None where they come from a file or a sum.
+      classes: str [classes], their names in the order of the scores; None where they are not known.
     """
 
     video: np.ndarray
@@ -34,15 +35,17 @@ class Predictions:
     logits: np.ndarray
     stream_logits: Mapping[str, np.ndarray]
     row: np.ndarray | None = None
+    classes: np.ndarray | None = None
 
     def save(self, path: Path) -> None:
-        """Writes an .npz file with `video`, `label`, `logits` and, of each stream, `logits_STREAM`.
+        """Writes an .npz file with `video`, `label`, `logits`, `classes` and, of each stream, `logits_STREAM`.
 
         It is written whole or not at all.
         """
         make_folder(path.parent)
         with written_whole(path) as file:
-            np.savez(file, **self._arrays())
+            classes: dict[str, Any] = {} if self.classes is None else {"classes": self.classes}
+            np.savez(file, **self._arrays(), **classes)
 
     def _arrays(self) -> dict[str, Any]:
         streams = {f"logits_{stream}": logits for stream, logits in self.stream_logits.items()}
@@ -98,9 +101,15 @@ class Predictions:
             )
         if not np.isfinite(logits).all():
             raise UserError(f"{path}: finite logits were expected, found others")
+        classes = arrays.get("classes")
+        if classes is not None and (classes.dtype.kind != "U" or classes.shape != logits.shape[1:]):
+            raise UserError(
+                f"{path}: the names of {logits.shape[1]} classes were expected, found {classes.dtype} "
+                f"{list(classes.shape)}"
+            )
         prefix = "logits_"
         streams = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        return cls(video, label, logits, streams)
+        return cls(video, label, logits, streams, classes=classes)
 
 
 def predict(

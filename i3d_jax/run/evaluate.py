@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from i3d_jax import checkpoint
 from i3d_jax.clips import AS_STORED, CONSECUTIVE_FRAMES
@@ -127,6 +128,7 @@ class Evaluation:
         figures = {**score(predictions.logits, predictions.label), "damaged": len(damaged)}
         if not hosts.is_first():
             return figures
+        predictions = dataclasses.replace(predictions, classes=np.array(self.dataset.labels, np.str_))
         predictions.save(self.workdir / "predictions" / f"{self.split}.npz")
         recorded = {**figures, **self._recorded_under(step)}
         if predictions.stream_logits:

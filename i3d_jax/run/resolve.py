@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import time
 from pathlib import Path
@@ -144,10 +145,24 @@ def _check_beginning(initial: InitialWeights, cadence: Cadence, workdir: Path) -
 
 def _check_ranges(config: ml_collections.ConfigDict, network: Network) -> None:
     """Raises a `UserError` for what would be found out of range once the dataset is there, which may take minutes."""
-    _batch_options(config, network, config.batch_size, config.data.frames)
-    _batch_options(config, network, evaluation_batch_size(config), config.evaluation.frames)
     clips.check_windows(config.evaluation.windows)
+    training = _batch_options(config, network, config.batch_size, config.data.frames)
+    _refuse_larger_than_memory("data.frames", training, windows=1)
+    evaluation = _batch_options(config, network, evaluation_batch_size(config), config.evaluation.frames)
+    _refuse_larger_than_memory("evaluation.frames", evaluation, windows=config.evaluation.windows)
     check_keep_last(config.checkpoints.keep_last)
+
+
+def _refuse_larger_than_memory(key: str, options: BatchOptions, *, windows: int) -> None:
+    """Raises a `UserError` for batches of which this machine cannot hold one: they would be made after hours."""
+    pixels = sum(options.sampling.count(stream) * clips.CHANNELS[stream] for stream in options.streams)
+    taken = options.rows * windows * pixels * options.crop**2
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if taken > memory:
+        raise UserError(
+            f"{key} is {options.sampling.frames}: a batch of {options.rows} videos of {windows} windows takes "
+            f"{taken / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f} GiB of memory"
+        )
 
 
 def initial_weights(config: ml_collections.ConfigDict) -> InitialWeights:

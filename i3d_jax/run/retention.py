@@ -76,8 +76,7 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step of the best checkpoint, None where none was saved with metrics."""
-        scored = [(metrics["top1"], step) for step in self.steps() if (metrics := self._metrics(step))]
-        return max(scored)[1] if scored else None
+        return checkpoint.best_in(self.directory)
 
     def _metrics(self, step: int) -> Mapping[str, float] | None:
         return checkpoint.Description.read(self.directory / str(step)).provenance["metrics"]

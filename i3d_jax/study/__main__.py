@@ -111,9 +111,14 @@ def _fill(study: Study, needed: Sequence[Cell]) -> int:
 
 
 def _list(study: Study, ordered: Sequence[PlannedRun]) -> None:
-    """Prints the command of every run; what is not named stands in capitals, but for what a miniature draws itself."""
-    from i3d_jax.study.miniature import DRAWN
+    """Prints the command of every run; what is not named stands in capitals, but for what a miniature draws itself.
 
+    What is named is looked at first, as before the runs themselves.
+    """
+    from i3d_jax.study.miniature import DRAWN
+    from i3d_jax.study.runs import check
+
+    check(study, ordered, asked=FLAGS, all_named=False)
     places = {name: Path(name.upper()) for name in (*DATASETS, "imagenet")}
     if study.miniature:
         places |= {name: study.output / "datasets" / name for name in DRAWN} | {"imagenet": study.output / "imagenet"}

@@ -83,13 +83,14 @@ class Study:
         return ["--config", self.recipe(run), "--workdir", str(self.workdir(run)), *self.changes(run)]
 
 
-def check(study: Study, runs: Sequence[PlannedRun], *, asked: Mapping[str, str]) -> None:
+def check(study: Study, runs: Sequence[PlannedRun], *, asked: Mapping[str, str], all_named: bool = True) -> None:
     """Looks for what the runs need, before any of them begins.
 
     Args:
       study: where it should be.
       runs: all of them.
       asked: the flags that name the datasets and the image network, for messages.
+      all_named: whether what is not named is missing; else it is passed over, and the workdirs with it.
 
     Raises:
       UserError: a dataset or the image network is not named, is not there, lacks a split or lacks flow; a recipe has no
@@ -98,6 +99,8 @@ def check(study: Study, runs: Sequence[PlannedRun], *, asked: Mapping[str, str])
     for name in dict.fromkeys(run.dataset for run in runs):
         own = [run for run in runs if run.dataset == name]
         if name not in study.datasets:
+            if not all_named:
+                continue
             raise UserError(
                 f"the chosen cells need {name}, for {own[0].name}{_and_more(own)}: expected {asked[name]} DIR, "
                 "a folder that `python -m i3d_jax.prepare` wrote"
@@ -111,7 +114,7 @@ def check(study: Study, runs: Sequence[PlannedRun], *, asked: Mapping[str, str])
             )
         _check_splits(dataset, own)
     from_images = [run for run in runs if run.start == "imagenet"]
-    if from_images:
+    if from_images and (all_named or study.imagenet is not None):
         if study.imagenet is None:
             raise UserError(
                 f"the chosen cells start from ImageNet, as {from_images[0].name}{_and_more(from_images)}: expected "
@@ -119,7 +122,7 @@ def check(study: Study, runs: Sequence[PlannedRun], *, asked: Mapping[str, str])
             )
         if checkpoint.load(study.imagenet)[2]["model"] != "inception_v1":
             raise UserError(f"{asked['imagenet']}: {study.imagenet} is no image network (inception_v1)")
-    for run in runs:
+    for run in runs if all_named else ():
         study.check(run)
 
 

@@ -2,8 +2,8 @@
 
 They meet at process 0, the coordinator (`jax.distributed`), and need one another's arrays in every step. So a process
 that fails must not leave the others waiting: `leave` ends it without the handshake that would wait for them, and what
-they notice (a connection that closes at once, or heartbeats that stay away for `hosts.HEARTBEAT_SECONDS`) ends them
-too. JAX itself ends a process that has lost the coordinator, with a message of its own and SIGABRT.
+they notice (a connection that closes at once, or a `heartbeat` that stays away for `hosts.HEARTBEAT_SECONDS`) ends them
+too. JAX itself ends a process whose coordinator was killed, with a message of its own and SIGABRT.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from i3d_jax.system import hosts
+from i3d_jax.system import heartbeat, hosts
 from i3d_jax.system.errors import STOPPED_CODE, Failure, UserError, leave_alone
 
 # Several that stop for one reason may each say so before the first one's end ends the others.
 _FAREWELL_SECONDS = 5
+
+# So many times as long as our heartbeat JAX's own waits.
+_JAX_WAITS = 4
 
 _LOST = re.compile("gloo|nccl|coordination|barrier|heartbeat|socket closed|connection (closed|reset)", re.IGNORECASE)
 
@@ -89,8 +92,9 @@ def join(options: argparse.Namespace) -> None:
             # Where the command line says which process this is, the surroundings are not asked.
             cluster_detection_method="deactivate" if given else None,
             initialization_timeout=options.join_timeout + 60,
-            heartbeat_timeout_seconds=hosts.HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=hosts.HEARTBEAT_SECONDS,
+            # The last resort, behind our own.
+            heartbeat_timeout_seconds=_JAX_WAITS * hosts.HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_JAX_WAITS * hosts.HEARTBEAT_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
         text = " ".join(str(error).split())[:300]
@@ -104,6 +108,7 @@ def join(options: argparse.Namespace) -> None:
         ) from error
     finally:
         deadline.cancel()
+    heartbeat.watch(hosts.HEARTBEAT_SECONDS)
     _connect()
 
 
@@ -148,6 +153,7 @@ def leave(code: int) -> None:
     Where all of them stop together (`Stopped`), each waits for the others, as at the end of the training.
     """
     if code != 0 and jax.distributed.is_initialized():
+        heartbeat.leave(code)
         with contextlib.suppress(Exception):
             if code != STOPPED_CODE:
                 hosts.barrier("farewell", _FAREWELL_SECONDS)

@@ -124,5 +124,6 @@ def _note_unheard(unraisable: sys.UnraisableHookArgs) -> None:
     if _come is not None and isinstance(unraisable.exc_value, (KeyboardInterrupt, Stopped)):
         # Raised again here, it would end no more than this.
         _unheard = True
-    else:
+    elif str(unraisable.exc_value) != "Event loop is closed":
+        # That is what each further array of a checkpoint says when one could not be written or read, which is told.
         sys.__unraisablehook__(unraisable)

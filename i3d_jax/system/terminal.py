@@ -75,7 +75,7 @@ def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def print_json(value: Any) -> None:
-    """Prints a value as JSON, with escapes for what the encoding of standard output may lack."""
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Prints a value as JSON, at once, with escapes for what the encoding of standard output may lack."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(json_text(value, indent=2, ascii_only=codecs.lookup(encoding).name != "utf-8"))
+    print(json_text(value, indent=indent, ascii_only=codecs.lookup(encoding).name != "utf-8"), flush=True)

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -63,7 +63,7 @@ def decode(
     end: float | None = None,
     by_timestamps: bool = True,
     note: Note = no_note,
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray]:
     """Yields the frames of a video, or of a piece of it, upright, with square pixels, resampled and resized.
 
     The same array is yielded again where resampling repeats a frame.
@@ -85,6 +85,51 @@ def decode(
         frames have been yielded: a video is all there or it is not to be used.
       UnusableTimestamps: only with `by_timestamps`; it too may come after frames have been yielded.
     """
+    source: av.VideoFrame | None = None
+    size = (0, 0)
+    pixels: np.ndarray
+    for frame, stream in _resampled(path, preprocessing, start=start, end=end, by_timestamps=by_timestamps, note=note):
+        if frame is not source:
+            if source is None:
+                size = _shown_size(frame, stream, preprocessing.short_side)
+                if frame.color_trc in HDR:
+                    note(hdr_note(HDR[frame.color_trc]))
+            source, pixels = frame, _picture(frame, size)
+        yield pixels
+
+
+def count_frames(
+    path: str | os.PathLike,
+    preprocessing: Preprocessing,
+    *,
+    most: int | None = None,
+    by_timestamps: bool = True,
+    note: Note = no_note,
+) -> int:
+    """Returns how many frames `decode` yields of a whole video, without making pictures of them.
+
+    Args:
+      most: counting, and with it reading, ends at so many; None for all.
+      path, preprocessing, by_timestamps, note: as of `decode`.
+
+    Raises:
+      UnreadableVideo, UnusableTimestamps: as `decode`, for what was read.
+    """
+    frames = _resampled(path, preprocessing, start=None, end=None, by_timestamps=by_timestamps, note=note)
+    with contextlib.closing(frames):
+        return sum(1 for _ in itertools.islice(frames, most))
+
+
+def _resampled(
+    path: str | os.PathLike,
+    preprocessing: Preprocessing,
+    *,
+    start: float | None,
+    end: float | None,
+    by_timestamps: bool,
+    note: Note,
+) -> Generator[tuple[av.VideoFrame, av.VideoStream]]:
+    """Yields the file's own frame for each frame of the result, one at least, and their stream; see `decode`."""
     _refuse_beyond(start)
     piece_start = _exact(start or 0)
     place = None if by_timestamps else _placing(path, note)
@@ -111,18 +156,11 @@ def decode(
             end=None if end is None else _exact(end),
             last_until=last_until,
         )
-        source: av.VideoFrame | None = None
-        size = (0, 0)
-        pixels: np.ndarray
+        some = False
         for frame in chosen:
-            if frame is not source:
-                if source is None:
-                    size = _shown_size(frame, stream, preprocessing.short_side)
-                    if frame.color_trc in HDR:
-                        note(hdr_note(HDR[frame.color_trc]))
-                source, pixels = frame, _picture(frame, size)
-            yield pixels
-        if source is None:
+            some = True
+            yield frame, stream
+        if not some:
             raise UnreadableVideo(f"it ends before the piece starts at {start:g} s" if start else "it has no frames")
 
 

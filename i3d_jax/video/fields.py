@@ -43,25 +43,28 @@ class FieldEncoder:
         self._waiting: deque[bytes | None] = deque()
         self._computed: deque[np.ndarray] = deque()
 
-    def add(self, frame: np.ndarray) -> list[bytes]:
+    def add(self, frame: np.ndarray, *, wanted: bool = True) -> list[bytes]:
         """Takes the next frame and returns, as PNG bytes, the fields that are ready by now, in order; often none.
 
         Args:
           frame: uint8 RGB [H, W, 3]. The very array of the frame before is known to have the flow 0.
+          wanted: whether there is to be a field from the frame before to this one.
         """
         if frame is self._frame:
+            if not wanted:
+                return []
             self._still = self._still or _png(codec.to_bytes(np.zeros((*frame.shape[:2], 2), np.float32)))
             self._waiting.append(self._still)
             return self._ready(())
         previous, self._grey = self._grey, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         self._frame = frame
-        if previous is None:
+        if previous is None or not wanted:
             return []
         self._waiting.append(None)
         return self._ready(self._backend.add(previous, self._grey))
 
     def finish(self) -> list[bytes]:
-        """Returns the fields that have not been returned yet: after it, there is one fewer than there were frames."""
+        """Returns the fields that have not been returned yet."""
         return self._ready(self._backend.finish())
 
     def _ready(self, displacements: Iterable[np.ndarray]) -> list[bytes]:

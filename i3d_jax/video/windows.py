@@ -13,8 +13,14 @@ from i3d_jax.data.preprocessing import Preprocessing, centre_crop, refuse_mismat
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import instead, is_file
 from i3d_jax.video.decode import Note, UnreadableVideo, no_note
-from i3d_jax.video.encoded import decode_images, streams_of
+from i3d_jax.video.encoded import chosen_images, decode_images
 from i3d_jax.video.tvl1_backends import BACKENDS, description
+
+# Of the pixels of a video's windows: 28,000 frames of 224 x 224.
+MOST_BYTES = 4 << 30
+
+# A video of less than this part of a window (1 / 4) is worth a warning.
+_FEW = 4
 
 # Who computes flow of which it is not known: whose TV-L1 the field means where it says no more.
 USUAL = "opencv"
@@ -29,6 +35,9 @@ def read_windows(
     note: Note = no_note,
 ) -> dict[str, np.ndarray]:
     """Prepares a video as `prepare` does, JPEG included, and cuts the evaluation's windows from it.
+
+    Only frames that are in a window are encoded, and only flow that is in one is computed. Where there is one window,
+    which holds the first frames, the file is not read any further.
 
     Args:
       path: a video file.
@@ -66,6 +75,7 @@ def read_windows(
     except UserError as error:
         raise UserError(f"{where}: 'preprocessing': {error}") from error
     clips.check_streams(streams, sampling)
+    _refuse_too_many(sampling, fields["windows"], fields["crop"], streams, where)
     stored = Preprocessing.from_json(fields, where=where).of_streams(streams)
     stored.refuse_unknown(where)
     if "flow" in streams:
@@ -73,12 +83,30 @@ def read_windows(
     if not is_file(path):
         found = "no such file" if (found := instead(path)) == "nothing" else f"it is {found}"
         raise UserError(f"there is no video {os.fspath(path)!r}: {found}")
+    windows, crop = fields["windows"], fields["crop"]
+    reach = clips.reach(sampling, streams=streams)
+    cover: dict[str, np.ndarray] = {}
+
+    def choose(count: int) -> dict[str, np.ndarray]:
+        if count * _FEW < reach:
+            frames = "its only frame is" if count == 1 else f"its {count} frames are"
+            note(f"warning: {frames} repeated to fill a window of {reach}, so the scores tell little")
+        cover.update(clips.cover(count, sampling, windows, streams=streams))
+        return {stream: np.unique(numbers) for stream, numbers in cover.items()}
+
     try:
-        images = streams_of(path, stored, flow_threads=os.cpu_count() or 1, note=note)
+        images = chosen_images(
+            path,
+            stored,
+            choose,
+            # One window holds the first frames.
+            most=reach if windows == 1 else None,
+            flow_threads=os.cpu_count() or 1,
+            note=note,
+        )
     except UnreadableVideo as error:
         raise UserError(f"the video {os.fspath(path)} cannot be read: {error}") from error
-    cover = clips.cover(len(images["rgb"]), sampling, fields["windows"], streams=streams)
-    return {stream: _pixels(stream, images[stream], cover[stream], fields["crop"], short_side) for stream in streams}
+    return {stream: _pixels(stream, images[stream], cover[stream], crop, short_side) for stream in streams}
 
 
 def completed(preprocessing: Mapping[str, Any], *, streams: Collection[str], where: str) -> tuple[dict[str, Any], str]:
@@ -111,10 +139,28 @@ def _refuse_other_flow(preprocessing: Preprocessing, where: str) -> None:
     refuse_mismatch({"flow": preprocessing.flow}, {"flow": computed}, expected_by=where, found_in="this installation")
 
 
-def _pixels(stream: str, images: list[bytes], cover: np.ndarray, crop: int, short_side: int | None) -> np.ndarray:
+def _refuse_too_many(sampling: clips.Sampling, windows: int, crop: int, streams: Collection[str], where: str) -> None:
+    pixels = sum(sampling.count(stream) * clips.CHANNELS[stream] for stream in streams) * crop**2
+    if windows * pixels > MOST_BYTES:
+        raise UserError(
+            f"{where}: 'preprocessing' has {windows} windows of {sampling.frames} frames of {crop}x{crop} pixels, "
+            f"which take {windows * pixels >> 20} MiB for a video; at most {MOST_BYTES >> 20} were expected"
+        )
+
+
+def _pixels(
+    stream: str, images: Mapping[int, bytes], cover: np.ndarray, crop: int, short_side: int | None
+) -> np.ndarray:
     """Decodes the images that a cover int64 [windows, count] needs: uint8 [windows, count, crop, crop, channels]."""
     needed, order = np.unique(cover, return_inverse=True)
-    pixels = decode_images([images[number] for number in needed])[..., : clips.CHANNELS[stream]]
+    return np.concatenate([_picture(stream, images[number], crop, short_side) for number in needed])[
+        order.reshape(cover.shape)
+    ]
+
+
+def _picture(stream: str, image: bytes, crop: int, short_side: int | None) -> np.ndarray:
+    """Decodes an image to uint8 [1, crop, crop, channels]: many whole ones would take more memory than their crops."""
+    pixels = decode_images([image])[..., : clips.CHANNELS[stream]]
     if short_side is not None:
         pixels = resized(pixels, short_side)
-    return centre_crop(pixels, crop)[order.reshape(cover.shape)]
+    return np.ascontiguousarray(centre_crop(pixels, crop))

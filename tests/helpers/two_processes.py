@@ -52,7 +52,7 @@ def free_address() -> str:
 
 
 # Seconds after which `steps_without_end` takes the other process for dead.
-SOON = 10
+SOON = 6
 
 IMAGE_NETWORK = miniature.Size(width_multiplier=0.0625)
 
