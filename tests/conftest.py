@@ -42,6 +42,7 @@ LONGEST = (
     "test_study_runs.py",
     "test_installation.py",
     "test_distributed.py",
+    "test_faults.py",
     "test_main.py",
     "test_prepare_killed.py",
     "test_against_pytorch.py",

@@ -188,3 +188,15 @@ def test_a_description_that_contradicts_itself(whole, tmp_path, change, words):
     (folder / "dataset.json").write_text(json.dumps(description))
     with pytest.raises(UserError, match=words):
         open_dataset(folder)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_shard_that_vanishes_after_the_dataset_was_opened_is_damage(whole, tmp_path, noted):
+    folder = shutil.copytree(whole[noted], tmp_path / "dataset")
+    dataset = open_dataset(folder)
+    shard(folder, 1).unlink()
+    videos = SHARDS * PER_SHARD
+    with pytest.raises(UserError, match=f"{PER_SHARD} of the {videos} records of split 'train' are damaged"):
+        SplitReader(dataset, "train", max_damaged_share=0.05)
+    reader = SplitReader(dataset, "train", max_damaged_share=1.0)
+    assert len(reader.places) == videos

@@ -35,15 +35,17 @@ def strike(campaign: Campaign, number: int) -> Tried:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", disk], capture_output=True).returncode:
         return Tried(kind=kind, number=number, what="no disk may be mounted here", missed=True)
     try:
+        missed = False
         process = Process(verb.arguments(disk / "output"), folder / "logs")
         what = f"{name} on a disk of {size} kB"
         if kind == "read-only disk":
-            moment = draw.uniform(0, seconds)
+            # Refused while a file is open for writing, as the lock of a workdir is: mostly it comes before that.
+            moment = draw.choice((0.0, 0.1, draw.uniform(0, seconds)))
             time.sleep(moment)
             what = f"{name} on a disk that turns read-only after {moment:.2f} s"
-            # Refused while a file is open for writing.
-            while _mount("ro", disk) and not process.is_over():
+            while (busy := _mount("ro", disk)) and not process.is_over():
                 time.sleep(0.02)
+            missed = bool(busy) or process.is_over()
         ended = process.wait()
         wrong = violation(ended)
         if wrong is None:
@@ -57,7 +59,8 @@ def strike(campaign: Campaign, number: int) -> Tried:
             wrong = f"with room again: {wrong}" if wrong else None
     finally:
         subprocess.run(["umount", "-l", disk], check=False, capture_output=True)
-    return Tried(kind=kind, number=number, what=f"{what}: exit code {ended.code}", violated=wrong)
+    what = f"{what}: exit code {ended.code}"
+    return Tried(kind=kind, number=number, what=what, violated=wrong, missed=missed)
 
 
 def _mount(options: str, disk: Path) -> int:

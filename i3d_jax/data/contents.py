@@ -7,10 +7,10 @@ than it is said to be: of what is not there, a place behind the end of its file 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from i3d_jax.records import shards
 from i3d_jax.records.shards import RecordPlace, ShardIndex, framed, index_path, places, scan_lengths
 from i3d_jax.system.errors import UserError
 
@@ -44,7 +44,7 @@ def counted(paths: Sequence[Path], videos: int, split: str) -> list[RecordPlace]
     ]
     if sum(map(len, lengths)) < videos:
         for number, (path, index) in enumerate(zip(paths, indexes, strict=True)):
-            if index is not None and framed(index.lengths) < os.path.getsize(path):
+            if index is not None and framed(index.lengths) < shards.size(path):
                 _log.warning("the index of %s lists less than the shard holds: it is left out", path.name)
                 lengths[number] = scan_lengths(path)
     found = [len(own) for own in lengths]
@@ -75,7 +75,7 @@ def _lengths(path: Path, videos: int, size: int) -> Sequence[int]:
             "left out",
             *(path.name, videos, size, len(index.lengths), framed(index.lengths)),
         )
-    found = os.path.getsize(path)
+    found = shards.size(path)
     if found == size:
         return scan_lengths(path)
     _log.warning(
@@ -88,5 +88,5 @@ def _lengths(path: Path, videos: int, size: int) -> Sequence[int]:
 def _filled(path: Path, lengths: Sequence[int], videos: int) -> list[RecordPlace]:
     """Returns the places of a shard's records, and after them some for those that are missing."""
     found = list(places(path, lengths))
-    end = max(framed(lengths), os.path.getsize(path))
+    end = max(framed(lengths), shards.size(path))
     return found + [RecordPlace(path, number, end, 0) for number in range(len(found), videos)]

@@ -181,7 +181,7 @@ class SplitReader:
 
     def _refuse_missing(self) -> None:
         """Tells of the shards that end before their records do; refuses a split that lacks too many."""
-        sizes = {path: os.path.getsize(path) for path in {place.path for place in self.places}}
+        sizes = {path: shards.size(path) for path in {place.path for place in self.places}}
         videos = Counter(place.path for place in self.places)
         missing = Counter(
             place.path for place in self.places if place.offset + shards.framed([place.length]) > sizes[place.path]

@@ -71,6 +71,14 @@ def places(path: Path, lengths: Iterable[int]) -> Iterator[RecordPlace]:
         offset += HEADER_BYTES + length + FOOTER_BYTES
 
 
+def size(path: str | os.PathLike) -> int:
+    """Returns the bytes of a shard; 0 for one that has been removed since its folder was listed."""
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
+
+
 def scan_lengths(path: Path) -> tuple[int, ...]:
     """Returns the length in bytes of every record of a TFRecord file, from its headers alone.
 
