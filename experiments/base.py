@@ -4,6 +4,8 @@ The values are those of the release's RGB stream on Kinetics; of other architect
 Table 1.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -55,26 +57,27 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     # Whether the backward pass computes each block of layers again instead of keeping it: the same numbers in less
     # memory for a third more arithmetic (not on CPUs, where XLA undoes it in part).
     config.model.rematerialise = False
-    if architecture != "c3d":
+    # Further options are those that the architecture's class has.
+    options = {field.name: field.default for field in dataclasses.fields(models.MODELS[architecture])}
+    if "stem_padding" in options:
         # How the first convolution pads in space: "same" (TensorFlow) or "symmetric" (for weights from PyTorch).
         config.model.stem_padding = "same"
+    if "last_block" in options:
         # Where Inception's trunk ends: an earlier block than the paper's makes a smaller network.
         config.model.last_block = "Mixed_5c"
+    if "batch_norm_gain" in options:
         # Whether batch normalisation has gains beside its offsets (the release has none): for weights from PyTorch.
         config.model.batch_norm_gain = False
-    if architecture == "i3d":
-        # "rgb" or "flow".
-        config.model.stream = "rgb"
-    if architecture in ("two_stream", "fused"):
-        # "both", or one stream alone: "rgb" or "flow".
-        config.model.stream = "both"
-    if architecture in ("i3d", "two_stream_i3d"):
+    if "stream" in options:
+        # "rgb" or "flow"; of two_stream and fused also "both", which is where they begin.
+        config.model.stream = options["stream"]
+    if "temporal_padding" in options:
         # What stands before the first frame and after the last: "zeros" (the release) or "replicate".
         config.model.temporal_padding = "zeros"
-    if architecture == "conv_lstm":
+    if "statistics_steps" in options:
         # Time steps with batch statistics of their own, at least data.frames.
         config.model.statistics_steps = training_clip.frames
-    if architecture == "c3d":
+    if "frame_size" in options:
         # Pixels of a side of the frames; must equal data.crop.
         config.model.frame_size = training_clip.size
 

@@ -13,13 +13,15 @@ from i3d_jax.run import build
 from i3d_jax.run import recipe as configuration
 from i3d_jax.system import cluster, hosts
 from i3d_jax.system.command_line import Parser
-from i3d_jax.system.errors import run
+from i3d_jax.system.errors import UserError, run
 
 EXAMPLE = """\
 examples:
   python -m i3d_jax.main --config experiments/quickstart.py --workdir runs/quickstart
   python -m i3d_jax.main --config experiments/custom.py:small --config.data.directory=DATASET --config.total_steps=500
   python -m i3d_jax.main --config experiments/custom.py --workdir DIR --mode evaluate --config.evaluation.split=test
+  python -m i3d_jax.main --config experiments/custom.py --config.data.directory=DATASET --workdir DIR \\
+    --mode evaluate --checkpoint checkpoints/rgb_scratch
 
 experiments/base.py holds every key, with a comment.
 """
@@ -32,12 +34,15 @@ def main(arguments: Sequence[str]) -> None:
     with cluster.explained():
         config = configuration.load(options.config, overrides)
         workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
-        given = {"--mode": options.mode, "--workdir": str(workdir)}
+        if options.checkpoint is not None and (options.mode != "evaluate" or options.workdir is None):
+            raise UserError("--checkpoint goes with --mode evaluate and with --workdir, a folder for the figures")
+        given = {"--mode": options.mode, "--workdir": str(workdir), "--checkpoint": options.checkpoint}
         hosts.refuse_different({**given, **configuration.flat(config)}, what="configuration")
         if options.mode == "train":
             build(config, workdir).train()
         else:
-            build(config, workdir, evaluates_only=True).evaluate()
+            source = None if options.checkpoint is None else Path(options.checkpoint)
+            build(config, workdir, evaluates_only=True, source=source).evaluate(source)
 
 
 def _parser() -> Parser:
@@ -59,6 +64,11 @@ def _parser() -> Parser:
     parser.add_argument(
         "--mode", choices=("train", "evaluate"), default="train", help="what to do (default: %(default)s)"
     )
+    checkpoint_help = (
+        "with --mode evaluate: a checkpoint to score in place of the workdir's, such as a published one; the dataset's "
+        "classes are found among its own by their names, and the figures go to the workdir"
+    )
+    parser.add_argument("--checkpoint", metavar="DIR", help=checkpoint_help)
     cluster.add_flags(parser)
     return parser
 

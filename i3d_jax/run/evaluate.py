@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from i3d_jax import checkpoint
 from i3d_jax.clips import AS_STORED, CONSECUTIVE_FRAMES
 from i3d_jax.data.batches import Batches
 from i3d_jax.data.dataset import Dataset
+from i3d_jax.data.labels import spelt
 from i3d_jax.data.pipeline import BatchOptions, evaluation_batches
 from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.evaluation import results
@@ -23,7 +24,8 @@ from i3d_jax.evaluation.predictions import predict
 from i3d_jax.models.network import Network
 from i3d_jax.run.summary import figures_text, stream_rows
 from i3d_jax.system import hosts, lock, signals
-from i3d_jax.system.errors import UserError
+from i3d_jax.system.errors import UserError, did_you_mean
+from i3d_jax.system.files import is_folder
 from i3d_jax.system.preemption import Termination
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.step import evaluation_step
@@ -45,6 +47,7 @@ class Evaluation:
       devices: what computes.
       options: of the batches.
       windows: of each video; their logits are averaged.
+      classes: what the network's scores are of, where they are not the dataset's own.
     """
 
     workdir: Path
@@ -54,6 +57,7 @@ class Evaluation:
     devices: Devices
     options: BatchOptions
     windows: int
+    classes: tuple[str, ...] | None = None
 
     @property
     def tag(self) -> str:
@@ -118,8 +122,13 @@ class Evaluation:
             between()
             return jax.tree.map(self.devices.local_rows, apply(variables, self.devices.shard_batch(batch)))
 
-        own = predict(score_batch, batches, len(self.dataset.labels))
+        classes = self.classes or self.dataset.labels
+        own = predict(score_batch, batches, len(classes))
         predictions = own.of_all_hosts(self.options.global_row)
+        numbers = np.array([classes.index(label) for label in self.dataset.labels], np.int32)
+        predictions = dataclasses.replace(
+            predictions, label=numbers[predictions.label], classes=np.array(classes, np.str_)
+        )
         damaged = [damage for own in hosts.gather(list(batches.damaged)) for damage in own]
         if not len(predictions.video):
             raise UserError(
@@ -128,7 +137,6 @@ class Evaluation:
         figures = {**score(predictions.logits, predictions.label), "damaged": len(damaged)}
         if not hosts.is_first():
             return figures
-        predictions = dataclasses.replace(predictions, classes=np.array(self.dataset.labels, np.str_))
         predictions.save(self.workdir / "predictions" / f"{self.split}.npz")
         recorded = {**figures, **self._recorded_under(step)}
         if predictions.stream_logits:
@@ -139,9 +147,11 @@ class Evaluation:
         return figures
 
 
-def evaluate(evaluation: Evaluation) -> None:
-    """Scores the newest checkpoint of the evaluation's workdir, as `Run.evaluate` says."""
-    directory = checkpoint.find(evaluation.workdir)
+def evaluate(evaluation: Evaluation, source: Path | None) -> None:
+    """Scores a checkpoint, as `Run.evaluate` says."""
+    directory = checkpoint.find(source or evaluation.workdir)
+    if source is not None:
+        _refuse_own_folder(evaluation.workdir, directory)
     with (
         lock.held(evaluation.workdir) if hosts.is_first() else contextlib.nullcontext(),
         signals.advised(lambda: "start again to go on"),
@@ -149,9 +159,12 @@ def evaluate(evaluation: Evaluation) -> None:
     ):
         network, variables, metadata = checkpoint.load(directory)
         dataset = evaluation.dataset
-        checkpoint.refuse_other_labels(
-            metadata["labels"], dataset.labels, where=str(directory), other=str(dataset.directory)
-        )
+        if source is None:
+            checkpoint.refuse_other_labels(
+                metadata["labels"], dataset.labels, where=str(directory), other=str(dataset.directory)
+            )
+        else:
+            evaluation = _among_classes(evaluation, metadata["labels"], directory)
         of_recipe = {
             "crop": evaluation.options.crop,
             "stride": evaluation.options.sampling.stride,
@@ -176,3 +189,34 @@ def evaluate(evaluation: Evaluation) -> None:
         print(
             f"of {directory}; the predictions are in {evaluation.workdir / 'predictions' / f'{evaluation.split}.npz'}"
         )
+
+
+def _refuse_own_folder(workdir: Path, directory: Path) -> None:
+    """Raises a `UserError` for a workdir that holds checkpoints, whose own figures would be written over."""
+    found = workdir.resolve()
+    if found in (directory, *directory.parents) or is_folder(found / "checkpoints"):
+        raise UserError(
+            f"--workdir {workdir} holds checkpoints of its own: another folder was expected for the figures of "
+            f"{directory}"
+        )
+
+
+def _among_classes(evaluation: Evaluation, classes: Sequence[str], directory: Path) -> Evaluation:
+    """Returns the evaluation among a checkpoint's classes, of which the dataset's are some, by their names."""
+    named = {_name(label): label for label in classes}
+    labels = evaluation.dataset.labels
+    if lacking := [label for label in labels if _name(label) not in named]:
+        raise UserError(
+            f"{len(lacking)} of the {len(labels)} classes of {evaluation.dataset.directory} are none of {directory}, "
+            f"the first {lacking[0]!r}{did_you_mean(lacking[0], classes)}"
+        )
+    if len(named) < len(classes) or len({_name(label) for label in labels}) < len(labels):
+        raise UserError(f"{directory} and {evaluation.dataset.directory}: two classes have one name but for its case")
+    # As the dataset spells those that it has.
+    own = {_name(label): label for label in labels}
+    return dataclasses.replace(evaluation, classes=tuple(own.get(name, label) for name, label in named.items()))
+
+
+def _name(label: str) -> str:
+    """A class's name as far as two files of one dataset agree on it: in any case, with blanks or underscores."""
+    return spelt(label.replace("_", " ")).casefold()

@@ -44,7 +44,9 @@ _devices_of = functools.lru_cache(maxsize=16)(Devices)
 EVALUATION_SPLITS = ("validation", "validate", "val", "test")
 
 
-def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: bool = False) -> Run:
+def build(
+    config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: bool = False, source: Path | None = None
+) -> Run:
     """Resolves a recipe into a run in its workdir.
 
     The workdir gets nothing but the embedded dataset, where the recipe asks for it; what the user may have got wrong is
@@ -55,6 +57,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: b
       workdir: of the run. To train, it need not exist, or must be of the same recipe.
       evaluates_only: whether the run is only to score the checkpoint that the workdir holds: what training needs
         besides (a batch that the devices divide, a split to train on, a network to start from) is not looked for.
+      source: then, where the checkpoint to score stands if not in the workdir.
 
     Raises:
       UserError: something in the recipe, the dataset or the workdir is not as the run needs it.
@@ -65,7 +68,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path, *, evaluates_only: b
     keep_compiled(config.compilation_cache)
     devices = _devices_of(**config.parallel)
     if evaluates_only:
-        checkpoint.find(workdir)
+        checkpoint.find(source or workdir)
         initial = InitialWeights(source=None)
     else:
         initial = initial_weights(config)

@@ -105,15 +105,19 @@ class Run:
 
         train(self)
 
-    def evaluate(self) -> None:
-        """Scores the workdir's newest checkpoint on the evaluation's split, and prints the figures.
+    def evaluate(self, source: Path | None = None) -> None:
+        """Scores a checkpoint on the evaluation's split, and prints the figures, which the workdir keeps.
+
+        Args:
+          source: where it stands, a checkpoint directory or a workdir, with all of the dataset's classes among its own;
+            None for the run's workdir, with the very classes.
 
         Raises:
           UserError: there is no checkpoint, it is of other classes or pixels than the dataset's, or a run is at work in
             the workdir.
           Stopped: SIGTERM ended it.
         """
-        evaluate(self.evaluation)
+        evaluate(self.evaluation, source)
 
     def figures(self) -> Mapping[str, Any] | None:
         """The figures of the last step, as `results.json` holds them; None if the run is not finished.
