@@ -37,7 +37,7 @@ DEEP = "[" * 100_000
         ('{"a": NaN}', "NaN is no number"),
         ("[-Infinity]", "-Infinity is no number"),
         ("[1e999]", "a number is too large"),
-        (f"[{10**30}]", "the number 1e.30 is too large"),
+        (f"[{10**30}]", "the number 1(0{30}|e.30) is too large"),
         ("9" * 5000, "limit|digits"),
         ('["\\ud83d"]', "no character"),
         ('{"\\udfff": 1}', "no character"),
@@ -124,8 +124,8 @@ def test_the_lengths_of_an_index_are_counts(tmp_path, lengths):
         ("preprocessing.crop", True, "has the crop True, a whole number was expected"),
         ("num_classes", True, "'num_classes' was expected to be a int, found True"),
         ("labels", [1, 2, 3], "'labels' was expected to hold texts"),
-        ("options.width_multiplier", "wide", "options .* are none of 'i3d'"),
-        ("options.width_multiplier", [1], "options .* are none of 'i3d'"),
+        ("options.width_multiplier", "wide", "width_multiplier was expected to be of the kind float, found 'wide'"),
+        ("options.width_multiplier", [1], r"width_multiplier was expected to be of the kind float, found \[1\]"),
         ("options.dtype", "(None,)", "the dtype must be one of"),
     ],
 )
@@ -231,7 +231,7 @@ def test_a_damaged_line_of_the_metrics_is_left_out(tmp_path, damage):
         ("optimizer.boundaries=(1e999,)", "optimizer.boundaries|inf"),
         ("optimizer.weight_decay=nan", "optimizer.weight_decay was expected to be finite, found nan"),
         ("label_smoothing=-inf", "label_smoothing was expected to be finite, found -inf"),
-        ("data.frames=1000000000000000000", "data.frames was expected to be below 2,147,483,648, found 1e.18"),
+        ("data.frames=1000000000000000000", "data.frames was expected to be below 2,147,483,648, found 1(0{18}|e.18)"),
         ("batch_size=-9999999999", "batch_size was expected to be below"),
     ],
 )
