@@ -29,7 +29,13 @@ Statistics = tuple[
 
 
 def batch_normalised_relu(
-    inputs: Float[AnyArray, "*axes channels"], train: bool, *, decay: float, dtype: DTypeLike, gain: bool = False
+    inputs: Float[AnyArray, "*axes channels"],
+    train: bool,
+    *,
+    decay: float,
+    dtype: DTypeLike,
+    gain: bool = False,
+    relu: bool = True,
 ) -> Float[Array, "*axes channels"]:
     """Batch normalisation with an offset, then ReLU: what follows every layer but the last.
 
@@ -41,8 +47,9 @@ def batch_normalised_relu(
       decay: how much of the running statistics one training step keeps, 0 to 1.
       dtype: dtype of the output; the statistics are float32.
       gain: whether what is normalised is multiplied by a parameter `gain`, which begins at 1, before the offset.
+      relu: whether the ReLU follows; a residual network adds before it.
     """
-    return _BatchNormalisedReLU(decay, dtype, gain, name="batch_norm")(inputs, train)
+    return _BatchNormalisedReLU(decay, dtype, gain, relu, name="batch_norm")(inputs, train)
 
 
 def running_statistics(channels: int, *, gain: bool = False) -> Statistics:
@@ -58,6 +65,7 @@ class _BatchNormalisedReLU(nn.Module):
     decay: float
     dtype: DTypeLike
     gain: bool
+    relu: bool = True
 
     @nn.compact
     def __call__(self, inputs, train, *, statistics=False):
@@ -70,21 +78,22 @@ class _BatchNormalisedReLU(nn.Module):
             scale = _scale(running_variance.value, gain)
             if statistics:
                 return running_mean.value, scale, offset
-            return normalised_relu(inputs, running_mean.value, scale, offset, self.dtype)
-        outputs, mean, variance = batch_statistics_relu(inputs, gain, offset, running_mean.value, self.dtype)
+            return normalised_relu(inputs, running_mean.value, scale, offset, self.dtype, self.relu)
+        outputs, mean, variance = batch_statistics_relu(inputs, gain, offset, running_mean.value, self.dtype, self.relu)
         if not self.is_initializing():
             running_mean.value = self.decay * running_mean.value + (1 - self.decay) * mean
             running_variance.value = self.decay * running_variance.value + (1 - self.decay) * variance
         return outputs
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def batch_statistics_relu(
     inputs: Float[AnyArray, "*axes channels"],
     gain: Float32[AnyArray, " channels"] | None,
     offset: Float32[AnyArray, " channels"],
     shift: Float32[AnyArray, " channels"],
     dtype: DTypeLike,
+    relu: bool = True,
 ) -> tuple[Float[Array, "*axes channels"], Float32[Array, " channels"], Float32[Array, " channels"]]:
     """Normalises by the batch's own statistics, multiplies by a gain, adds an offset, and takes the ReLU.
 
@@ -97,13 +106,14 @@ def batch_statistics_relu(
       offset: float32 [C].
       shift: float32 [C], a guess at the mean, which the result does not depend on but for rounding (`_moments`).
       dtype: of the output.
+      relu: whether the ReLU is taken.
 
     Returns:
       `dtype` [..., C], and the mean and the (biased) variance over all axes but the last, float32 [C]. No gradient goes
       through the two.
     """
     mean, variance = _moments(inputs, shift)
-    return normalised_relu(inputs, mean, _scale(variance, gain), offset, dtype), mean, variance
+    return normalised_relu(inputs, mean, _scale(variance, gain), offset, dtype, relu), mean, variance
 
 
 def _scale(variance, gain):
@@ -111,21 +121,23 @@ def _scale(variance, gain):
     return scale if gain is None else scale * gain
 
 
-def _batch_statistics_relu_forward(inputs, gain, offset, shift, dtype):
+def _batch_statistics_relu_forward(inputs, gain, offset, shift, dtype, relu):
     # Without the barrier a TPU's compiler would keep the convolution's tiles, and undo them for each consumer.
     inputs = lax.optimization_barrier(inputs)
-    outputs, mean, variance = batch_statistics_relu(inputs, gain, offset, shift, dtype)
+    outputs, mean, variance = batch_statistics_relu(inputs, gain, offset, shift, dtype, relu)
     return (outputs, mean, variance), (inputs, gain, offset, mean, variance)
 
 
-def _batch_statistics_relu_backward(dtype, residuals, gradients):
+def _batch_statistics_relu_backward(dtype, relu, residuals, gradients):
     del dtype
     inputs, gain, offset, mean, variance = residuals
     # Without the barrier the compiler would share parts with the forward pass, and keep them in float32.
     inputs, gradient = lax.optimization_barrier((inputs, gradients[0]))
     axes, count = _all_but_last(inputs)
     centred, scale = inputs - mean, _scale(variance, gain)
-    gradient = jnp.where(centred * scale + offset > 0, gradient.astype(jnp.float32), 0)
+    gradient = gradient.astype(jnp.float32)
+    if relu:
+        gradient = jnp.where(centred * scale + offset > 0, gradient, 0)
     normalised = centred * _scale(variance, None)
     of_offset = gradient.sum(axes)
     along = (gradient * normalised).sum(axes)
@@ -143,9 +155,11 @@ def normalised_relu(
     scale: Float32[AnyArray, " channels"],
     offset: Float32[AnyArray, " channels"],
     dtype: DTypeLike,
+    relu: bool = True,
 ) -> Float[Array, "*axes channels"]:
-    """Float [..., C] less `mean`, times `scale`, plus `offset`, each float32 [C]; then the ReLU, in `dtype`."""
-    return nn.relu(((inputs - mean) * scale + offset).astype(dtype))
+    """Float [..., C] less `mean`, times `scale`, plus `offset`, each float32 [C]; then with `relu` that, in `dtype`."""
+    outputs = jnp.add((inputs - mean) * scale, offset).astype(dtype)
+    return nn.relu(outputs) if relu else outputs
 
 
 def _moments(inputs, shift):

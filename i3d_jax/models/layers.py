@@ -88,6 +88,7 @@ class ConvolutionUnit(nn.Module):
       batch_norm_decay: how much of the running statistics one training step keeps, 0 to 1.
       batch_norm_gain: whether batch normalisation has a gain beside its offset.
       frozen: whether training too normalises by the running statistics, and leaves them as they are.
+      relu: whether it ends with the ReLU; a residual network adds before it.
     """
 
     features: int
@@ -98,6 +99,7 @@ class ConvolutionUnit(nn.Module):
     batch_norm_decay: float = 0.999
     batch_norm_gain: bool = False
     frozen: bool = False
+    relu: bool = True
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -114,9 +116,15 @@ class ConvolutionUnit(nn.Module):
             dtype=self.dtype,
             name=f"conv_{len(self.window)}d",
         )
-        if train and not self.frozen:
+        by_batch = train and not self.frozen
+        if by_batch or not self.relu:
             return batch_normalised_relu(
-                convolution(inputs), train, decay=self.batch_norm_decay, dtype=self.dtype, gain=self.batch_norm_gain
+                convolution(inputs),
+                by_batch,
+                decay=self.batch_norm_decay,
+                dtype=self.dtype,
+                gain=self.batch_norm_gain,
+                relu=self.relu,
             )
         return convolution(inputs, running_statistics(self.features, gain=self.batch_norm_gain))
 
