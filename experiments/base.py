@@ -130,7 +130,7 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.optimizer.plateau_factor = 0.1
     # Training ends when the rate has fallen so often, before total_steps; 0: it does not.
     config.optimizer.plateau_stop = 0
-    # One learning rate for each stretch of the training, and the steps at which the next one begins.
+    # One learning rate for each interval of the training, and the steps at which the next one begins.
     config.optimizer.learning_rates = (0.1, 0.01, 0.001)
     config.optimizer.boundaries = (97_000, 108_000)
     # Over so many steps the learning rate rises from 0 to what it is without; 0: at once.

@@ -10,7 +10,7 @@ and divided by ten when its loss saturates, 32 GPUs (64 for the 3D networks); on
 steps and rates, 6 clips a GPU, weight decay 1e-7, dropout .5.
 Not published, and our choice: 6 clips a GPU for the other networks too; the rate of the release (.1 for 384 clips) in
 proportion to the clips of a step; on UCF-101 and HMDB-51, which have no validation set to tune on, ten times less where
-all of a network of videos is trained on; their stretches of constant rates; the same steps on miniKinetics as on
+all of a network of videos is trained on; their intervals of constant rates; the same steps on miniKinetics as on
 Kinetics.
 """
 

@@ -24,7 +24,7 @@ def stepwise(*, learning_rates: Sequence[float], boundaries: Sequence[int]) -> o
     """Makes a learning rate that is constant between boundaries.
 
     Args:
-      learning_rates: one rate for each stretch, each above 0.
+      learning_rates: one rate for each interval, each above 0.
       boundaries: the steps (0 is the first) at which the next rate begins, rising; one fewer than the rates.
 
     Raises:
