@@ -91,6 +91,8 @@ def join(options: argparse.Namespace) -> None:
             options.process_id,
             # Where the command line says which process this is, the surroundings are not asked.
             cluster_detection_method="deactivate" if given else None,
+            # Else on every address of the machine, which others need that come from elsewhere.
+            coordinator_bind_address=options.coordinator if _of_this_machine(options.coordinator) else None,
             initialization_timeout=options.join_timeout + 60,
             # The last resort, behind our own.
             heartbeat_timeout_seconds=_JAX_WAITS * hosts.HEARTBEAT_SECONDS,
@@ -110,6 +112,12 @@ def join(options: argparse.Namespace) -> None:
         deadline.cancel()
     heartbeat.watch(hosts.HEARTBEAT_SECONDS)
     _connect()
+
+
+def _of_this_machine(address: str | None) -> bool:
+    """Says whether an address, HOST:PORT, is one that this machine alone can reach."""
+    host = (address or "").rpartition(":")[0]
+    return host == "localhost" or re.fullmatch(r"127(\.\d+){3}", host) is not None
 
 
 def _connect() -> None:
