@@ -147,7 +147,11 @@ def lines(workdir):
 
 def assert_same_run(workdir, reference, step):
     ours, theirs = stored(workdir, step), stored(reference, step)
-    chex.assert_trees_all_close(ours["variables"], theirs["variables"], rtol=0, atol=1e-5)
+    chex.assert_trees_all_equal_shapes(ours["variables"], theirs["variables"])
+    # Of the largest, where it is above 1: the bias of a classifier of features as they are sums over all channels what
+    # the classifier of standardised ones has learnt.
+    for our, their in zip(*map(jax.tree.leaves, (ours["variables"], theirs["variables"])), strict=True):
+        np.testing.assert_allclose(our, their, rtol=0, atol=1e-5 * max(1, np.abs(their).max()))
     # Gradients of up to 10 were added up here, and a ReLU next to 0 may be decided otherwise by the order in which
     # numbers are added; other clips, or another order of them, change momenta as a whole.
     for our, their in zip(*map(jax.tree.leaves, (ours["training"], theirs["training"])), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -44,8 +45,8 @@ CASES = {
     "the videos": ("videos/a/b.mp4", "", 0, lambda path: read_of(path.parents[1])),
     "a folder of videos": ("videos/a/b.mp4", "", 0, lambda path: read_of(path.parents[1])),
     "a recipe": ("recipe.py", "", 0, lambda path: recipe.find(str(path))),
-    "a PyTorch file": ("x.pt", "x", 0, torch_file.read),
-    "safetensors": ("x.safetensors", "x", 0, torch_file.read),
+    "a PyTorch file": ("x.pt", "x", 0, functools.partial(torch_file.read, stems=())),
+    "safetensors": ("x.safetensors", "x", 0, functools.partial(torch_file.read, stems=())),
     "a pickle": ("x.ckpt", "x", 0, lambda path: flax_i3d.read(path, stream=None)),
     "labels": ("labels.txt", "x", 0, lambda path: labels.read_labels(path, 1)),
     "results": ("results.json", "{}", 0, results.read),

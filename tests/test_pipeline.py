@@ -397,7 +397,8 @@ def test_batches_that_a_thread_of_theirs_finds_unreachable_end(dataset):
     gc.collect()
     gc.disable()
     try:
-        batches = Batches(None, clip, {"rgb": (4,)}, crop=16, flow_rounding="nearest", batch_rows=3, rows=None)
+        options = {"crop": 16, "network_short_side": None, "flow_rounding": "nearest"}
+        batches = Batches(None, clip, {"rgb": (4,)}, **options, batch_rows=3, rows=None)
         next(batches)
         batches.itself, gone = batches, weakref.ref(batches)
         del batches

@@ -92,7 +92,7 @@ def test_an_evaluation_leaves_the_scores_of_each_stream(dataset, tmp_path):
     figures, stored = evaluate(dataset, tmp_path, batch_size=8, devices=4)
     # The log and the checkpoints take plain numbers.
     assert all(isinstance(value, int | float) for value in figures.values())
-    assert stored.keys() == {"video", "label", "logits", "logits_rgb", "logits_flow"}
+    assert stored.keys() == {"video", "label", "classes", "logits", "logits_rgb", "logits_flow"}
     # Of video4's three frames the first two and their fields are seen, as 0 1 0, in both windows.
     for stream, images in (("rgb", pixels(4, 3)[:2, 1:17, 2:18, :2]), ("flow", fields(4, 3)[:, 1:17, 2:18])):
         first, second = images.mean((1, 2)) / 127.5 - 1
