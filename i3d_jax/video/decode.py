@@ -11,8 +11,6 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, cast
 
 import av
 import numpy as np
@@ -20,7 +18,9 @@ import numpy as np
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.video.durations import END_TOLERANCE, Stated, another_track_reaches, stated_duration, tick, video_reaches
 from i3d_jax.video.errors import UnreadableVideo, UnusableTimestamps
-from i3d_jax.video.picture import orientation, picture, scaled_size
+from i3d_jax.video.frames import Frames
+from i3d_jax.video.opening import opened, told, video_stream
+from i3d_jax.video.picture import orientation, picture
 from i3d_jax.video.resample import resample
 from i3d_jax.video.timestamps import FEW, mend, usual_step
 
@@ -42,13 +42,6 @@ AFTER_A_MARK = 32
 LATEST_START = 1 << 31  # Seconds: containers count in 64 bits, of units down to a nanosecond.
 HDR = {16: "PQ", 18: "HLG"}  # By the numbers of ITU-T H.273 for the transfer characteristics.
 LONGEST_SIDE = 65_500  # Pixels: libjpeg takes no more.
-# Metadata is often in another encoding than UTF-8: before version 19 PyAV raises there unless it is told, since then it
-# never does, and takes no such argument.
-LENIENT_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
-
-# What names other files, here or on the network, that FFmpeg would open in its place.
-PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
-VIDEOS_ALONE = {"format_whitelist": ",".join(sorted(av.formats_available - PLAYLISTS))}
 
 
 def no_note(sentence: str) -> None:
@@ -57,7 +50,7 @@ def no_note(sentence: str) -> None:
 
 def decode(
     path: str | os.PathLike,
-    preprocessing: Preprocessing,
+    wanted: Preprocessing | Frames,
     *,
     start: float | None = None,
     end: float | None = None,
@@ -70,7 +63,7 @@ def decode(
 
     Args:
       path: the file. Its best video stream is taken.
-      preprocessing: the frame rate and the shorter side of the result.
+      wanted: the frame rate and the size of the result.
       start: seconds from the first frame where the piece starts; None for the first frame.
       end: seconds from the first frame where it ends; None for the end. Nothing after it is decoded.
       by_timestamps: True to place frames in time by their timestamps; False where these are bad: a few are mended, and
@@ -88,10 +81,11 @@ def decode(
     source: av.VideoFrame | None = None
     size = (0, 0)
     pixels: np.ndarray
-    for frame, stream in _resampled(path, preprocessing, start=start, end=end, by_timestamps=by_timestamps, note=note):
+    frames = Frames.of(wanted)
+    for frame, stream in _resampled(path, frames, start=start, end=end, by_timestamps=by_timestamps, note=note):
         if frame is not source:
             if source is None:
-                size = _shown_size(frame, stream, preprocessing.short_side)
+                size = _shown_size(frame, stream, frames)
                 if frame.color_trc in HDR:
                     note(hdr_note(HDR[frame.color_trc]))
             source, pixels = frame, _picture(frame, size)
@@ -100,7 +94,7 @@ def decode(
 
 def count_frames(
     path: str | os.PathLike,
-    preprocessing: Preprocessing,
+    wanted: Preprocessing | Frames,
     *,
     most: int | None = None,
     by_timestamps: bool = True,
@@ -110,19 +104,19 @@ def count_frames(
 
     Args:
       most: counting, and with it reading, ends at so many; None for all.
-      path, preprocessing, by_timestamps, note: as of `decode`.
+      path, wanted, by_timestamps, note: as of `decode`.
 
     Raises:
       UnreadableVideo, UnusableTimestamps: as `decode`, for what was read.
     """
-    frames = _resampled(path, preprocessing, start=None, end=None, by_timestamps=by_timestamps, note=note)
+    frames = _resampled(path, Frames.of(wanted), start=None, end=None, by_timestamps=by_timestamps, note=note)
     with contextlib.closing(frames):
         return sum(1 for _ in itertools.islice(frames, most))
 
 
 def _resampled(
     path: str | os.PathLike,
-    preprocessing: Preprocessing,
+    wanted: Frames,
     *,
     start: float | None,
     end: float | None,
@@ -133,8 +127,8 @@ def _resampled(
     _refuse_beyond(start)
     piece_start = _exact(start or 0)
     place = None if by_timestamps else _placing(path, note)
-    with _opened(path) as container:
-        stream = _video_stream(container)
+    with opened(path) as container:
+        stream = video_stream(container)
         timed_frames = (
             _timed_by_timestamps(container, stream, piece_start, note)
             if place is None
@@ -149,12 +143,13 @@ def _resampled(
             until = time + (frame.duration or 0) * tick(stream)
             return min(until, stated.seconds) if stated.of_the_track else until
 
-        chosen = resample(
-            timed_frames,
-            _exact(float(preprocessing.frame_rate)),
-            start=piece_start,
-            end=None if end is None else _exact(end),
-            last_until=last_until,
+        piece_end = None if end is None else _exact(end)
+        chosen = (
+            _between(timed_frames, piece_start, piece_end)
+            if wanted.frame_rate is None
+            else resample(
+                timed_frames, _exact(wanted.frame_rate), start=piece_start, end=piece_end, last_until=last_until
+            )
         )
         some = False
         for frame in chosen:
@@ -162,6 +157,15 @@ def _resampled(
             yield frame, stream
         if not some:
             raise UnreadableVideo(f"it ends before the piece starts at {start:g} s" if start else "it has no frames")
+
+
+def _between(timed_frames: TimedFrames, start: Fraction, end: Fraction | None) -> Iterator[av.VideoFrame]:
+    """Yields the frames that stand at `start` or later and before `end`; nothing after it is decoded."""
+    for time, frame in timed_frames:
+        if end is not None and time >= end:
+            return
+        if time >= start:
+            yield frame
 
 
 def hdr_note(transfer: str) -> str:
@@ -182,8 +186,8 @@ def check_header(path: str | os.PathLike, *, start: float | None = None, note: N
         before the piece starts. A file that is damaged further on gives no sign of it.
     """
     _refuse_beyond(start)
-    with _opened(path) as container:
-        stream = _video_stream(container)
+    with opened(path) as container:
+        stream = video_stream(container)
         stated = stated_duration(container, stream)
         if start and stated.seconds and not _may_hold(container, stream, stated, _exact(start)):
             raise UnreadableVideo(f"it ends before the piece starts at {start:g} s")
@@ -209,45 +213,14 @@ def seconds_of(path: str | os.PathLike, start: float | None, end: float | None) 
     Raises:
       UnreadableVideo: the file cannot be opened as a video.
     """
-    with _opened(path) as container:
-        stated = float(stated_duration(container, _video_stream(container)).seconds) or math.inf
+    with opened(path) as container:
+        stated = float(stated_duration(container, video_stream(container)).seconds) or math.inf
     return min(stated, math.inf if end is None else end) - (start or 0)
 
 
 def _exact(number: float) -> Fraction:
     """Returns the decimal number as it was written: the float 0.28 itself is a little more, enough to break a tie."""
     return Fraction(str(number))
-
-
-def _opened(path: str | os.PathLike) -> av.container.InputContainer:
-    if not os.path.isfile(path):
-        raise UnreadableVideo("it is not a file")
-    if os.path.getsize(path) == 0:
-        raise UnreadableVideo("the file is empty")
-    try:
-        # Absolute, so that a colon in the name is not taken for a protocol.
-        return av.open(str(Path(path).absolute()), options=VIDEOS_ALONE, **LENIENT_METADATA)
-    except av.ArgumentError as error:
-        raise UnreadableVideo("it is damaged, or a playlist: the files that one names are not opened") from error
-    except av.FFmpegError as error:
-        reason = _told(error, "it is of no format that FFmpeg knows, or damaged at its beginning")
-        raise UnreadableVideo(f"it cannot be opened as a video: {reason}") from error
-
-
-def _told(error: av.FFmpegError, invalid: str) -> str:
-    """Returns what FFmpeg says, or `invalid` where that is no more than that the data are invalid."""
-    return invalid if isinstance(error, av.InvalidDataError) else error.strerror or invalid
-
-
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    stream = cast(av.VideoStream | None, container.streams.best("video"))
-    if stream is None:
-        raise UnreadableVideo("it has no video stream")
-    if stream.codec_context is None:
-        raise UnreadableVideo("there is no decoder for its video stream")
-    # Processes are the parallelism; in a single one, threads save 12% of the decoding and a few percent of the whole.
-    stream.codec_context.thread_count = 1
-    return stream
 
 
 def _frames(
@@ -276,7 +249,7 @@ def _frames(
                 count += 1
                 watched = max(0, watched - 1)
     except av.FFmpegError as error:
-        raise UnreadableVideo(f"decoding fails after {count} frames: {_told(error, 'it is damaged there')}") from error
+        raise UnreadableVideo(f"decoding fails after {count} frames: {told(error, 'it is damaged there')}") from error
     if marks:
         places = "a place" if marks == 1 else f"{marks} places"
         note(f"the file marks {places} as damaged, as where recordings were joined: no frame is missing there")
@@ -291,8 +264,8 @@ def _is_hole(before: av.VideoFrame, frame: av.VideoFrame) -> bool:
 
 def _placing(path: str | os.PathLike, note: Note) -> Callable[[int], Fraction]:
     """Decodes a video whose timestamps are bad and returns what gives the seconds of a frame from its number."""
-    with _opened(path) as container:
-        stream = _video_stream(container)
+    with opened(path) as container:
+        stream = video_stream(container)
         if container.format.name in WITHOUT_TIMESTAMPS and stream.average_rate:
             return _at_rate(stream.average_rate)
         timestamps = [frame.pts for frame in _frames(container, stream)]
@@ -389,7 +362,7 @@ def _refuse_cut_off(container: av.container.InputContainer, stream: av.VideoStre
         return
     if not stated.of_the_track:
         # Opened anew: FLV files that state no duration can only be read from their start.
-        with _opened(container.name) as again:
+        with opened(container.name) as again:
             if another_track_reaches(again, stream.index, end):
                 return
     raise UnreadableVideo(
@@ -423,12 +396,14 @@ def _timestamp(frame: av.VideoFrame) -> int:
     return frame.pts
 
 
-def _shown_size(frame: av.VideoFrame, stream: av.VideoStream, short_side: int) -> tuple[int, int]:
+def _shown_size(frame: av.VideoFrame, stream: av.VideoStream, wanted: Frames) -> tuple[int, int]:
     """Returns the (width, height) of all pictures of a video by its first frame."""
-    size = scaled_size(frame.width, frame.height, stream.sample_aspect_ratio or Fraction(1), short_side)
+    turned = orientation(frame)[0]
+    pixels = stream.sample_aspect_ratio or Fraction(1)
+    size = wanted.shown_size(frame.width, frame.height, pixels, turned=turned)
     if max(size) > LONGEST_SIDE:
         raise UnreadableVideo(f"its picture of {frame.width}x{frame.height} would become {size[0]}x{size[1]}")
-    return size[::-1] if orientation(frame)[0] else size
+    return size[::-1] if turned else size
 
 
 def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
