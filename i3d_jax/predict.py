@@ -106,7 +106,8 @@ def _scorer(
 ) -> Callable[[str], np.ndarray]:
     """Returns what gives the logits float32 [classes] of a video file."""
     # Imported late: PyAV and OpenCV are not needed to say that a checkpoint is missing.
-    from i3d_jax.video.windows import completed, read_windows
+    from i3d_jax.video.view import completed
+    from i3d_jax.video.windows import read_windows
 
     variables = jax.device_put(variables)
     step = jax.jit(evaluation_step(model))
