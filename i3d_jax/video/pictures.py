@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 
 from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.system.errors import UserError
 from i3d_jax.video.counting import expected_count
 from i3d_jax.video.decode import Note, UnreadableVideo, UnusableTimestamps, count_frames, decode, exact, no_note
 from i3d_jax.video.encoded import NO_FLOW, decode_images, jpeg
 from i3d_jax.video.fields import Fields
 from i3d_jax.video.frames import Frames
+from i3d_jax.video.picture import scaled_size
 
 # Frames between two that are needed: over so many it is quicker to look for a key frame than to decode.
 FAR = 250
@@ -115,6 +118,45 @@ class Making:
             for field in fields.finish():
                 yield Picture("flow", running.pop(0), field)
         yield number + 1
+
+
+class FrameArray:
+    """Frames that are there already, at the rate that the network was trained on.
+
+    Args:
+      frames: uint8 RGB [T, H, W, 3] in 0..255.
+      size: pixels of the shorter side that they are brought to.
+      making: how they become pictures.
+
+    Raises:
+      UserError: another dtype or shape.
+    """
+
+    def __init__(self, frames: np.ndarray, size: int, making: Making):
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not all(frames.shape):
+            raise UserError(f"frames uint8 [T, H, W, 3] were expected, found {frames.dtype} {list(frames.shape)}")
+        self._frames, self._size, self._making = frames, size, making
+
+    def count(self, most: int | None = None) -> int:
+        """See `Source`."""
+        self._making.refuse_without_flow(len(self._frames))
+        return len(self._frames)
+
+    def begin_anew(self, error: OtherCount | UnusableTimestamps) -> None:
+        """See `Source`; it is never needed."""
+        raise error
+
+    def pictures(self, spans: Sequence[tuple[int, int | None]], needed: Needed) -> Iterator[Picture | int]:
+        """See `Source`."""
+        height, width = self._frames.shape[1:3]
+        size = scaled_size(width, height, Fraction(1), self._size)
+
+        def frames() -> Iterator[np.ndarray]:
+            for frame in self._frames:
+                own = np.ascontiguousarray(frame)
+                yield own if size == (width, height) else cv2.resize(own, size, interpolation=cv2.INTER_LINEAR)
+
+        yield from self._making.pictures(frames(), 0, needed)
 
 
 class VideoFile:

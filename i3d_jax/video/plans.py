@@ -17,6 +17,8 @@ from i3d_jax.video.view import View
 
 # Of a window: so much of a video may be left at its end before there is one window more.
 REST = 1 / 10
+# The length of Kinetics' clips, and of what the paper's tests see (Table 1).
+USUAL_SECONDS = 10
 
 
 class Place(NamedTuple):
@@ -66,8 +68,9 @@ class Spread:
     """The evaluation's windows, evenly spread over the whole video; their scores are averaged.
 
     Attributes:
-      windows: how many; None: as many as in the evaluation, and more where a video is longer than they are together. A
-        rest of less than `REST` of a window is left at the end.
+      windows: how many; None: as in the evaluation where it spreads several over a video of up to `USUAL_SECONDS`, or
+        over one that they fill; of a longer one, and where the evaluation has a single one at the start, as many as
+        fill it. A rest of less than `REST` of a window is left at the end.
     """
 
     windows: int | None = None
@@ -99,6 +102,9 @@ class Spread:
         """Returns how many windows a network sees of a video of `count` frames."""
         if self.windows is not None:
             return self.windows
+        usual = max(view.windows * view.reach, USUAL_SECONDS * float(view.stored.frame_rate))
+        if view.windows > 1 and count <= usual:
+            return view.windows
         return max(view.windows, math.ceil(count / view.reach - REST))
 
     def exists(self, place: Place, count: int) -> bool:

@@ -218,7 +218,7 @@ def read_windows(
     source = VideoFile(path, view.frames, making, note=note)
     found: list[Window] = []
     try:
-        if warning := too_few(source.count(view.reach), view):
+        if warning := too_few(source.count(view.reach), view.reach):
             note(warning)
         for window in windows(source, Spread(view.windows), [view]):
             if not window.number:
@@ -236,12 +236,12 @@ def refuse_missing(path: str | os.PathLike) -> None:
         raise UserError(f"there is no video {os.fspath(path)!r}: {found}")
 
 
-def too_few(count: int, view: View) -> str:
-    """Returns a warning where a video has few frames for a window; else ""."""
-    if count * _FEW >= view.reach:
+def too_few(count: int, reach: int) -> str:
+    """Returns a warning where a video has few frames for a window that reaches over so many; else ""."""
+    if count * _FEW >= reach:
         return ""
     frames = "its only frame is" if count == 1 else f"its {count} frames are"
-    return f"warning: {frames} repeated to fill a window of {view.reach}, so the scores tell little"
+    return f"warning: {frames} repeated to fill a window of {reach}, so the scores tell little"
 
 
 def _refuse_too_many(view: View, where: str) -> None:
