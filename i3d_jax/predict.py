@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from i3d_jax import checkpoint
 from i3d_jax.inference import inputs
@@ -15,9 +14,6 @@ from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 from i3d_jax.training.compilation import keep_compiled
 from i3d_jax.training.precision import PRECISIONS
-
-if TYPE_CHECKING:
-    from i3d_jax.inference.loaded import LoadedNetwork
 
 EXAMPLE = """\
 examples:
@@ -49,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from i3d_jax.inference.answers import Answer, answers
     from i3d_jax.inference.captions import save_video
-    from i3d_jax.inference.loaded import LoadedNetwork
+    from i3d_jax.inference.loaded import LoadedNetwork, refuse_other_streams
     from i3d_jax.inference.writing import Writer, standard_output_to
     from i3d_jax.video.plans import Sliding, Spread
 
@@ -57,7 +53,11 @@ def main(arguments: Sequence[str]) -> int:
         LoadedNetwork(own, name=name, precision=options.precision, few_runs=not options.timeline)
         for own, name in zip(found, directories, strict=True)
     ]
-    _refuse_other_networks(networks)
+    refuse_other_streams(networks)
+    if len(networks) == 2:
+        checkpoint.refuse_other_labels(
+            networks[0].labels, networks[1].labels, where=networks[0].name, other=networks[1].name
+        )
     for network in networks:
         for note in network.notes:
             print(note, file=sys.stderr)
@@ -123,20 +123,6 @@ def _found(directory: str, step: str) -> Path:
         known = "" if best is None else f", the best {best}"
         print(f"{directory}: the checkpoint of step {found.name}; the newest is {steps[-1]}{known}", file=sys.stderr)
     return found
-
-
-def _refuse_other_networks(networks: Sequence[LoadedNetwork]) -> None:
-    """Raises a `UserError` for two networks that are not the two streams of one."""
-    if len(networks) == 1:
-        return
-    for flag, stream, network in zip(("--checkpoint", "--flow_checkpoint"), ("rgb", "flow"), networks, strict=True):
-        if tuple(network.model.streams) != (stream,):
-            raise UserError(
-                f"{flag}: with --flow_checkpoint a network of {stream} alone was expected, {network.name} is one of "
-                f"{' and '.join(network.model.streams)}"
-            )
-    rgb, flow = networks
-    checkpoint.refuse_other_labels(rgb.labels, flow.labels, where=rgb.name, other=flow.name)
 
 
 def _parser() -> Parser:

@@ -88,15 +88,15 @@ def answers(
     for video in videos(programs, sources, plan, [network.view for network in networks], seen=seen):
         path = paths[video.number]
         try:
-            yield _answer(networks, path, video, window, start or 0)
+            yield _answer(networks, path, video, start or 0)
         except UserError as error:
             yield error
 
 
-def _answer(networks: Sequence[LoadedNetwork], path: str, video: Video, window: int | None, start: float) -> Answer:
-    video.refuse_failure(path, window)
+def _answer(networks: Sequence[LoadedNetwork], path: str, video: Video, start: float) -> Answer:
+    video.refuse_failure(path)
     logits = [network.logits(video, path, number) for number, network in enumerate(networks)]
-    rate = float(networks[0].view.stored.frame_rate)
+    rate = video.frame_rate
     spans = [(start + max(first, 0) / rate, start + after / rate) for first, after in video.spans]
     # Networks may see other numbers of windows, where these are spread over the video.
     together = functools.reduce(operator.add, logits) if len({*map(len, logits)}) == 1 else logits[0]

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from i3d_jax import checkpoint
+from i3d_jax.clips import STREAMS
 from i3d_jax.inference.batching import Program, Wanted
 from i3d_jax.inference.scores import best, refuse_not_finite
 from i3d_jax.inference.timeline import moments
@@ -185,8 +186,20 @@ class LoadedNetwork:
 
     def _of_video(self, video: VideoOrFrames, wanted: Wanted, plan: Plan, window: int | None) -> Video:
         [done] = videos([self.program(wanted, window)], sources_of([self], [video], plan), plan, [self.view])
-        done.refuse_failure(video_name(video), window)
+        done.refuse_failure(video_name(video))
         return done
+
+
+def refuse_other_streams(networks: Sequence[LoadedNetwork]) -> None:
+    """Raises a `UserError` for two networks, of --checkpoint and --flow_checkpoint, that are not of RGB and of flow."""
+    if len(networks) == 1:
+        return
+    for flag, stream, network in zip(("--checkpoint", "--flow_checkpoint"), STREAMS, networks, strict=True):
+        if tuple(network.model.streams) != (stream,):
+            raise UserError(
+                f"{flag}: with --flow_checkpoint a network of {stream} alone was expected, {network.name} is one of "
+                f"{' and '.join(network.model.streams)}"
+            )
 
 
 def sources_of(
@@ -221,7 +234,7 @@ def sources_of(
         name = video_name(video)
         tell = functools.partial(note, name)
         if isinstance(video, np.ndarray):
-            return FrameArray(video, stored.short_side, making)
+            return FrameArray(video, frames or Frames.of(stored), making)
         refuse_missing(video)
         if "flow" in streams:
             print(f"computing the flow of {name} …", file=sys.stderr, flush=True)

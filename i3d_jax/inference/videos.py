@@ -15,13 +15,15 @@ from i3d_jax.video.decode import UnreadableVideo
 from i3d_jax.video.pictures import Source
 from i3d_jax.video.plans import Plan
 from i3d_jax.video.view import View
-from i3d_jax.video.windows import Crop, Window, middle, windows
+from i3d_jax.video.windows import Crop, TooShort, Window, middle, windows
 
 
 class _Ended(NamedTuple):
     """A video has no more windows; `failure` says why it could not be read to its end."""
 
     failure: Exception | None
+    frame_rate: float = 0
+    frames: int = 0
 
 
 @dataclasses.dataclass
@@ -32,22 +34,26 @@ class Video:
       number: of the video, from 0.
       spans: of each window the first frame and the frame after the last one.
       results: for each network float32 [crops, ...] of each of its windows.
+      frame_rate: frames a second that its windows are counted in.
+      frames: how many it has; of one that was not read to its end, as many as are expected.
       failure: why it could not be read; None where it could.
     """
 
     number: int
     spans: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     results: list[list[np.ndarray]] = dataclasses.field(default_factory=list)
+    frame_rate: float = 0
+    frames: int = 0
     failure: Exception | None = None
 
-    def refuse_failure(self, name: str, window: int | None) -> None:
-        """Raises a `UserError` where the video could not be read, or is shorter than a window of so many frames."""
+    def refuse_failure(self, name: str) -> None:
+        """Raises a `UserError` where the video could not be read, or is shorter than a window."""
         if isinstance(self.failure, UserError):
             raise self.failure
+        if isinstance(self.failure, TooShort):
+            raise UserError(f"the video {name} is too short: {self.failure}") from self.failure
         if self.failure is not None:
             raise UserError(f"the video {name} cannot be read: {self.failure}") from self.failure
-        if not self.spans:
-            raise UserError(f"the video {name} is shorter than a window of {window} frames: a smaller one would do")
 
 
 def videos(
@@ -73,17 +79,19 @@ def videos(
     def read() -> Iterator[Window | _Ended]:
         for source in sources:
             try:
-                yield from windows(source(), plan, views, crop=crop)
+                opened = source()
+                frame_rate = opened.frame_rate
+                frames = yield from windows(opened, plan, views, crop=crop)
             except (UnreadableVideo, UserError) as error:
                 yield _Ended(error)
             else:
-                yield _Ended(None)
+                yield _Ended(None, frame_rate, frames)
 
     video = Video(0, results=[[] for _ in programs])
     with contextlib.closing(ahead(read())) as items:
         for item, results in computed(programs, items, rows):
             if isinstance(item, _Ended):
-                video.failure = item.failure
+                video.failure, video.frame_rate, video.frames = item
                 yield video
                 video = Video(video.number + 1, results=[[] for _ in programs])
                 continue

@@ -60,3 +60,17 @@ def expected_count(
 
     rate = exact(wanted.frame_rate)
     return sum(1 for _ in resample(timed, rate, start=begin, end=finish, last_until=last_until))
+
+
+def native_rate(path: str | os.PathLike) -> float:
+    """Returns the frames a second of a file, as it states them or as FFmpeg finds them.
+
+    Raises:
+      UnreadableVideo: the file cannot be opened as a video, or nothing tells it.
+    """
+    with opened(path) as container:
+        stream = video_stream(container)
+        rate = stream.average_rate or stream.guessed_rate
+        if not rate:
+            raise UnreadableVideo("nothing in it tells how many frames it has a second")
+        return rate.numerator / rate.denominator

@@ -14,12 +14,11 @@ import numpy as np
 
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.system.errors import UserError
-from i3d_jax.video.counting import expected_count
+from i3d_jax.video.counting import expected_count, native_rate
 from i3d_jax.video.decode import Note, UnreadableVideo, UnusableTimestamps, count_frames, decode, exact, no_note
 from i3d_jax.video.encoded import NO_FLOW, decode_images, jpeg
 from i3d_jax.video.fields import Fields
 from i3d_jax.video.frames import Frames
-from i3d_jax.video.picture import scaled_size
 
 # Frames between two that are needed: over so many it is quicker to look for a key frame than to decode.
 FAR = 250
@@ -47,6 +46,10 @@ Needed = Callable[[str, int], bool]
 
 class Source(Protocol):
     """Where frames come from: a file, an array, a record."""
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
 
     def count(self, most: int | None = None) -> int:
         """Returns how many frames there are, as far as can be told; where `most` is enough, at least so many."""
@@ -125,17 +128,22 @@ class FrameArray:
 
     Args:
       frames: uint8 RGB [T, H, W, 3] in 0..255.
-      size: pixels of the shorter side that they are brought to.
+      wanted: the rate that they have, and the size that they are brought to.
       making: how they become pictures.
 
     Raises:
       UserError: another dtype or shape.
     """
 
-    def __init__(self, frames: np.ndarray, size: int, making: Making):
+    def __init__(self, frames: np.ndarray, wanted: Frames, making: Making):
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not all(frames.shape):
             raise UserError(f"frames uint8 [T, H, W, 3] were expected, found {frames.dtype} {list(frames.shape)}")
-        self._frames, self._size, self._making = frames, size, making
+        self._frames, self._wanted, self._making = frames, wanted, making
+
+    @property
+    def frame_rate(self) -> float:
+        """See `Source`; 25 where the native one is asked for, which an array does not tell."""
+        return self._wanted.frame_rate or 25.0
 
     def count(self, most: int | None = None) -> int:
         """See `Source`."""
@@ -149,7 +157,7 @@ class FrameArray:
     def pictures(self, spans: Sequence[tuple[int, int | None]], needed: Needed) -> Iterator[Picture | int]:
         """See `Source`."""
         height, width = self._frames.shape[1:3]
-        size = scaled_size(width, height, Fraction(1), self._size)
+        size = self._wanted.shown_size(width, height, Fraction(1), turned=False)
 
         def frames() -> Iterator[np.ndarray]:
             for frame in self._frames:
@@ -189,6 +197,13 @@ class VideoFile:
         self._note = note
         self._by_timestamps = True
         self._count: int | None = None
+
+    @property
+    def frame_rate(self) -> float:
+        """See `Source`; the file's own where every frame of it is asked for."""
+        if self._frames.frame_rate is None:
+            return native_rate(self._path)
+        return self._frames.frame_rate
 
     @property
     def seekable(self) -> bool:

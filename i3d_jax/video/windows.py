@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +44,10 @@ class Window(NamedTuple):
     pixels: tuple[dict[str, np.ndarray], ...]
 
 
+class TooShort(UnreadableVideo):
+    """The video is shorter than a window."""
+
+
 # Cuts a picture uint8 [H, W, C] of a stream to [crops, size, size, C].
 Crop = Callable[[str, np.ndarray, int], np.ndarray]
 
@@ -54,7 +58,7 @@ def middle(stream: str, picture: np.ndarray, size: int) -> np.ndarray:
     return centre_crop(picture, size)[None]
 
 
-def windows(source: Source, plan: Plan, views: Sequence[View], *, crop: Crop = middle) -> Iterator[Window]:
+def windows(source: Source, plan: Plan, views: Sequence[View], *, crop: Crop = middle) -> Generator[Window, None, int]:
     """Yields a video's windows while its frames stream by.
 
     Args:
@@ -63,19 +67,21 @@ def windows(source: Source, plan: Plan, views: Sequence[View], *, crop: Crop = m
       views: what each network sees.
       crop: cuts what a network sees of a picture.
 
+    Returns:
+      The number of frames; of a video that was not read to its end, as many as are expected.
+
     Raises:
       UnreadableVideo: with the reason; windows may have come before.
       UserError: the frames are smaller than a crop.
     """
     for reading in itertools.count(1):
         try:
-            yield from _Reading(source, plan, views, crop).windows()
+            return (yield from _Reading(source, plan, views, crop).windows())
         except (OtherCount, UnusableTimestamps) as error:
             if reading == _READINGS:
                 raise UnreadableVideo("each time that it is read it has another number of frames") from error
             source.begin_anew(error)
-        else:
-            return
+    raise AssertionError
 
 
 class _Reading:
@@ -88,7 +94,7 @@ class _Reading:
         # By stream the number of the latest picture.
         self._reached = {stream: -1 for view in views for stream in view.streams}
 
-    def windows(self) -> Iterator[Window]:
+    def windows(self) -> Generator[Window, None, int]:
         count, places, spans, needed = self._planned()
         numbered = enumerate(places)
         number, place = next(numbered, (0, None))
@@ -105,13 +111,19 @@ class _Reading:
                 number, place = next(numbered, (0, None))
                 if place is not None:
                     self._drop_before(place)
-            if place is None and spans[-1][1] is not None:
-                return
+            if place is None and count is not None and spans[-1][1] is not None:
+                return count
         if total is None or (count is not None and total != count):
             raise OtherCount(total)
+        if not number and place is not None and not self._plan.exists(place, total):
+            raise TooShort(
+                f"it has {total} frame{'s' * (total != 1)}, and a window has {place.after - place.first}; one of "
+                f"{total} or fewer would fit"
+            )
         while place is not None and self._plan.exists(place, total):
             yield self._window(number, place, total)
             number, place = next(numbered, (0, None))
+        return total
 
     def _planned(self) -> tuple[int | None, Iterable[Place], list[tuple[int, int | None]], Needed]:
         """Returns the number of frames if it matters, the places of the windows, the spans to read, what is needed."""
