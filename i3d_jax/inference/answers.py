@@ -97,7 +97,8 @@ def _answer(networks: Sequence[LoadedNetwork], path: str, video: Video, start: f
     video.refuse_failure(path)
     logits = [network.logits(video, path, number) for number, network in enumerate(networks)]
     rate = video.frame_rate
-    spans = [(start + max(first, 0) / rate, start + after / rate) for first, after in video.spans]
+    # Not 1.2000000000000002.
+    spans = [(round(start + first / rate, 6), round(start + after / rate, 6)) for first, after in video.spans]
     # Networks may see other numbers of windows, where these are spread over the video.
     together = functools.reduce(operator.add, logits) if len({*map(len, logits)}) == 1 else logits[0]
     mean = functools.reduce(operator.add, (own.mean(0) for own in logits))
