@@ -7,14 +7,18 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from i3d_jax import checkpoint
 from i3d_jax.inference import inputs
 from i3d_jax.inference.presets import DENSE, FORMATS, POOLS, PRESETS, Preset, frame_rate_of
 from i3d_jax.system.command_line import Parser
-from i3d_jax.system.errors import UserError, run
+from i3d_jax.system.errors import UserError, install_hint, run
 from i3d_jax.training.compilation import keep_compiled
 from i3d_jax.training.precision import PRECISIONS
+
+if TYPE_CHECKING:
+    from i3d_jax.inference.extraction import Compute
 
 EXAMPLE = """\
 examples:
@@ -29,7 +33,11 @@ Started again it makes the files that are missing. Of several machines each take
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; a video that cannot be read is named, and the others are still done."""
-    options = _parser().parse_args(arguments)
+    own, flags = (list(arguments), [])
+    if "--" in own:
+        own, flags = own[: own.index("--")], own[own.index("--") + 1 :]
+    options = _parser().parse_args(own)
+    options.beam_flags = flags
     if bool(options.videos) == bool(options.dataset):
         raise UserError("videos, or --dataset with --split, were expected: one of both")
     if bool(options.dataset) != bool(options.split):
@@ -41,11 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     from i3d_jax.inference.extraction import Extraction, extract
 
     extraction = Extraction(
-        checkpoints=[
+        checkpoints=tuple(
             os.fspath(checkpoint.find(directory, int(options.step) if options.step.isdecimal() else options.step))
             for directory in (options.checkpoint, options.flow_checkpoint)
             if directory
-        ],
+        ),
         output=Path(options.output),
         preset=preset,
         preset_name=options.preset,
@@ -53,8 +61,36 @@ def main(arguments: Sequence[str]) -> int:
         pooled=options.pool == "mean",
         precision=options.precision,
     )
-    failures = extract(extraction, paths, dataset=options.dataset, split=options.split, shard=options.shard)
+    failures = extract(
+        extraction,
+        paths,
+        dataset=options.dataset,
+        split=options.split,
+        shard=options.shard,
+        compute=_compute(options),
+    )
     return 2 if failures else 0
+
+
+def _compute(options: argparse.Namespace) -> Compute | None:
+    """Returns what computes the features by a runner of Beam's; None for this process."""
+    if options.runner == "local":
+        if options.beam_flags:
+            raise UserError(
+                f"what stands after -- is for a --runner of Beam's, found {options.beam_flags[0]!r} with --runner local"
+            )
+        return None
+    if options.dataset:
+        raise UserError(f"--runner {options.runner} is for video files: a --dataset is done by --runner local")
+    try:
+        from i3d_jax.inference import beam
+        from i3d_jax.ingest.beam import refuse_unusable
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--runner {options.runner} needs Apache Beam, and {error.name} is not installed; {install_hint('beam')}"
+        ) from error
+    refuse_unusable(options.runner, options.beam_flags)
+    return beam.computing(runner=options.runner, flags=options.beam_flags, processes=options.processes)
 
 
 def _preset(options: argparse.Namespace) -> Preset:
@@ -103,6 +139,10 @@ def _parser() -> Parser:
     format_help = "of the files: npz, npy, or one h5 for all videos (default: the preset's)"
     parser.add_argument("--format", choices=FORMATS, help=format_help)
     parser.add_argument("--shard", metavar="I/N", help="does one of N shares of the videos")
+    runner_help = "who computes: local, or a runner of Apache Beam, whose own flags go last, behind --"
+    parser.add_argument("--runner", metavar="RUNNER", default="local", help=runner_help)
+    processes_help = "of this machine, with --runner direct (default: %(default)s)"
+    parser.add_argument("--processes", metavar="N", type=int, default=1, help=processes_help)
     precision_help = "highest: float32 on every device; default: as the device is quickest (default: %(default)s)"
     parser.add_argument("--precision", choices=PRECISIONS, default="highest", help=precision_help)
     return parser

@@ -21,7 +21,7 @@ import pytest
 from helpers.pages import PAGES, ROOT, anchors, blocks, commands, links, name, prose, spans
 
 from benchmarks.faults import __main__ as faults
-from i3d_jax import convert, fuse, main, models, predict, prepare
+from i3d_jax import convert, features, fuse, main, models, predict, prepare
 from i3d_jax.ingest import annotations
 from i3d_jax.run import recipe as configuration
 from i3d_jax.study import __main__ as study
@@ -30,12 +30,13 @@ from i3d_jax.system.errors import UserError
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
-VERBS = {"main": main, "prepare": prepare, "convert": convert, "predict": predict, "fuse": fuse, "study": study}
+VERBS = {verb.__name__.split(".")[1]: verb for verb in (main, prepare, convert, predict, features, fuse, study)}
 
 # Programs that are not ours: what they are told is theirs to know.
 OTHER_PROGRAMS = {
     "git": "gets the checkout",
     "cd": "goes into it",
+    "find": "lists files",
     "source": "activates the virtual environment",
     "mypy": "the type checker",
     "ruff": "the linter",

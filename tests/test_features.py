@@ -141,7 +141,7 @@ def test_shares_are_the_whole_and_nothing_is_made_twice(folder, tmp_path, capsys
     (output / "long.json").unlink()
     capsys.readouterr()
     run(folder, output=output)
-    assert "features of 1 videos, 6 windows" in capsys.readouterr().out
+    assert "features of 1 videos in" in capsys.readouterr().out
     assert {path.name for path, time in times.items() if path.stat().st_mtime_ns != time} == {"long.npz", "long.json"}
     with pytest.raises(UserError, match=r"long\.json is of features with other settings: crops 1 against 3"):
         run(folder, "--crops", "3", output=output)
@@ -244,3 +244,23 @@ def test_what_cannot_be_done_is_said_and_the_others_are(folder, tmp_path, capsys
         run(folder, videos=(videos,), output=tmp_path / "other")
     with pytest.raises(UserError, match="videos, or --dataset with --split, were expected"):
         run(folder, videos=(), output=tmp_path / "other")
+
+
+def test_beam_writes_the_same_files(folder, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("apache_beam")
+    (tmp_path / "videos").mkdir()
+    for number in range(3):
+        write_lossless(tmp_path / "videos" / f"{number}.mkv", sliding(12, right=1, down=number, seed=number))
+    (tmp_path / "videos" / "bad.mp4").write_text("no video")
+    written = []
+    for name, more in (("local", ()), ("beam", ("--runner", "direct", "--", "--direct_num_workers=1"))):
+        assert run(folder, *more, videos=(tmp_path / "videos",), output=tmp_path / name) == 2
+        assert "features of 3 videos in" in capsys.readouterr().out
+        written.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert written[0] == written[1]
+    for arguments, words in (
+        (("--runner", "nobody"), "--runner must be local or one of Beam's"),
+        (("--", "--flag"), "is for a --runner of Beam's, found '--flag' with --runner local"),
+    ):
+        with pytest.raises(UserError, match=words):
+            run(folder, *arguments, output=tmp_path / "none")

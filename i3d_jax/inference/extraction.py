@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Extraction:
       precision: as of `computed_in`.
     """
 
-    checkpoints: Sequence[str]
+    checkpoints: tuple[str, ...]
     output: Path
     preset: Preset
     preset_name: str
@@ -83,8 +83,18 @@ class Extraction:
         }
 
 
+# Computes the features of named videos into a folder, and returns how many could not be read.
+Compute = Callable[[Extraction, Sequence[LoadedNetwork], Mapping[str, Opens], Folder], int]
+
+
 def extract(
-    extraction: Extraction, paths: Sequence[str], *, dataset: str | None, split: str | None, shard: str | None
+    extraction: Extraction,
+    paths: Sequence[str],
+    *,
+    dataset: str | None = None,
+    split: str | None = None,
+    shard: str | None = None,
+    compute: Compute | None = None,
 ) -> int:
     """Computes the features that are missing, and returns how many videos could not be read.
 
@@ -93,6 +103,7 @@ def extract(
       paths: of the videos; none with a dataset.
       dataset, split: whose records are taken instead.
       shard: which share of the videos, as `feature_files.share` takes it.
+      compute: who does it; None for this process.
 
     Raises:
       UserError: nothing can be done at all; each video's own failure is printed.
@@ -104,10 +115,7 @@ def extract(
             print(note, file=sys.stderr)
     settings = extraction.settings(networks)
     if dataset is None or split is None:
-        frames = Frames(frame_rate=extraction.preset.frame_rate, size=_size(extraction.preset, networks))
-        tell = lambda path, sentence: print(f"{path}: {sentence}", file=sys.stderr, flush=True)
-        sources = sources_of(networks, paths, extraction.preset.plan, frames=frames, note=tell)
-        by_name = dict(zip(names_of(paths), zip(paths, sources, strict=True), strict=True))
+        by_name = sources_of_paths(extraction, networks, paths)
     else:
         by_name = _of_dataset(extraction, networks, dataset, split)
         settings["preprocessing"] = open_dataset(dataset).preprocessing.to_json()
@@ -122,18 +130,21 @@ def extract(
         folder = Folder(parts_of(assembled), preset, settings)
     else:
         folder = Folder(extraction.output, extraction.preset, settings)
-    failures = _compute(extraction, networks, by_name, folder)
+    missing = {name: by_name[name] for name in by_name if not folder.is_done(name)}
+    failures = (compute or compute_here)(extraction, networks, missing, folder)
+    there = f", {len(by_name) - len(missing)} were there" if len(missing) < len(by_name) else ""
+    failed = f", {failures} could not be read" if failures else ""
+    print(f"features of {len(missing) - failures} videos in {extraction.output}{there}{failed}")
     if extraction.preset.format == H5:
         assemble(assembled, folder.path, settings, [name for name in by_name if folder.is_done(name)])
         print(f"they are together in {assembled}")
     return failures
 
 
-def _compute(
-    extraction: Extraction, networks: Sequence[LoadedNetwork], by_name: dict[str, Opens], folder: Folder
+def compute_here(
+    extraction: Extraction, networks: Sequence[LoadedNetwork], missing: Mapping[str, Opens], folder: Folder
 ) -> int:
-    """Computes what is missing, says so, and returns how many videos could not be read."""
-    missing = [name for name in by_name if not folder.is_done(name)]
+    """Computes features in this process; a video that cannot be read is named. Returns how many could not."""
     wanted = Wanted(extraction.endpoint, extraction.pooled)
     programs = [network.program(wanted, extraction.preset.window) for network in networks]
     rounding = codec.rounding_of(networks[-1].view.stored.flow)
@@ -142,15 +153,16 @@ def _compute(
     def crop(stream: str, picture: np.ndarray, size: int) -> np.ndarray:
         return crops(picture, size, number_of_crops, flow_rounding=rounding if stream == "flow" else None)
 
-    failures = windows = 0
+    failures = 0
+    names = list(missing)
     with (
-        tqdm(total=len(by_name), initial=len(by_name) - len(missing), unit=" videos", disable=None) as bar,
+        tqdm(total=len(missing), unit=" videos", disable=None) as bar,
         tqdm(unit=" windows", disable=None) as windows_bar,
     ):
         views = [network.view for network in networks]
         found = videos(
             programs,
-            [by_name[name][1] for name in missing],
+            [source for _, source in missing.values()],
             extraction.preset.plan,
             views,
             crop=crop,
@@ -158,18 +170,26 @@ def _compute(
         )
         for video in found:
             bar.update()
-            name = missing[video.number]
+            name = names[video.number]
             try:
-                folder.write(_features(networks, name, by_name[name][0], video))
-                windows += len(video.spans)
+                folder.write(_features(networks, name, missing[name][0], video))
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
                 failures += 1
-    done = len(missing) - failures
-    there = f", {len(by_name) - len(missing)} were there" if len(missing) < len(by_name) else ""
-    failed = f", {failures} could not be read" if failures else ""
-    print(f"features of {done} videos, {windows} windows, in {extraction.output}{there}{failed}")
     return failures
+
+
+def sources_of_paths(
+    extraction: Extraction, networks: Sequence[LoadedNetwork], paths: Sequence[str]
+) -> dict[str, Opens]:
+    """Returns what opens each video file, by the name of its features."""
+    frames = Frames(frame_rate=extraction.preset.frame_rate, size=_size(extraction.preset, networks))
+    sources = sources_of(networks, paths, extraction.preset.plan, frames=frames, note=_tell)
+    return dict(zip(names_of(paths), zip(paths, sources, strict=True), strict=True))
+
+
+def _tell(path: str, sentence: str) -> None:
+    print(f"{path}: {sentence}", file=sys.stderr, flush=True)
 
 
 def _features(networks: Sequence[LoadedNetwork], name: str, path: str, video: Video) -> Features:

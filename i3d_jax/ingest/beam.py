@@ -49,13 +49,14 @@ class _MakeShard(apache_beam.DoFn):
         results = self._workers.in_order(self._job.read, shard.clips, crashed=crashed, weigh=size_in_bytes)
         with contextlib.closing(results):
             index = make_shard(shard, self._job.directory, results)
-        _count("videos written", len(index.names))
-        _count("videos skipped", len(index.skipped))
+        count("videos written", len(index.names))
+        count("videos skipped", len(index.skipped))
         for _, reason in index.skipped:
-            _count(f"skipped: {kind_of(reason)}", 1)
+            count(f"skipped: {kind_of(reason)}", 1)
 
 
-def _count(name: str, number: int) -> None:
+def count(name: str, number: int) -> None:
+    """Adds to one of the counters that are printed at the end."""
     Metrics.counter(COUNTERS, name).inc(number)
 
 
@@ -85,7 +86,7 @@ def make_shards(
       UserError: the runner cannot be used (`refuse_unusable`).
       RuntimeError: the pipeline has failed; the shards that it has finished stand.
     """
-    pipeline = _pipeline(runner, flags, processes)
+    pipeline = make_pipeline(runner, flags, processes)
     # On this machine Beam's workers would outlive it.
     launcher = os.getpid() if runner.lower() == "direct" else None
     (
@@ -94,12 +95,18 @@ def make_shards(
         | "to all workers" >> apache_beam.Reshuffle()
         | "make shard" >> apache_beam.ParDo(_MakeShard(job, launcher))
     )
+    run_to_its_end(pipeline)
+
+
+def run_to_its_end(pipeline: apache_beam.Pipeline) -> dict[str, int]:
+    """Runs a pipeline, prints Beam's counters on standard error and returns them; a `RuntimeError` if it fails."""
     result = pipeline.run()
     state = result.wait_until_finish()
     if state != PipelineState.DONE:
         raise RuntimeError(f"Beam's pipeline ended as {state}")
-    counted = "; ".join(f"{name} {count}" for name, count in _counters(result))
-    print(f"Beam counted: {counted}", file=sys.stderr)
+    counted = dict(_counters(result))
+    print(f"Beam counted: {'; '.join(f'{name} {count}' for name, count in counted.items())}", file=sys.stderr)
+    return counted
 
 
 def refuse_unusable(runner: str, flags: Sequence[str]) -> None:
@@ -110,10 +117,11 @@ def refuse_unusable(runner: str, flags: Sequence[str]) -> None:
     """
     if runner.lower() not in {name.lower() for name in RUNNERS}:
         raise UserError(f"--runner must be local or one of Beam's ({', '.join(RUNNERS)}), found {runner!r}")
-    _pipeline(runner, flags, processes=1)
+    make_pipeline(runner, flags, processes=1)
 
 
-def _pipeline(runner: str, flags: Sequence[str], processes: int) -> apache_beam.Pipeline:
+def make_pipeline(runner: str, flags: Sequence[str], processes: int) -> apache_beam.Pipeline:
+    """Returns a pipeline of a runner, with Beam's own flags; a `UserError` says why it cannot be used."""
     if runner.lower() == "direct":
         # Beam's own "DirectRunner" is another (`NOT_OFFERED`).
         name = "FnApiRunner"
