@@ -169,7 +169,8 @@ class _Reading:
         for view, held in zip(self._views, self._held, strict=True):
             if made.stream in view.streams:
                 seen = view.seen(made.stream, made.pixels)
-                held[made.stream][made.number] = self._crop(made.stream, seen, view.crop)
+                # A view would keep the whole picture.
+                held[made.stream][made.number] = np.ascontiguousarray(self._crop(made.stream, seen, view.crop))
 
     def _drop_before(self, place: Place) -> None:
         lowest = self._lowest(place)
