@@ -139,10 +139,14 @@ def test_shares_are_the_whole_and_nothing_is_made_twice(folder, tmp_path, capsys
         assert {path.name: path.read_bytes() for path in output.iterdir()} == whole
     times = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     (output / "long.json").unlink()
+    # As a command leaves them that is killed while it writes.
+    (output / "long.npz.tmp-123").write_bytes(b"half")
+    (output / "another.npz.tmp-123").write_bytes(b"of another share")
     capsys.readouterr()
     run(folder, output=output)
     assert "features of 1 videos in" in capsys.readouterr().out
     assert {path.name for path, time in times.items() if path.stat().st_mtime_ns != time} == {"long.npz", "long.json"}
+    (output / "another.npz.tmp-123").unlink()
     with pytest.raises(UserError, match=r"long\.json is of features with other settings: crops 1 against 3"):
         run(folder, "--crops", "3", output=output)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == whole

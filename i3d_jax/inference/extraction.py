@@ -131,6 +131,7 @@ def extract(
     else:
         folder = Folder(extraction.output, extraction.preset, settings)
     missing = {name: by_name[name] for name in by_name if not folder.is_done(name)}
+    folder.remove_leftovers(missing)
     failures = (compute or compute_here)(extraction, networks, missing, folder)
     there = f", {len(by_name) - len(missing)} were there" if len(missing) < len(by_name) else ""
     failed = f", {failures} could not be read" if failures else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from i3d_jax.inference.presets import NPY, NPZ, Preset
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import is_file, make_folder, read_object, written_whole
+from i3d_jax.system.files import entries, is_file, is_folder, make_folder, read_object, written_whole
 from i3d_jax.system.terminal import json_text
 
 
@@ -71,6 +71,15 @@ class Folder:
             named = "; ".join(f"{key} {stored.get(key)!r} against {self.settings[key]!r}" for key in different)
             raise UserError(f"{described} is of features with other settings: {named}; choose another --output")
         return True
+
+    def remove_leftovers(self, names: Collection[str]) -> None:
+        """Removes what a command that was killed left half-written of the files of some videos."""
+        if not is_folder(self.path):
+            return
+        for entry in entries(self.path):
+            whole, mark, _ = entry.name.partition(".tmp-")
+            if mark and any(whole.startswith(name) for name in names):
+                entry.unlink(missing_ok=True)
 
     def write(self, features: Features) -> None:
         """Writes a video's files, each whole or not at all, and last the JSON."""
