@@ -34,6 +34,8 @@ AS_STORED = {"network_short_side": None}
 # More than any clip has: ten minutes at 25 frames a second are 15,000 frames, whose pixels alone no memory holds.
 _MOST = {"frames": 15_000, "stride": 15_000, "flow_per_frame": 1_000}
 _MOST_WINDOWS = 10_000
+# How many crops of a frame are told apart (`data.preprocessing.crops`).
+CROPS = (1, 3, 5, 10)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,12 @@ def check_windows(windows: int) -> None:
         raise UserError(f"windows must be 1 or more, found {windows}")
     if windows > _MOST_WINDOWS:
         raise UserError(f"windows must be at most {_MOST_WINDOWS}, found {windows}")
+
+
+def check_crops(number: int) -> None:
+    """Raises a `UserError` for a number of crops that is not known."""
+    if number not in CROPS:
+        raise UserError(f"the number of crops must be one of {', '.join(map(str, CROPS))}, found {number}")
 
 
 def check_streams(streams: Collection[str], sampling: Sampling) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from i3d_jax import clips
 from i3d_jax.data.batches import Batches, EncodedClip, EncodedStream
 from i3d_jax.data.dataset import Dataset
-from i3d_jax.data.preprocessing import resized, resized_size
+from i3d_jax.data.preprocessing import Crop, crop_places, resized, resized_size
 from i3d_jax.data.reader import DamagedRecord, EncodedVideo, SplitReader
 from i3d_jax.flow import codec
 from i3d_jax.system.errors import UserError
@@ -89,6 +89,10 @@ class BatchOptions:
         """This host's rows of each batch."""
         return self.batch_size // self.hosts
 
+    def rounds(self, videos: int) -> int:
+        """Returns how many batches hold so many videos; the last may be padded."""
+        return -(-videos // self.batch_size)
+
     def global_row(self, row: Rows) -> Rows:
         """Returns where this host's row `row`, counted over all its batches, stands among those of all hosts."""
         batch, place = divmod(row, self.rows)
@@ -138,12 +142,13 @@ def training_batches(
     )
 
 
-def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, windows: int) -> Batches:
-    """Returns the batches that hold every video of a split once, in order: `windows` windows each, the centre crop.
+def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, windows: int, crops: int = 1) -> Batches:
+    """Returns the batches that hold every video of a split once, in order: `windows` windows each, and their crops.
 
-    The windows are those of `clips.cover`: one holds the first frames, several span the whole video. The last batch is
-    padded; a padded row, and that of a damaged record, has mask False, zeros for pixels, label 0 and an empty name.
-    Every host gets the same number of batches.
+    The windows are those of `clips.cover`: one holds the first frames, several span the whole video. The crops are
+    those of `preprocessing.crops`: the centre, or several, which then stand one after the other behind each window's
+    first. The last batch is padded; a padded row, and that of a damaged record, has mask False, zeros for pixels, label
+    0 and an empty name. Every host gets the same number of batches.
 
     Raises:
       UserError: there is no such split, it is empty, its frames are smaller than the crop, flow is asked of a dataset
@@ -151,13 +156,13 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
     """
     if windows < 1:
         raise UserError(f"windows must be 1 or more, found {windows}")
+    clips.check_crops(crops)
     reader = _open_reader(dataset, split, options)
 
     def clip(row: int) -> EncodedClip | None:
         record = options.global_row(row)
-        return _evaluation_clip(reader, options, windows, record) if record < len(reader.places) else None
+        return _evaluation_clip(reader, options, windows, crops, record) if record < len(reader.places) else None
 
-    batches = -(-len(reader.places) // options.batch_size)
     counts = {stream: (windows, options.sampling.count(stream)) for stream in options.streams}
     return Batches(
         reader,
@@ -167,7 +172,8 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
         network_short_side=options.network_short_side,
         flow_rounding=codec.rounding_of(dataset.preprocessing.flow),
         batch_rows=options.rows,
-        rows=batches * options.rows,
+        rows=options.rounds(len(reader.places)) * options.rows,
+        crops=crops,
     )
 
 
@@ -190,11 +196,11 @@ def _training_clip(reader: SplitReader, options: BatchOptions, *, flip: bool, se
     window, top, left, mirror = np.random.default_rng([seed, _CLIP, number]).random(4)
 
     def choose(video: EncodedVideo) -> EncodedClip:
-        rows, columns = _corners(video, options)
+        width, height = _size(video, options)
         indices = clips.training_window(video.num_frames, options.sampling, window, streams=options.streams)
-        return _encoded_clip(
-            video, indices, corner=(int(top * rows), int(left * columns)), mirrored=flip and mirror < 0.5
-        )
+        rows, columns = height - options.crop + 1, width - options.crop + 1
+        crop = Crop(int(top * rows), int(left * columns), mirrored=flip and mirror < 0.5)
+        return _encoded_clip(video, indices, (crop,))
 
     for step in range(videos):
         clip = reader.read(reader.places[order[(position + step) % videos]], choose)
@@ -208,18 +214,19 @@ def _epoch_order(seed: int, epoch: int, videos: int) -> np.ndarray:
     return np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(videos)
 
 
-def _evaluation_clip(reader: SplitReader, options: BatchOptions, windows: int, record: int) -> EncodedClip | None:
+def _evaluation_clip(
+    reader: SplitReader, options: BatchOptions, windows: int, crops: int, record: int
+) -> EncodedClip | None:
     def choose(video: EncodedVideo) -> EncodedClip:
-        rows, columns = _corners(video, options)
+        places = crop_places(*_size(video, options), options.crop, crops)
         indices = clips.cover(video.num_frames, options.sampling, windows, streams=options.streams)
-        # The corner of preprocessing.centre_crop.
-        return _encoded_clip(video, indices, corner=((rows - 1) // 2, (columns - 1) // 2), mirrored=False)
+        return _encoded_clip(video, indices, tuple(places))
 
     return reader.read(reader.places[record], choose)
 
 
-def _corners(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
-    """Returns at how many rows and at how many columns the crop can begin."""
+def _size(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
+    """Returns (width, height) of the frames that crops are cut from; smaller ones than a crop are damage."""
     width, height, crop = video.width, video.height, options.crop
     if options.network_short_side is not None and width and height:
         width, height = resized_size(width, height, options.network_short_side)
@@ -227,16 +234,12 @@ def _corners(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
         raise DamagedRecord(
             video.place, f"its frames of {video.width}x{video.height} are smaller than the crop, {crop}"
         )
-    return height - crop + 1, width - crop + 1
+    return width, height
 
 
-def _encoded_clip(
-    video: EncodedVideo, indices: Mapping[str, np.ndarray], *, corner: tuple[int, int], mirrored: bool
-) -> EncodedClip:
+def _encoded_clip(video: EncodedVideo, indices: Mapping[str, np.ndarray], crops: tuple[Crop, ...]) -> EncodedClip:
     streams = {stream: _encoded_stream(video, stream, numbers) for stream, numbers in indices.items()}
-    return EncodedClip(
-        place=video.place, name=video.name, label=video.label, streams=streams, corner=corner, mirrored=mirrored
-    )
+    return EncodedClip(place=video.place, name=video.name, label=video.label, streams=streams, crops=crops)
 
 
 def _encoded_stream(video: EncodedVideo, stream: str, indices: np.ndarray) -> EncodedStream:
