@@ -141,6 +141,21 @@ def cover(
     return _window(starts, num_frames, sampling, streams)
 
 
+def whole(
+    num_frames: int, sampling: Sampling, *, streams: Collection[str] = ("rgb",), least: int = 1
+) -> Int64[np.ndarray, " _count"]:
+    """Returns the numbers of all frames of a video, or of its fields, that are the sampling's stride apart: int64 [T].
+
+    Of a network that sees one field a frame, field t stands beside frame t. A video of fewer than `least` is looped.
+
+    Raises:
+      ValueError: the video has too few frames, or the streams are not the sampling's.
+    """
+    check_streams(streams, sampling)
+    usable = _usable(num_frames, streams)
+    return np.arange(max(-(-usable // sampling.stride), least)) * sampling.stride % usable
+
+
 def reach(sampling: Sampling, *, streams: Collection[str] = ("rgb",)) -> int:
     """Returns how many frames a video has that one window just covers: of a longer one it sees no more than these."""
     check_streams(streams, sampling)

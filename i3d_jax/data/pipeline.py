@@ -124,7 +124,7 @@ def training_batches(
     for name, value in (("seed", seed), ("first_clip", first_clip)):
         if value < 0:
             raise UserError(f"{name} must be 0 or more, found {value}")
-    reader = _open_reader(dataset, split, options)
+    reader = open_reader(dataset, split, options)
 
     def clip(row: int) -> EncodedClip:
         return _training_clip(reader, options, flip=flip, seed=seed, number=first_clip + options.global_row(row))
@@ -157,7 +157,7 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
     if windows < 1:
         raise UserError(f"windows must be 1 or more, found {windows}")
     clips.check_crops(crops)
-    reader = _open_reader(dataset, split, options)
+    reader = open_reader(dataset, split, options)
 
     def clip(row: int) -> EncodedClip | None:
         record = options.global_row(row)
@@ -177,7 +177,8 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
     )
 
 
-def _open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitReader:
+def open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitReader:
+    """Opens a split to read such batches of; a `UserError` says what it lacks for them."""
     if dataset.preprocessing.short_side < options.crop:
         raise UserError(
             f"a crop of {options.crop} pixels was asked of {dataset.directory}, "
@@ -196,11 +197,11 @@ def _training_clip(reader: SplitReader, options: BatchOptions, *, flip: bool, se
     window, top, left, mirror = np.random.default_rng([seed, _CLIP, number]).random(4)
 
     def choose(video: EncodedVideo) -> EncodedClip:
-        width, height = _size(video, options)
+        width, height = frame_size(video, options)
         indices = clips.training_window(video.num_frames, options.sampling, window, streams=options.streams)
         rows, columns = height - options.crop + 1, width - options.crop + 1
         crop = Crop(int(top * rows), int(left * columns), mirrored=flip and mirror < 0.5)
-        return _encoded_clip(video, indices, (crop,))
+        return encoded_clip(video, indices, (crop,))
 
     for step in range(videos):
         clip = reader.read(reader.places[order[(position + step) % videos]], choose)
@@ -218,14 +219,14 @@ def _evaluation_clip(
     reader: SplitReader, options: BatchOptions, windows: int, crops: int, record: int
 ) -> EncodedClip | None:
     def choose(video: EncodedVideo) -> EncodedClip:
-        places = crop_places(*_size(video, options), options.crop, crops)
+        places = crop_places(*frame_size(video, options), options.crop, crops)
         indices = clips.cover(video.num_frames, options.sampling, windows, streams=options.streams)
-        return _encoded_clip(video, indices, tuple(places))
+        return encoded_clip(video, indices, tuple(places))
 
     return reader.read(reader.places[record], choose)
 
 
-def _size(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
+def frame_size(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
     """Returns (width, height) of the frames that crops are cut from; smaller ones than a crop are damage."""
     width, height, crop = video.width, video.height, options.crop
     if options.network_short_side is not None and width and height:
@@ -237,7 +238,8 @@ def _size(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
     return width, height
 
 
-def _encoded_clip(video: EncodedVideo, indices: Mapping[str, np.ndarray], crops: tuple[Crop, ...]) -> EncodedClip:
+def encoded_clip(video: EncodedVideo, indices: Mapping[str, np.ndarray], crops: tuple[Crop, ...]) -> EncodedClip:
+    """Returns a video's clip of the frames and fields of these numbers, int64 by stream, and of these crops."""
     streams = {stream: _encoded_stream(video, stream, numbers) for stream, numbers in indices.items()}
     return EncodedClip(place=video.place, name=video.name, label=video.label, streams=streams, crops=crops)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
 import jax
 import numpy as np
 
@@ -15,14 +17,15 @@ from i3d_jax import checkpoint
 from i3d_jax.clips import AS_STORED, CONSECUTIVE_FRAMES
 from i3d_jax.data.batches import Batches
 from i3d_jax.data.dataset import Dataset
+from i3d_jax.data.dense_batches import DenseBatches, dense_batches
 from i3d_jax.data.labels import spelt
 from i3d_jax.data.pipeline import BatchOptions, evaluation_batches
 from i3d_jax.data.preprocessing import refuse_mismatch
-from i3d_jax.evaluation import protocol, results
+from i3d_jax.evaluation import dense, protocol, results
 from i3d_jax.evaluation.accuracy import bootstrap_interval, class_accuracy, score
 from i3d_jax.evaluation.predictions import Predictions, predict
-from i3d_jax.evaluation.protocol import Protocol
-from i3d_jax.models.network import Network
+from i3d_jax.evaluation.protocol import DENSE, Protocol
+from i3d_jax.models.network import CLASSIFIER, Network
 from i3d_jax.run.summary import figures_text, stream_rows
 from i3d_jax.system import hosts, lock, signals
 from i3d_jax.system.errors import UserError, did_you_mean
@@ -160,8 +163,10 @@ class Evaluation:
 
     def _predict(
         self, variables: Mapping[str, Any], classes: int, between: Callable[[], None]
-    ) -> tuple[Predictions, Batches]:
+    ) -> tuple[Predictions, Batches | DenseBatches]:
         """Returns the predictions of all hosts by the protocol, and this host's batches, which know what is damaged."""
+        if self.protocol.name == DENSE:
+            return self._predict_dense(variables, classes, between)
         batches = self.batches(crops=self.protocol.crops)
         apply = self.devices.compile_evaluation_step(
             evaluation_step(self.network, average=self.protocol.average, precision=self.precision)
@@ -176,6 +181,33 @@ class Evaluation:
 
         own = predict(score_batch, batches, classes, fetch=fetch)
         return own.of_all_hosts(self.options.global_row), batches
+
+    def _predict_dense(
+        self, variables: Mapping[str, Any], classes: int, between: Callable[[], None]
+    ) -> tuple[Predictions, DenseBatches]:
+        """As `_predict`, of all frames of every video."""
+        cut = dense.pieces(self.network, self.options.sampling.frames)
+        batches = dense_batches(self.dataset, self.split, self.options, cut)
+        apply = self.devices.compile_evaluation_step(dense.dense_step(self.network, cut, precision=self.precision))
+        flat = flax.traverse_util.flatten_dict(dict(variables["params"]))
+        classifiers = flax.traverse_util.unflatten_dict(
+            {path: jax.device_put(hosts.whole(leaf)) for path, leaf in flat.items() if CLASSIFIER in path}
+        )
+        finish = jax.jit(functools.partial(dense.finish, self.network))
+
+        def score_batch(batch):
+            between()
+            return apply(variables, self.devices.shard_batch(batch))
+
+        own = dense.predict(
+            score_batch,
+            batches,
+            classes,
+            cut=cut,
+            finish=lambda features: finish(classifiers, features),
+            fetch=lambda sums: jax.tree.map(self.devices.local_rows, sums),
+        )
+        return own.of_all_hosts(lambda records: records), batches
 
 
 def evaluate(evaluation: Evaluation, source: Path | None) -> None:

@@ -19,7 +19,8 @@ from i3d_jax.clips import Sampling
 from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.data.sources import open_source
-from i3d_jax.evaluation.protocol import Protocol
+from i3d_jax.evaluation import dense
+from i3d_jax.evaluation.protocol import DENSE, Protocol
 from i3d_jax.models.network import Network
 from i3d_jax.run import recipe
 from i3d_jax.run.evaluate import Evaluation
@@ -154,8 +155,12 @@ def _check_ranges(config: ml_collections.ConfigDict, network: Network, devices: 
     """Raises a `UserError` for what would be found out of range once the dataset is there, which may take minutes."""
     training = _batch_options(config, network, config.batch_size, config.data.frames)
     _refuse_larger_than_memory("data.frames", training, windows=1)
-    evaluation = _batch_options(config, network, evaluation_batch_size(config, devices), config.evaluation.frames)
-    _refuse_larger_than_memory("evaluation.frames", evaluation, windows=evaluation_protocol(config).views)
+    protocol, frames = evaluation_protocol(config), config.evaluation.frames
+    views = protocol.views
+    if protocol.name == DENSE:
+        frames, views = dense.pieces(network, frames).frames, 1
+    evaluation = _batch_options(config, network, evaluation_batch_size(config, devices), frames)
+    _refuse_larger_than_memory("evaluation.frames", evaluation, windows=views)
     check_keep_last(config.checkpoints.keep_last)
 
 
