@@ -55,6 +55,22 @@ class EncodedClip(NamedTuple):
     crops: tuple[Crop, ...]
 
 
+class Decoding(NamedTuple):
+    """How the images of a clip become pixels.
+
+    Attributes:
+      crop: side in pixels of the square that is cut from every image.
+      network_short_side: of frames, to which they are resized before the crop; None: as they are stored.
+      flow_rounding: how the flow is stored, one of `codec.ROUNDINGS`.
+      crops: of every image; several where there are windows.
+    """
+
+    crop: int
+    network_short_side: int | None
+    flow_rounding: str
+    crops: int = 1
+
+
 class Batches(Iterator[dict[str, np.ndarray]]):
     """An iterator over batches; each is a dictionary of arrays that are not to be written to.
 
@@ -73,13 +89,10 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         reader: SplitReader,
         clip: Callable[[int], EncodedClip | None],
         counts: Mapping[str, tuple[int, ...]],
+        decoding: Decoding,
         *,
-        crop: int,
-        network_short_side: int | None,
-        flow_rounding: str,
         batch_rows: int,
         rows: int | None,
-        crops: int = 1,
     ):
         """Makes batches of the clips of rows 0, 1, …; nothing is read before the first batch is asked for.
 
@@ -87,16 +100,13 @@ class Batches(Iterator[dict[str, np.ndarray]]):
           reader: keeps the account of damaged records.
           clip: gives the clip of a row, from any thread; None where the row is to be masked.
           counts: for each stream of a clip, its frames or fields: (count,) or (windows, count).
-          crop: side in pixels of the square that is cut from every image.
-          network_short_side: of frames, to which they are resized before the crop; None: as they are stored.
-          flow_rounding: how the flow is stored, one of `codec.ROUNDINGS`.
+          decoding: how images become pixels.
           batch_rows: of a batch.
           rows: of all batches, a multiple of `batch_rows`; None for no end.
-          crops: of every image; several where there are windows.
         """
         self._reader = reader
         self._clip = clip
-        self._loader = _Loader(clip, counts, crop, crops, network_short_side, flow_rounding)
+        self._loader = _Loader(clip, counts, decoding)
         self._batch_rows = batch_rows
         self._end = np.iinfo(np.int64).max if rows is None else rows
         self._row = 0
@@ -197,17 +207,11 @@ class _Loader:
         self,
         clip: Callable[[int], EncodedClip | None],
         counts: Mapping[str, tuple[int, ...]],
-        crop: int,
-        crops: int,
-        network_short_side: int | None,
-        flow_rounding: str,
+        decoding: Decoding,
     ):
         self._clip = clip
         self._counts = counts
-        self._crop = crop
-        self._crops = crops
-        self._short_side = network_short_side
-        self._flow_rounding = flow_rounding
+        self._crop, self._short_side, self._flow_rounding, self._crops = decoding
         self.failure: Exception | None = None
 
     def load(self, row):

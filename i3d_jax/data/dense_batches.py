@@ -11,11 +11,10 @@ import numpy as np
 from i3d_jax import clips
 from i3d_jax.data.batches import Batches, EncodedClip
 from i3d_jax.data.dataset import Dataset
-from i3d_jax.data.pipeline import BatchOptions, encoded_clip, frame_size, open_reader
+from i3d_jax.data.pipeline import BatchOptions, decoding_of, encoded_clip, frame_size, open_reader
 from i3d_jax.data.preprocessing import crop_places
 from i3d_jax.data.reader import EncodedVideo, SplitReader
 from i3d_jax.evaluation.dense import Pieces, frame_numbers
-from i3d_jax.flow import codec
 from i3d_jax.models.i3d import MINIMUM_FRAMES
 from i3d_jax.system import hosts
 
@@ -90,9 +89,7 @@ def dense_batches(dataset: Dataset, split: str, options: BatchOptions, cut: Piec
         reader,
         table.clip,
         {stream: (1, cut.frames) for stream in options.streams},
-        crop=options.crop,
-        network_short_side=options.network_short_side,
-        flow_rounding=codec.rounding_of(dataset.preprocessing.flow),
+        decoding_of(dataset, options),
         batch_rows=options.rows,
         rows=None,
     )

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from i3d_jax import clips
-from i3d_jax.data.batches import Batches, EncodedClip, EncodedStream
+from i3d_jax.data.batches import Batches, Decoding, EncodedClip, EncodedStream
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.preprocessing import Crop, crop_places, resized, resized_size
 from i3d_jax.data.reader import DamagedRecord, EncodedVideo, SplitReader
@@ -134,9 +134,7 @@ def training_batches(
         reader,
         clip,
         counts,
-        crop=options.crop,
-        network_short_side=options.network_short_side,
-        flow_rounding=codec.rounding_of(dataset.preprocessing.flow),
+        decoding_of(dataset, options),
         batch_rows=options.rows,
         rows=None,
     )
@@ -168,13 +166,16 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
         reader,
         clip,
         counts,
-        crop=options.crop,
-        network_short_side=options.network_short_side,
-        flow_rounding=codec.rounding_of(dataset.preprocessing.flow),
+        decoding_of(dataset, options, crops=crops),
         batch_rows=options.rows,
         rows=options.rounds(len(reader.places)) * options.rows,
-        crops=crops,
     )
+
+
+def decoding_of(dataset: Dataset, options: BatchOptions, *, crops: int = 1) -> Decoding:
+    """Returns how a dataset's images become a batch's pixels, with so many crops of each."""
+    rounding = codec.rounding_of(dataset.preprocessing.flow)
+    return Decoding(options.crop, options.network_short_side, rounding, crops)
 
 
 def open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitReader:
