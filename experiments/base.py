@@ -166,12 +166,26 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.evaluation.split = placeholder(str)
     # Steps between two evaluations; there is one at the end in any case. 0: at the end only.
     config.evaluation.every = 5_000
-    # Videos at a time, over all devices; raised until every host has as many. The figures do not depend on it.
+    # Videos at a time, over all devices of all hosts; raised until every device has as many. The figures do not depend
+    # on it.
     config.evaluation.batch_size = 8
-    # Frames of a window, data.stride apart; the paper's 10 seconds. Shorter videos are looped.
+    # By which rule a video gets its scores. "whole_video", the paper's: windows of its test clip, evenly spread, of
+    # which the centre crop is seen. "windows": several crops of each window. "dense": all frames of the video at once,
+    # computed piece by piece; of I3D alone.
+    config.evaluation.protocol = "whole_video"
+    # Frames of a window, data.stride apart; the paper's 10 seconds. Shorter videos are looped. Of "dense" those
+    # that are computed at a time (at least 208 are), which changes no figure.
     config.evaluation.frames = test_clip.frames
-    # Windows of a video, evenly spread; 1 takes the first frames. Their logits are averaged.
+    # Windows of a video, evenly spread; 1 takes the first frames. Of "dense" no part.
     config.evaluation.windows = 1
+    # Of "windows": crops of each, 1 (the centre), 3 (along the longer side), 5 (corners and centre) or 10 (these and
+    # their mirrors).
+    config.evaluation.crops = 1
+    # Of "windows": what is averaged over a video's windows and crops, "logits" or "probabilities".
+    config.evaluation.average = "logits"
+    # "highest": a float32 network computes in float32 on GPUs and TPUs as well. "default": as fast as they can;
+    # with TF32, logits differ by up to 6e-4.
+    config.evaluation.precision = "highest"
 
     config.checkpoints = ConfigDict()
     # Steps between two checkpoints; there is one at each evaluation and at the end in any case.

@@ -34,6 +34,8 @@ AS_STORED = {"network_short_side": None}
 # More than any clip has: ten minutes at 25 frames a second are 15,000 frames, whose pixels alone no memory holds.
 _MOST = {"frames": 15_000, "stride": 15_000, "flow_per_frame": 1_000}
 _MOST_WINDOWS = 10_000
+# How many crops of a frame are told apart (`data.preprocessing.crops`).
+CROPS = (1, 3, 5, 10)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,12 @@ def check_windows(windows: int) -> None:
         raise UserError(f"windows must be 1 or more, found {windows}")
     if windows > _MOST_WINDOWS:
         raise UserError(f"windows must be at most {_MOST_WINDOWS}, found {windows}")
+
+
+def check_crops(number: int) -> None:
+    """Raises a `UserError` for a number of crops that is not known."""
+    if number not in CROPS:
+        raise UserError(f"the number of crops must be one of {', '.join(map(str, CROPS))}, found {number}")
 
 
 def check_streams(streams: Collection[str], sampling: Sampling) -> None:
@@ -131,6 +139,21 @@ def cover(
         raise ValueError(f"windows must be 1 or more, found {windows}")
     starts = np.arange(windows) * (_starts(num_frames, sampling, streams) - 1) // max(windows - 1, 1)
     return _window(starts, num_frames, sampling, streams)
+
+
+def whole(
+    num_frames: int, sampling: Sampling, *, streams: Collection[str] = ("rgb",), least: int = 1
+) -> Int64[np.ndarray, " _count"]:
+    """Returns the numbers of all frames of a video, or of its fields, that are the sampling's stride apart: int64 [T].
+
+    Of a network that sees one field a frame, field t stands beside frame t. A video of fewer than `least` is looped.
+
+    Raises:
+      ValueError: the video has too few frames, or the streams are not the sampling's.
+    """
+    check_streams(streams, sampling)
+    usable = _usable(num_frames, streams)
+    return np.arange(max(-(-usable // sampling.stride), least)) * sampling.stride % usable
 
 
 def reach(sampling: Sampling, *, streams: Collection[str] = ("rgb",)) -> int:

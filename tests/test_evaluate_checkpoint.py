@@ -32,11 +32,12 @@ def dataset(tmp_path_factory):
     return open_dataset(folder / "dataset")
 
 
-def evaluate(dataset, directory, workdir):
+def evaluate(dataset, directory, workdir, *, variant="small", **more):
     keys = {"data.directory": dataset.directory, "data.crop": 32, "evaluation.frames": 9, "evaluation.split": "test"}
+    keys |= {f"evaluation.{name}": value for name, value in more.items()}
     changes = [f"--config.{key}={value}" for key, value in keys.items()]
     where = ["--workdir", str(workdir), "--mode", "evaluate", "--checkpoint", str(directory)]
-    main.main(["--config", "experiments/custom.py:small", *where, *changes])
+    main.main(["--config", f"experiments/custom.py:{variant}", *where, *changes])
 
 
 def files(directory):
@@ -71,3 +72,34 @@ def test_what_cannot_be_scored(dataset, tmp_path):
             evaluate(dataset, tmp_path / "other", workdir)
     with pytest.raises(UserError, match="--checkpoint goes with --mode evaluate and with --workdir"):
         main.main(["--config", "experiments/custom.py:small", "--checkpoint", str(tmp_path / "other")])
+
+
+def test_the_protocol_is_printed_and_stands_beside_the_figures(dataset, tmp_path, capsys):
+    save_stream(tmp_path / "network", stream="rgb", labels=dataset.labels)
+    ten = {"protocol": "windows", "windows": 2, "crops": 10, "average": "probabilities"}
+    evaluate(dataset, tmp_path / "network", tmp_path / "ten", **ten)
+    printed = capsys.readouterr().out
+    assert "  protocol     windows: 2 windows of 9 frames, 10 crops, probabilities averaged\n" in printed
+    figures = json.loads((tmp_path / "ten" / "results.json").read_text())["test"]
+    found = np.load(tmp_path / "ten" / "predictions" / "test.npz")
+    protocol = {**ten, "frames": 9, "stride": 1}
+    assert json.loads(str(found["protocol"])) == protocol
+    assert {**protocol, "precision": "highest", "expected": 8, "videos": 8, "damaged": 0}.items() <= figures.items()
+    # They are probabilities: the softmax of what is stored leaves it as it is.
+    np.testing.assert_allclose(np.exp(found["logits"]).sum(1), 1, rtol=1e-5)
+    lowest, highest = figures["top1_interval"]
+    assert lowest <= figures["top1"] <= highest
+    assert f"top-1 {100 * figures['top1']:.1f}% (95%: {100 * lowest:.1f} to {100 * highest:.1f})" in printed
+    # Each class has one video: its accuracy is 0 or 1, and stands on the diagonal.
+    assert list(figures["class_accuracy"]) == list(dataset.labels)
+    assert list(figures["class_accuracy"].values()) == np.diag(found["confusion"]).tolist()
+
+
+def test_a_whole_video_of_any_length_is_not_for_every_network(dataset, tmp_path):
+    save_stream(tmp_path / "network", stream="rgb", labels=dataset.labels)
+    with pytest.raises(UserError, match=r"'dense' takes videos of any length.*; C3D sees clips of a length of its own"):
+        evaluate(dataset, tmp_path / "network", tmp_path / "figures", variant="c3d", protocol="dense")
+    evaluate(dataset, tmp_path / "network", tmp_path / "figures", protocol="dense")
+    figures = json.loads((tmp_path / "figures" / "results.json").read_text())["test"]
+    assert {"protocol": "dense", "stride": 1, "average": "logits"}.items() <= figures.items()
+    assert not {"frames", "windows", "crops"} & figures.keys()

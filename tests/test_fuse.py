@@ -129,3 +129,19 @@ def test_class_names_go_along_and_have_to_be_the_same(tmp_path):
     dataclasses.replace(rgb, classes=np.array(["up", "down"])).save(tmp_path / "rgb.npz")
     with pytest.raises(UserError, match=r"rgb.npz: the names of 3 classes were expected, found <U4 \[2\]"):
         Predictions.load(tmp_path / "rgb.npz")
+
+
+def test_two_protocols_do_not_add(tmp_path):
+    """Files of the time before do not say theirs, and go with any."""
+    paper = {"protocol": "whole_video", "stride": 1, "frames": 250, "windows": 1, "crops": 1, "average": "logits"}
+    ten = {**paper, "protocol": "windows", "crops": 10}
+    rgb, flow = dataclasses.replace(RGB, protocol=paper), dataclasses.replace(FLOW, protocol=paper)
+    assert fuse(rgb, flow, names=("rgb", "flow")).protocol == paper
+    assert fuse(RGB, flow, names=("rgb", "flow")).protocol == paper
+    rgb.save(tmp_path / "rgb.npz")
+    dataclasses.replace(FLOW, protocol=ten).save(tmp_path / "flow.npz")
+    words = "scored by other protocols: protocol 'whole_video' against 'windows'; crops 1 against 10"
+    with pytest.raises(UserError, match=words):
+        command.main([str(tmp_path / "rgb.npz"), str(tmp_path / "flow.npz")])
+    with pytest.raises(UserError, match="frames 250 against 'absent'"):
+        fuse(rgb, dataclasses.replace(FLOW, protocol={"protocol": "dense"}), names=("rgb", "flow"))

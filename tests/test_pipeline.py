@@ -15,7 +15,7 @@ from helpers.small_dataset import HEIGHT, WIDTH, jpegs, pixels, stored_video, wr
 
 from i3d_jax.clips import Sampling
 from i3d_jax.data import pipeline
-from i3d_jax.data.batches import Batches
+from i3d_jax.data.batches import Batches, Decoding
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.records import example, shards
 from i3d_jax.system.errors import UserError
@@ -397,8 +397,7 @@ def test_batches_that_a_thread_of_theirs_finds_unreachable_end(dataset):
     gc.collect()
     gc.disable()
     try:
-        options = {"crop": 16, "network_short_side": None, "flow_rounding": "nearest"}
-        batches = Batches(None, clip, {"rgb": (4,)}, **options, batch_rows=3, rows=None)
+        batches = Batches(None, clip, {"rgb": (4,)}, Decoding(16, None, "nearest"), batch_rows=3, rows=None)
         next(batches)
         batches.itself, gone = batches, weakref.ref(batches)
         del batches

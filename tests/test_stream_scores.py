@@ -92,14 +92,18 @@ def test_an_evaluation_leaves_the_scores_of_each_stream(dataset, tmp_path):
     figures, stored = evaluate(dataset, tmp_path, batch_size=8, devices=4)
     # The log and the checkpoints take plain numbers.
     assert all(isinstance(value, int | float) for value in figures.values())
-    assert stored.keys() == {"video", "label", "classes", "logits", "logits_rgb", "logits_flow"}
+    beside = {"classes", "confusion", "protocol"}
+    assert stored.keys() == {"video", "label", "logits", "logits_rgb", "logits_flow", *beside}
     # Of video4's three frames the first two and their fields are seen, as 0 1 0, in both windows.
     for stream, images in (("rgb", pixels(4, 3)[:2, 1:17, 2:18, :2]), ("flow", fields(4, 3)[:, 1:17, 2:18])):
         first, second = images.mean((1, 2)) / 127.5 - 1
         np.testing.assert_allclose(stored[f"logits_{stream}"][4], [*(2 * first + second) / 3, 0], atol=1e-6)
     np.testing.assert_allclose(stored["logits"], stored["logits_rgb"] + stored["logits_flow"], atol=1e-6)
     results = json.loads((tmp_path / "results.json").read_text())["test"]
-    assert results.keys() == {*figures, "step", "frames", "windows", "streams"}
+    protocol = json.loads(str(stored["protocol"]))
+    beside = {"step", "precision", "top1_interval", "class_accuracy"}
+    assert results.keys() == {*figures, *protocol, *beside, "streams"}
+    assert protocol.items() <= results.items()
     assert list(results["streams"]) == ["rgb", "flow"]
     for stream, own in results["streams"].items():
         assert own.keys() == {"top1", "top5", "mean_class_accuracy", "loss", "videos"}

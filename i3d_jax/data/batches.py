@@ -12,7 +12,7 @@ import numpy as np
 
 from i3d_jax import clips
 from i3d_jax.data import cpu_tensorflow
-from i3d_jax.data.preprocessing import resized
+from i3d_jax.data.preprocessing import Crop, resized
 from i3d_jax.data.reader import SplitReader
 from i3d_jax.flow import codec
 from i3d_jax.records import image
@@ -45,22 +45,37 @@ class EncodedClip(NamedTuple):
       name: of the video.
       label: the label's index.
       streams: its frames and flow fields, by stream.
-      corner: the crop's first row and column, the same in all streams.
-      mirrored: whether left and right change places, in all streams; u of the flow is negated then.
+      crops: what is cut from every image, the same in all streams; where one is mirrored, u of the flow is negated.
     """
 
     place: RecordPlace
     name: str
     label: int
     streams: Mapping[str, EncodedStream]
-    corner: tuple[int, int]
-    mirrored: bool
+    crops: tuple[Crop, ...]
+
+
+class Decoding(NamedTuple):
+    """How the images of a clip become pixels.
+
+    Attributes:
+      crop: side in pixels of the square that is cut from every image.
+      network_short_side: of frames, to which they are resized before the crop; None: as they are stored.
+      flow_rounding: how the flow is stored, one of `codec.ROUNDINGS`.
+      crops: of every image; several where there are windows.
+    """
+
+    crop: int
+    network_short_side: int | None
+    flow_rounding: str
+    crops: int = 1
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
     """An iterator over batches; each is a dictionary of arrays that are not to be written to.
 
-    "rgb": uint8 [rows, frames, crop, crop, 3] in training, [rows, windows, frames, crop, crop, 3] in evaluation
+    "rgb": uint8 [rows, frames, crop, crop, 3] in training, [rows, windows, frames, crop, crop, 3] in evaluation, where
+      each window is followed by its further crops, if there are several
     "flow": uint8, the same with the flow fields in place of the frames and 2 channels, u and v
     "label": int32 [rows]
     "mask": bool [rows], False where a row holds no video
@@ -74,10 +89,8 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         reader: SplitReader,
         clip: Callable[[int], EncodedClip | None],
         counts: Mapping[str, tuple[int, ...]],
+        decoding: Decoding,
         *,
-        crop: int,
-        network_short_side: int | None,
-        flow_rounding: str,
         batch_rows: int,
         rows: int | None,
     ):
@@ -87,15 +100,13 @@ class Batches(Iterator[dict[str, np.ndarray]]):
           reader: keeps the account of damaged records.
           clip: gives the clip of a row, from any thread; None where the row is to be masked.
           counts: for each stream of a clip, its frames or fields: (count,) or (windows, count).
-          crop: side in pixels of the square that is cut from every image.
-          network_short_side: of frames, to which they are resized before the crop; None: as they are stored.
-          flow_rounding: how the flow is stored, one of `codec.ROUNDINGS`.
+          decoding: how images become pixels.
           batch_rows: of a batch.
           rows: of all batches, a multiple of `batch_rows`; None for no end.
         """
         self._reader = reader
         self._clip = clip
-        self._loader = _Loader(clip, counts, crop, network_short_side, flow_rounding)
+        self._loader = _Loader(clip, counts, decoding)
         self._batch_rows = batch_rows
         self._end = np.iinfo(np.int64).max if rows is None else rows
         self._row = 0
@@ -196,27 +207,25 @@ class _Loader:
         self,
         clip: Callable[[int], EncodedClip | None],
         counts: Mapping[str, tuple[int, ...]],
-        crop: int,
-        network_short_side: int | None,
-        flow_rounding: str,
+        decoding: Decoding,
     ):
         self._clip = clip
         self._counts = counts
-        self._crop = crop
-        self._short_side = network_short_side
-        self._flow_rounding = flow_rounding
+        self._crop, self._short_side, self._flow_rounding, self._crops = decoding
         self.failure: Exception | None = None
 
     def load(self, row):
         """Takes a scalar int64 tensor, gives the tensors of a batch's row: uint8 pixels, label, mask, video."""
         tf = cpu_tensorflow.load()
         types = [tf.int64, tf.bool, tf.int32, tf.bool, tf.string, *[tf.string, tf.int64] * len(self._counts)]
-        corner, mirrored, label, mask, video, *encoded = tf.numpy_function(self._encoded, [row], types)
-        corner.set_shape([2])
-        for scalar in (mirrored, label, mask, video):
+        corners, mirrored, label, mask, video, *encoded = tf.numpy_function(self._encoded, [row], types)
+        corners.set_shape([self._crops, 2])
+        mirrored.set_shape([self._crops])
+        for scalar in (label, mask, video):
             scalar.set_shape([])
+        pixels_of = self._pixels if self._crops == 1 else self._pixels_of_crops
         pixels = {
-            name: self._pixels(name, images, order, corner=corner, mirrored=mirrored, mask=mask)
+            name: pixels_of(name, images, order, corners=corners, mirrored=mirrored, mask=mask)
             for name, images, order in zip(self._counts, encoded[::2], encoded[1::2], strict=True)
         }
         return {**pixels, "label": label, "mask": mask, "video": video}
@@ -230,20 +239,23 @@ class _Loader:
             self.failure, label = error, _FAILED
         if clip is None:
             streams = {name: EncodedStream([], [], np.zeros(shape, np.int64)) for name, shape in self._counts.items()}
-            outputs = [np.zeros(2, np.int64), False, np.int32(label), False, b""]
+            outputs = [np.zeros((self._crops, 2), np.int64), np.zeros(self._crops, bool), np.int32(label), False, b""]
         else:
             streams = clip.streams
-            outputs = [np.array(clip.corner), clip.mirrored, np.int32(clip.label), True, clip.name.encode()]
+            corners = np.array([(crop.top, crop.left) for crop in clip.crops])
+            mirrored = np.array([crop.mirrored for crop in clip.crops])
+            outputs = [corners, mirrored, np.int32(clip.label), True, clip.name.encode()]
         for name in self._counts:
             outputs += [np.array(streams[name].images, object), streams[name].order]
         return tuple(outputs)
 
-    def _pixels(self, name: str, images, order, *, corner, mirrored, mask):
+    def _pixels(self, name: str, images, order, *, corners, mirrored, mask):
         """Decodes a stream, cuts the same crop from each image, mirrors all or none, and puts them in order.
 
         Where the mask is False the pixels are 0.
         """
         tf = cpu_tensorflow.load()
+        corner, mirrored = corners[0], mirrored[0]
         # Three channels are decoded; the third of a flow field is empty and cut off.
         crop_shape = (self._crop, self._crop, clips.CHANNELS[name])
         shape = (*self._counts[name], *crop_shape)
@@ -252,8 +264,7 @@ class _Loader:
         order.set_shape(self._counts[name])
 
         def mirror(pixels):
-            pixels = _mirrored(pixels)
-            return codec.negate_u(pixels, self._flow_rounding, minimum=tf.minimum) if name == "flow" else pixels
+            return self._mirrored(name, pixels)
 
         def decode(encoded):
             return tf.slice(image.decode(encoded), begin, crop_shape)
@@ -262,9 +273,7 @@ class _Loader:
             return tf.map_fn(decode, images, fn_output_signature=tf.TensorSpec(crop_shape, tf.uint8))
 
         def decode_resized(short_side):
-            whole = tf.map_fn(image.decode, images, fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
-            small = tf.numpy_function(lambda frames: resized(frames, short_side), [whole], tf.uint8)
-            cut = tf.slice(small, tf.concat([[0], begin], axis=0), [-1, *crop_shape])
+            cut = tf.slice(self._resized(images, short_side), tf.concat([[0], begin], axis=0), [-1, *crop_shape])
             return tf.cond(mirrored, lambda: tf.reverse(cut, [2]), lambda: cut)
 
         def in_order():
@@ -283,6 +292,44 @@ class _Loader:
             )
 
         return tf.cond(mask, in_order, lambda: tf.zeros(shape, tf.uint8))
+
+    def _pixels_of_crops(self, name: str, images, order, *, corners, mirrored, mask):
+        """As `_pixels`, with all crops of each window, the one after the other."""
+        tf = cpu_tensorflow.load()
+        windows, count = self._counts[name]
+        crop_shape = (self._crop, self._crop, clips.CHANNELS[name])
+        shape = (windows * self._crops, count, *crop_shape)
+        images.set_shape([None])
+        order.set_shape(self._counts[name])
+
+        def cut(picture):
+            def one(number):
+                pixels = tf.slice(picture, tf.concat([corners[number], [0]], axis=0), crop_shape)
+                return tf.cond(mirrored[number], lambda: self._mirrored(name, pixels), lambda: pixels)
+
+            return tf.stack([one(number) for number in range(self._crops)])
+
+        def in_order():
+            of_crops = tf.TensorSpec((self._crops, *crop_shape), tf.uint8)
+            if self._short_side is None:
+                pixels = tf.map_fn(lambda encoded: cut(image.decode(encoded)), images, fn_output_signature=of_crops)
+            else:
+                pixels = tf.map_fn(cut, self._resized(images, self._short_side), fn_output_signature=of_crops)
+            return tf.reshape(tf.transpose(tf.gather(pixels, order), [0, 2, 1, 3, 4, 5]), shape)
+
+        return tf.cond(mask, in_order, lambda: tf.zeros(shape, tf.uint8))
+
+    def _resized(self, images, short_side: int):
+        """Decodes frames whole, and gives them at the network's shorter side."""
+        tf = cpu_tensorflow.load()
+        whole = tf.map_fn(image.decode, images, fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
+        return tf.numpy_function(lambda frames: resized(frames, short_side), [whole], tf.uint8)
+
+    def _mirrored(self, name: str, pixels):
+        """Exchanges left and right of an image; of flow u changes its sign."""
+        tf = cpu_tensorflow.load()
+        pixels = _mirrored(pixels)
+        return codec.negate_u(pixels, self._flow_rounding, minimum=tf.minimum) if name == "flow" else pixels
 
 
 def _mirrored(pixels):

@@ -14,9 +14,9 @@ from typing import TypeVar
 import numpy as np
 
 from i3d_jax import clips
-from i3d_jax.data.batches import Batches, EncodedClip, EncodedStream
+from i3d_jax.data.batches import Batches, Decoding, EncodedClip, EncodedStream
 from i3d_jax.data.dataset import Dataset
-from i3d_jax.data.preprocessing import resized, resized_size
+from i3d_jax.data.preprocessing import Crop, crop_places, resized, resized_size
 from i3d_jax.data.reader import DamagedRecord, EncodedVideo, SplitReader
 from i3d_jax.flow import codec
 from i3d_jax.system.errors import UserError
@@ -89,6 +89,10 @@ class BatchOptions:
         """This host's rows of each batch."""
         return self.batch_size // self.hosts
 
+    def rounds(self, videos: int) -> int:
+        """Returns how many batches hold so many videos; the last may be padded."""
+        return -(-videos // self.batch_size)
+
     def global_row(self, row: Rows) -> Rows:
         """Returns where this host's row `row`, counted over all its batches, stands among those of all hosts."""
         batch, place = divmod(row, self.rows)
@@ -120,7 +124,7 @@ def training_batches(
     for name, value in (("seed", seed), ("first_clip", first_clip)):
         if value < 0:
             raise UserError(f"{name} must be 0 or more, found {value}")
-    reader = _open_reader(dataset, split, options)
+    reader = open_reader(dataset, split, options)
 
     def clip(row: int) -> EncodedClip:
         return _training_clip(reader, options, flip=flip, seed=seed, number=first_clip + options.global_row(row))
@@ -130,20 +134,19 @@ def training_batches(
         reader,
         clip,
         counts,
-        crop=options.crop,
-        network_short_side=options.network_short_side,
-        flow_rounding=codec.rounding_of(dataset.preprocessing.flow),
+        decoding_of(dataset, options),
         batch_rows=options.rows,
         rows=None,
     )
 
 
-def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, windows: int) -> Batches:
-    """Returns the batches that hold every video of a split once, in order: `windows` windows each, the centre crop.
+def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, windows: int, crops: int = 1) -> Batches:
+    """Returns the batches that hold every video of a split once, in order: `windows` windows each, and their crops.
 
-    The windows are those of `clips.cover`: one holds the first frames, several span the whole video. The last batch is
-    padded; a padded row, and that of a damaged record, has mask False, zeros for pixels, label 0 and an empty name.
-    Every host gets the same number of batches.
+    The windows are those of `clips.cover`: one holds the first frames, several span the whole video. The crops are
+    those of `preprocessing.crops`: the centre, or several, which then stand one after the other behind each window's
+    first. The last batch is padded; a padded row, and that of a damaged record, has mask False, zeros for pixels, label
+    0 and an empty name. Every host gets the same number of batches.
 
     Raises:
       UserError: there is no such split, it is empty, its frames are smaller than the crop, flow is asked of a dataset
@@ -151,27 +154,32 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
     """
     if windows < 1:
         raise UserError(f"windows must be 1 or more, found {windows}")
-    reader = _open_reader(dataset, split, options)
+    clips.check_crops(crops)
+    reader = open_reader(dataset, split, options)
 
     def clip(row: int) -> EncodedClip | None:
         record = options.global_row(row)
-        return _evaluation_clip(reader, options, windows, record) if record < len(reader.places) else None
+        return _evaluation_clip(reader, options, windows, crops, record) if record < len(reader.places) else None
 
-    batches = -(-len(reader.places) // options.batch_size)
     counts = {stream: (windows, options.sampling.count(stream)) for stream in options.streams}
     return Batches(
         reader,
         clip,
         counts,
-        crop=options.crop,
-        network_short_side=options.network_short_side,
-        flow_rounding=codec.rounding_of(dataset.preprocessing.flow),
+        decoding_of(dataset, options, crops=crops),
         batch_rows=options.rows,
-        rows=batches * options.rows,
+        rows=options.rounds(len(reader.places)) * options.rows,
     )
 
 
-def _open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitReader:
+def decoding_of(dataset: Dataset, options: BatchOptions, *, crops: int = 1) -> Decoding:
+    """Returns how a dataset's images become a batch's pixels, with so many crops of each."""
+    rounding = codec.rounding_of(dataset.preprocessing.flow)
+    return Decoding(options.crop, options.network_short_side, rounding, crops)
+
+
+def open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitReader:
+    """Opens a split to read such batches of; a `UserError` says what it lacks for them."""
     if dataset.preprocessing.short_side < options.crop:
         raise UserError(
             f"a crop of {options.crop} pixels was asked of {dataset.directory}, "
@@ -190,11 +198,11 @@ def _training_clip(reader: SplitReader, options: BatchOptions, *, flip: bool, se
     window, top, left, mirror = np.random.default_rng([seed, _CLIP, number]).random(4)
 
     def choose(video: EncodedVideo) -> EncodedClip:
-        rows, columns = _corners(video, options)
+        width, height = frame_size(video, options)
         indices = clips.training_window(video.num_frames, options.sampling, window, streams=options.streams)
-        return _encoded_clip(
-            video, indices, corner=(int(top * rows), int(left * columns)), mirrored=flip and mirror < 0.5
-        )
+        rows, columns = height - options.crop + 1, width - options.crop + 1
+        crop = Crop(int(top * rows), int(left * columns), mirrored=flip and mirror < 0.5)
+        return encoded_clip(video, indices, (crop,))
 
     for step in range(videos):
         clip = reader.read(reader.places[order[(position + step) % videos]], choose)
@@ -208,18 +216,19 @@ def _epoch_order(seed: int, epoch: int, videos: int) -> np.ndarray:
     return np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(videos)
 
 
-def _evaluation_clip(reader: SplitReader, options: BatchOptions, windows: int, record: int) -> EncodedClip | None:
+def _evaluation_clip(
+    reader: SplitReader, options: BatchOptions, windows: int, crops: int, record: int
+) -> EncodedClip | None:
     def choose(video: EncodedVideo) -> EncodedClip:
-        rows, columns = _corners(video, options)
+        places = crop_places(*frame_size(video, options), options.crop, crops)
         indices = clips.cover(video.num_frames, options.sampling, windows, streams=options.streams)
-        # The corner of preprocessing.centre_crop.
-        return _encoded_clip(video, indices, corner=((rows - 1) // 2, (columns - 1) // 2), mirrored=False)
+        return encoded_clip(video, indices, tuple(places))
 
     return reader.read(reader.places[record], choose)
 
 
-def _corners(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
-    """Returns at how many rows and at how many columns the crop can begin."""
+def frame_size(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
+    """Returns (width, height) of the frames that crops are cut from; smaller ones than a crop are damage."""
     width, height, crop = video.width, video.height, options.crop
     if options.network_short_side is not None and width and height:
         width, height = resized_size(width, height, options.network_short_side)
@@ -227,16 +236,13 @@ def _corners(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
         raise DamagedRecord(
             video.place, f"its frames of {video.width}x{video.height} are smaller than the crop, {crop}"
         )
-    return height - crop + 1, width - crop + 1
+    return width, height
 
 
-def _encoded_clip(
-    video: EncodedVideo, indices: Mapping[str, np.ndarray], *, corner: tuple[int, int], mirrored: bool
-) -> EncodedClip:
+def encoded_clip(video: EncodedVideo, indices: Mapping[str, np.ndarray], crops: tuple[Crop, ...]) -> EncodedClip:
+    """Returns a video's clip of the frames and fields of these numbers, int64 by stream, and of these crops."""
     streams = {stream: _encoded_stream(video, stream, numbers) for stream, numbers in indices.items()}
-    return EncodedClip(
-        place=video.place, name=video.name, label=video.label, streams=streams, corner=corner, mirrored=mirrored
-    )
+    return EncodedClip(place=video.place, name=video.name, label=video.label, streams=streams, crops=crops)
 
 
 def _encoded_stream(video: EncodedVideo, stream: str, indices: np.ndarray) -> EncodedStream:

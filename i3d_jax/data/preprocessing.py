@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from i3d_jax.clips import check_crops
 from i3d_jax.flow import codec
 from i3d_jax.system.errors import UserError
 
 _UNKNOWN = "unknown"
-# How many crops of a frame `crops` knows.
-CROPS = (1, 3, 5, 10)
 
 
 def unknown(dataset: str) -> str:
@@ -214,7 +213,7 @@ def crop_places(width: int, height: int, size: int, number: int) -> list[Crop]:
     Args:
       width, height: of the frame, in pixels.
       size: of a side of the crops, in pixels.
-      number: of crops, one of `CROPS`.
+      number: of crops, one of `clips.CROPS`.
 
     Raises:
       UserError: a side is shorter than `size`, or there is no such number of crops.
@@ -227,23 +226,11 @@ def crop_places(width: int, height: int, size: int, number: int) -> list[Crop]:
     if number == 1:
         return [centre]
     if number == 3:
-        first, last = (
-            (Crop(0, centre.left), Crop(bottom, centre.left))
-            if height > width
-            else (
-                Crop(centre.top, 0),
-                Crop(centre.top, right),
-            )
-        )
-        return [first, centre, last]
+        if height > width:
+            return [Crop(0, centre.left), centre, Crop(bottom, centre.left)]
+        return [Crop(centre.top, 0), centre, Crop(centre.top, right)]
     five = [Crop(0, 0), Crop(0, right), centre, Crop(bottom, 0), Crop(bottom, right)]
     return five if number == 5 else five + [crop._replace(mirrored=True) for crop in five]
-
-
-def check_crops(number: int) -> None:
-    """Raises a `UserError` for a number of crops that is not known."""
-    if number not in CROPS:
-        raise UserError(f"the number of crops must be one of {', '.join(map(str, CROPS))}, found {number}")
 
 
 def crops(pixels: np.ndarray, size: int, number: int, *, flow_rounding: str | None = None) -> np.ndarray:
@@ -252,7 +239,7 @@ def crops(pixels: np.ndarray, size: int, number: int, *, flow_rounding: str | No
     Args:
       pixels: [..., H, W, C], any dtype; of flow uint8 with C = 2.
       size: of a side, in pixels.
-      number: of crops, one of `CROPS`.
+      number: of crops, one of `clips.CROPS`.
       flow_rounding: of flow, how it is stored, one of `codec.ROUNDINGS`; None for frames.
 
     Returns:

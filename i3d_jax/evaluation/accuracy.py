@@ -52,3 +52,32 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | int]:
         "loss": mean_loss(logits, labels),
         "videos": len(labels),
     }
+
+
+def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many videos of each class (rows) were taken for each (columns): int32 [classes, classes]."""
+    table = np.zeros((logits.shape[1],) * 2, np.int32)
+    np.add.at(table, (labels, logits.argmax(1)), 1)
+    return table
+
+
+def class_accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+    """The share, 0 to 1, of each class's videos that are named right first, by class; of those that have a video."""
+    table = confusion(logits, labels)
+    videos = table.sum(1)
+    return {int(one): float(table[one, one] / videos[one]) for one in np.flatnonzero(videos)}
+
+
+def bootstrap_interval(logits: np.ndarray, labels: np.ndarray, *, share: float = 0.95) -> tuple[float, float]:
+    """Where the middle `share` of top-1 lies over 10,000 draws of as many videos, with replacement, seeded.
+
+    Each draw takes every video with equal chance, so that the number of right ones in it is binomial: that is drawn.
+
+    Returns:
+      (lowest, highest), 0 to 1; NaN where there is no video.
+    """
+    if not len(labels):
+        return float("nan"), float("nan")
+    right = np.random.default_rng(0).binomial(len(labels), top_k(logits, labels, 1), size=10_000)
+    lowest, highest = np.quantile(right / len(labels), [(1 - share) / 2, (1 + share) / 2])
+    return float(lowest), float(highest)

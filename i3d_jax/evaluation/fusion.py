@@ -29,13 +29,14 @@ def fuse(
       The videos and labels of `first` in its order, with the sums, float32 [N, classes]; no `stream_logits`.
 
     Raises:
-      UserError: the weights are not such numbers; or the two have other videos, other classes or another
-        label for a video; or one of them has a video twice, or none.
+      UserError: the weights are not such numbers; or the two follow from other protocols (where both say it), or have
+        other videos, other classes or another label for a video; or one of them has a video twice, or none.
     """
     if len(weights) != 2 or not all(map(math.isfinite, weights)) or not any(weights):
         raise UserError(
             f"two weights were expected, finite and not both 0, found {', '.join(f'{one:g}' for one in weights)}"
         )
+    _refuse_other_protocol(first, second, names)
     rows = [_rows(one, name) for one, name in zip((first, second), names, strict=True)]
     classes = [one.logits.shape[1] for one in (first, second)]
     if classes[0] != classes[1]:
@@ -58,7 +59,20 @@ def fuse(
         )
     logits = weights[0] * first.logits.astype(np.float64) + weights[1] * second.logits[order].astype(np.float64)
     named = first.classes if first.classes is not None else second.classes
-    return Predictions(first.video, first.label, logits.astype(np.float32), {}, classes=named)
+    protocol = first.protocol if first.protocol is not None else second.protocol
+    return Predictions(first.video, first.label, logits.astype(np.float32), {}, classes=named, protocol=protocol)
+
+
+def _refuse_other_protocol(first: Predictions, second: Predictions, names: Sequence[str]) -> None:
+    if first.protocol is None or second.protocol is None:
+        return
+    different = [
+        f"{key} {first.protocol.get(key, 'absent')!r} against {second.protocol.get(key, 'absent')!r}"
+        for key in {**first.protocol, **second.protocol}
+        if first.protocol.get(key, "absent") != second.protocol.get(key, "absent")
+    ]
+    if different:
+        raise UserError(f"{names[0]} and {names[1]} were scored by other protocols: {'; '.join(different)}")
 
 
 def _rows(predictions: Predictions, name: str) -> dict[str, int]:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from i3d_jax.evaluation.accuracy import confusion
 from i3d_jax.system import hosts
 from i3d_jax.system.archives import read_arrays
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import instead, is_file, make_folder, written_whole
+from i3d_jax.system.files import instead, is_file, make_folder, parse_json, written_whole
+from i3d_jax.system.terminal import json_text
+
+Batch = Mapping[str, np.ndarray]
+# Logits, and those of each stream alone.
+Scores = tuple[Any, Mapping[str, Any]]
+Started = TypeVar("Started")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Predictions:
       stream_logits: those of each stream alone, by stream, float32 [N, classes]; {} for a network without them.
       row: int64 [N], at which row, counted over all batches, each stood; None where they come from a file or a sum.
       classes: str [classes], their names in the order of the scores; None where they are not known.
+      protocol: what they follow from, as `protocol.Protocol.described` says it; None where that is not known.
     """
 
     video: np.ndarray
@@ -36,16 +44,20 @@ class Predictions:
     stream_logits: Mapping[str, np.ndarray]
     row: np.ndarray | None = None
     classes: np.ndarray | None = None
+    protocol: Mapping[str, Any] | None = None
 
     def save(self, path: Path) -> None:
         """Writes an .npz file with `video`, `label`, `logits`, `classes` and, of each stream, `logits_STREAM`.
 
-        It is written whole or not at all.
+        Beside them stand `confusion` int32 [classes, classes] (rows are the right ones) and `protocol`, JSON. It is
+        written whole or not at all.
         """
         make_folder(path.parent)
+        more: dict[str, Any] = {} if self.classes is None else {"classes": self.classes}
+        if self.protocol is not None:
+            more["protocol"] = np.array(json_text(dict(self.protocol)))
         with written_whole(path) as file:
-            classes: dict[str, Any] = {} if self.classes is None else {"classes": self.classes}
-            np.savez(file, **self._arrays(), **classes)
+            np.savez(file, **self._arrays(), confusion=confusion(self.logits, self.label), **more)
 
     def _arrays(self) -> dict[str, Any]:
         streams = {f"logits_{stream}": logits for stream, logits in self.stream_logits.items()}
@@ -107,23 +119,34 @@ class Predictions:
                 f"{path}: the names of {logits.shape[1]} classes were expected, found {classes.dtype} "
                 f"{list(classes.shape)}"
             )
+        protocol = None
+        if "protocol" in arrays:
+            protocol = parse_json(str(arrays["protocol"]), f"'protocol' in {path}")
+            if not isinstance(protocol, dict):
+                raise UserError(f"{path}: a protocol, as JSON of an object, was expected, found {protocol!r:.80}")
         prefix = "logits_"
         streams = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        return cls(video, label, logits, streams, classes=classes)
+        return cls(video, label, logits, streams, classes=classes, protocol=protocol)
 
 
 def predict(
-    score_batch: Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, Mapping[str, np.ndarray]]],
-    batches: Iterable[Mapping[str, np.ndarray]],
+    score_batch: Callable[[Batch], Scores],
+    batches: Iterable[Batch],
     num_classes: int,
+    *,
+    fetch: Callable[[Scores], Scores] = lambda scores: scores,
 ) -> Predictions:
     """Scores every video of a split.
 
+    What `score_batch` starts is fetched when the next batch has been read and started: the devices have one to work on
+    while another is read.
+
     Args:
       score_batch: batch -> (logits float32 [at least B, classes], those of each stream alone, by stream); rows beyond
-        the batch's B are padding.
+        the batch's B are padding. It need not wait for them.
       batches: with "video" str [B], "label" int [B] and "mask" bool [B] beside the clips; masked rows are left out.
       num_classes: columns of the logits.
+      fetch: waits for what `score_batch` gave, and gives it as NumPy arrays.
 
     Raises:
       UserError: scores are not finite.
@@ -132,14 +155,12 @@ def predict(
     rows: list[int] = []
     seen = 0
     stream_logits: dict[str, list[np.ndarray]] = {}
-    for batch in batches:
+    for batch, scored in in_flight(score_batch, batches):
         mask = np.asarray(batch["mask"], bool)
-        scores, of_streams = score_batch(batch)
+        scores, of_streams = fetch(scored)
         scores, *parts = (np.asarray(own)[: len(mask)][mask] for own in (scores, *of_streams.values()))
         for own in (scores, *parts):
-            if not np.isfinite(own).all():
-                video = batch["video"][mask][~np.isfinite(own).all(1)][0]
-                raise UserError(f"the network's scores of the video {video} are not finite numbers")
+            refuse_not_finite(own, batch["video"][mask])
         videos.extend(np.asarray(batch["video"])[mask])
         labels.extend(np.asarray(batch["label"])[mask])
         logits.append(scores.astype(np.float32))
@@ -154,3 +175,22 @@ def predict(
         {stream: np.concatenate(parts) for stream, parts in stream_logits.items()},
         np.array(rows, np.int64),
     )
+
+
+def in_flight(start: Callable[[Batch], Started], batches: Iterable[Batch]) -> Iterator[tuple[Batch, Started]]:
+    """Yields (batch, what `start` made of it), each when the next batch has been started."""
+    before = None
+    for batch in batches:
+        now = batch, start(batch)
+        if before is not None:
+            yield before
+        before = now
+    if before is not None:
+        yield before
+
+
+def refuse_not_finite(scores: np.ndarray, videos: Sequence[str] | np.ndarray) -> None:
+    """Raises a `UserError` that names a video whose scores, float [N, classes], are not finite."""
+    if not np.isfinite(scores).all():
+        video = videos[np.flatnonzero(~np.isfinite(scores).all(1))[0]]
+        raise UserError(f"the network's scores of the video {video} are not finite numbers")

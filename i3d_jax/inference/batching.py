@@ -20,7 +20,7 @@ from i3d_jax.models.network import Network
 from i3d_jax.models.purpose import for_few_runs
 from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.training.partition import Devices
-from i3d_jax.training.precision import computed_in
+from i3d_jax.training.precision import HIGHEST, computed_in, of_dtype
 from i3d_jax.training.step import scaled
 
 Item = TypeVar("Item")
@@ -63,11 +63,11 @@ class Program:
         variables: Mapping[str, Any],
         wanted: Wanted,
         *,
-        precision: str = "highest",
+        precision: str = HIGHEST,
         few_runs: bool = False,
     ):
         self._model, self._devices, self._variables, self._wanted = model, devices, variables, wanted
-        self._precision = precision
+        self._precision = of_dtype(precision, model.dtype)
         self._traced = for_few_runs if few_runs else contextlib.nullcontext
         self._step: Callable | None = None
         # Windows a device is given at a time, and of these, how many the network sees at once.

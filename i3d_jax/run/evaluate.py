@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
 import jax
 import numpy as np
 
@@ -15,19 +17,22 @@ from i3d_jax import checkpoint
 from i3d_jax.clips import AS_STORED, CONSECUTIVE_FRAMES
 from i3d_jax.data.batches import Batches
 from i3d_jax.data.dataset import Dataset
+from i3d_jax.data.dense_batches import DenseBatches, dense_batches
 from i3d_jax.data.labels import spelt
 from i3d_jax.data.pipeline import BatchOptions, evaluation_batches
 from i3d_jax.data.preprocessing import refuse_mismatch
-from i3d_jax.evaluation import results
-from i3d_jax.evaluation.accuracy import score
-from i3d_jax.evaluation.predictions import predict
-from i3d_jax.models.network import Network
+from i3d_jax.evaluation import dense, protocol, results
+from i3d_jax.evaluation.accuracy import bootstrap_interval, class_accuracy, score
+from i3d_jax.evaluation.predictions import Predictions, predict
+from i3d_jax.evaluation.protocol import DENSE, Protocol
+from i3d_jax.models.network import CLASSIFIER, Network
 from i3d_jax.run.summary import figures_text, stream_rows
 from i3d_jax.system import hosts, lock, signals
 from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.system.files import is_folder
 from i3d_jax.system.preemption import Termination
 from i3d_jax.training.partition import Devices
+from i3d_jax.training.precision import of_dtype
 from i3d_jax.training.step import evaluation_step
 
 # What the log calls the figures of the training's own steps, whatever its split is called.
@@ -46,7 +51,8 @@ class Evaluation:
       network: what scores it.
       devices: what computes.
       options: of the batches.
-      windows: of each video; their logits are averaged.
+      protocol: by which a video gets its scores.
+      precision: "highest" or "default", as `training.precision` says.
       classes: what the network's scores are of, where they are not the dataset's own.
     """
 
@@ -56,7 +62,8 @@ class Evaluation:
     network: Network
     devices: Devices
     options: BatchOptions
-    windows: int
+    protocol: Protocol
+    precision: str
     classes: tuple[str, ...] | None = None
 
     @property
@@ -79,9 +86,9 @@ class Evaluation:
             return None
         return self.seen_in_training(provenance["split"])
 
-    def batches(self) -> Batches:
-        """Returns this host's batches of every video of the split: the windows, the centre crop."""
-        return evaluation_batches(self.dataset, self.split, self.options, windows=self.windows)
+    def batches(self, *, crops: int = 1) -> Batches:
+        """Returns this host's batches of every video of the split: its windows, and so many crops of each."""
+        return evaluation_batches(self.dataset, self.split, self.options, windows=self.protocol.windows, crops=crops)
 
     def of_network(self, network: Network) -> Evaluation:
         """Returns the same evaluation of another network."""
@@ -90,61 +97,117 @@ class Evaluation:
         return dataclasses.replace(self, network=network, options=options)
 
     def is_stored(self, step: int) -> bool:
-        """Says whether the workdir holds the figures of a training step, by these windows."""
-        return self._recorded_under(step).items() <= self.stored().items()
+        """Says whether the workdir holds the figures of a training step, by this protocol."""
+        stored = {**protocol.OF_BEFORE, "stride": self.options.sampling.stride, **self.stored()}
+        return {"step": step, **self.described()}.items() <= stored.items()
 
     def stored(self) -> Mapping[str, Any]:
         """The figures that the workdir holds for the split, {} if none."""
         return results.read(self.workdir / "results.json").get(self.split, {})
 
-    def _recorded_under(self, step: int | None) -> dict[str, Any]:
-        """Returns what `results.json` says of its figures: of which training step they are, and by which windows."""
-        return {"step": step, "frames": self.options.sampling.frames, "windows": self.windows}
+    def described(self) -> dict[str, Any]:
+        """The protocol, as `results.json` and the predictions say it."""
+        return self.protocol.described(self.options.sampling)
 
     def __call__(
         self, variables: Mapping[str, Any], step: int | None, between: Callable[[], None] = lambda: None
     ) -> Mapping[str, Any]:
         """Scores every video with variables on the devices, and returns top1, top5, mean_class_accuracy, …
 
-        `results.json` gets besides, as `streams`, the same of each stream alone, where the network's logits are made
-        from those of its streams.
+        `results.json` gets besides what they follow from and, as `streams`, the same of each stream alone, where the
+        network's logits are made from those of its streams.
 
         Args:
           variables: {"params", "batch_stats"}.
           step: the training step that they come from, None if not known.
           between: called by every process before each batch.
         """
-        batches = self.batches()
         variables = self.devices.whole(variables)
-        apply = self.devices.compile_evaluation_step(evaluation_step(self.network))
-
-        def score_batch(batch):
-            between()
-            return jax.tree.map(self.devices.local_rows, apply(variables, self.devices.shard_batch(batch)))
-
         classes = self.classes or self.dataset.labels
-        own = predict(score_batch, batches, len(classes))
-        predictions = own.of_all_hosts(self.options.global_row)
+        predictions, batches = self._predict(variables, len(classes), between)
         numbers = np.array([classes.index(label) for label in self.dataset.labels], np.int32)
         predictions = dataclasses.replace(
-            predictions, label=numbers[predictions.label], classes=np.array(classes, np.str_)
+            predictions,
+            label=numbers[predictions.label],
+            classes=np.array(classes, np.str_),
+            protocol=self.described(),
         )
         damaged = [damage for own in hosts.gather(list(batches.damaged)) for damage in own]
         if not len(predictions.video):
             raise UserError(
                 f"no video of {self.split!r} could be scored, all {len(damaged)} are damaged, among them {damaged[0]}"
             )
-        figures = {**score(predictions.logits, predictions.label), "damaged": len(damaged)}
+        figures = {
+            **score(predictions.logits, predictions.label),
+            "expected": self.dataset.videos(self.split),
+            "damaged": len(damaged),
+        }
         if not hosts.is_first():
             return figures
         predictions.save(self.workdir / "predictions" / f"{self.split}.npz")
-        recorded = {**figures, **self._recorded_under(step)}
+        recorded = {
+            **figures,
+            "top1_interval": bootstrap_interval(predictions.logits, predictions.label),
+            "step": step,
+            **self.described(),
+            "precision": of_dtype(self.precision, self.network.dtype),
+        }
         if predictions.stream_logits:
             recorded["streams"] = {
                 stream: score(predictions.stream_logits[stream], predictions.label) for stream in self.options.streams
             }
+        accuracies = class_accuracy(predictions.logits, predictions.label)
+        recorded["class_accuracy"] = {str(classes[number]): share for number, share in accuracies.items()}
         results.record(self.workdir / "results.json", self.split, recorded)
         return figures
+
+    def _predict(
+        self, variables: Mapping[str, Any], classes: int, between: Callable[[], None]
+    ) -> tuple[Predictions, Batches | DenseBatches]:
+        """Returns the predictions of all hosts by the protocol, and this host's batches, which know what is damaged."""
+        if self.protocol.name == DENSE:
+            return self._predict_dense(variables, classes, between)
+        batches = self.batches(crops=self.protocol.crops)
+        apply = self.devices.compile_evaluation_step(
+            evaluation_step(self.network, average=self.protocol.average, precision=self.precision)
+        )
+
+        def score_batch(batch):
+            between()
+            return apply(variables, self.devices.shard_batch(batch))
+
+        def fetch(scores):
+            return jax.tree.map(self.devices.local_rows, scores)
+
+        own = predict(score_batch, batches, classes, fetch=fetch)
+        return own.of_all_hosts(self.options.global_row), batches
+
+    def _predict_dense(
+        self, variables: Mapping[str, Any], classes: int, between: Callable[[], None]
+    ) -> tuple[Predictions, DenseBatches]:
+        """As `_predict`, of all frames of every video."""
+        cut = dense.pieces(self.network, self.options.sampling.frames)
+        batches = dense_batches(self.dataset, self.split, self.options, cut)
+        apply = self.devices.compile_evaluation_step(dense.dense_step(self.network, cut, precision=self.precision))
+        flat = flax.traverse_util.flatten_dict(dict(variables["params"]))
+        classifiers = flax.traverse_util.unflatten_dict(
+            {path: jax.device_put(hosts.whole(leaf)) for path, leaf in flat.items() if CLASSIFIER in path}
+        )
+        finish = jax.jit(functools.partial(dense.finish, self.network))
+
+        def score_batch(batch):
+            between()
+            return apply(variables, self.devices.shard_batch(batch))
+
+        own = dense.predict(
+            score_batch,
+            batches,
+            classes,
+            cut=cut,
+            finish=lambda features: finish(classifiers, features),
+            fetch=lambda sums: jax.tree.map(self.devices.local_rows, sums),
+        )
+        return own.of_all_hosts(lambda records: records), batches
 
 
 def evaluate(evaluation: Evaluation, source: Path | None) -> None:
@@ -181,9 +244,10 @@ def evaluate(evaluation: Evaluation, source: Path | None) -> None:
             hosts.say(warning)
         evaluation = evaluation.of_network(network)
         variables = evaluation.devices.place(variables)
-        figures = evaluation(variables, metadata["provenance"].get("step"), termination.between)
+        evaluation(variables, metadata["provenance"].get("step"), termination.between)
     if hosts.is_first():
-        print(figures_text(evaluation.split, figures))
+        print(figures_text(evaluation.split, evaluation.stored()))
+        print(f"  {'protocol':12s} {protocol.text(evaluation.described())}")
         for name, text in stream_rows(evaluation.stored()):
             print(f"  {name:12s} {text}")
         print(

@@ -66,7 +66,7 @@ def batches(
     windows = {scope: values.reshape(-1, *values.shape[2:]) for scope, values in features.features.items()}
     return FeatureBatches(
         windows,
-        np.repeat(features.label, evaluation.windows),
+        np.repeat(features.label, evaluation.protocol.windows),
         batch_size=clips.options.batch_size,
         seed=clips.seed,
         first_row=int(state.clips),
@@ -112,7 +112,7 @@ def _compute(
     videos = evaluation.dataset.videos(split)
     progress = tqdm(
         clips,
-        total=-(-videos // evaluation.options.batch_size),
+        total=evaluation.options.rounds(videos),
         desc=f"features of {split}",
         unit=" batches",
         file=sys.stderr,

@@ -16,8 +16,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from i3d_jax import checkpoint
+from i3d_jax.evaluation.protocol import LOGITS, WHOLE_VIDEO
 from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.system.files import is_file, is_folder, make_folder, read_object, refuse_unreadable, written_whole
+from i3d_jax.training.precision import DEFAULT
 
 # The recipes that are installed with the package; in a checkout, its own.
 INSTALLED_RECIPES = Path(__file__).resolve().parents[2] / "experiments"
@@ -25,7 +27,16 @@ INSTALLED_RECIPES = Path(__file__).resolve().parents[2] / "experiments"
 # Keys that say how long, how often, where and in how much memory, not what is computed: a run may go on with others.
 _FREE_KEYS: tuple[str, ...] = ("total_steps", "log_every", "checkpoints.", "evaluation.", "profile.")
 # What keys stand for that recipes have not always had: so the runs of before were computed.
-_OF_BEFORE: dict[str, Any] = {"data.network_short_side": 0, "optimizer.plateau_stop": 0}
+_OF_BEFORE: dict[str, Any] = {
+    "data.network_short_side": 0,
+    "optimizer.plateau_stop": 0,
+    "evaluation.protocol": WHOLE_VIDEO,
+    "evaluation.crops": 1,
+    "evaluation.average": LOGITS,
+    "evaluation.precision": DEFAULT,
+}
+# Of the evaluation, what decides nothing of a training whose learning rate follows from it.
+_FREE_WITH_PLATEAU = ("evaluation.batch_size", "evaluation.precision")
 _FREE_KEYS += ("compilation_cache", "model.rematerialise", "parallel.shard_state")
 _RATES = ("optimizer.learning_rates", "optimizer.boundaries")
 # What the embedded dataset in a workdir follows from.
@@ -175,8 +186,8 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Compares a configuration with the one that the workdir was made by, if there is one.
 
     `total_steps` and how often something happens may differ, and so may learning rates that no checkpoint has seen yet.
-    With the schedule "plateau" what is evaluated and when may not: the learning rate follows from it. Before the first
-    checkpoint all may differ but what the workdir's own dataset is drawn by.
+    With the schedule "plateau" what is evaluated, when and by which protocol may not: the learning rate follows from
+    it. Before the first checkpoint all may differ but what the workdir's own dataset is drawn by.
 
     Raises:
       UserError: other keys differ; each is named with both values.
@@ -188,7 +199,7 @@ def refuse_other(config: ml_collections.ConfigDict, workdir: Path) -> None:
     now = flat(config)
     free = _FREE_KEYS
     if config.optimizer.schedule == "plateau":
-        free = tuple("evaluation.batch_size" if key == "evaluation." else key for key in free)
+        free = (*(key for key in free if key != "evaluation."), *_FREE_WITH_PLATEAU)
     newest = max(checkpoint.steps_in(workdir / "checkpoints"), default=0)
     if _rates_before(newest, before) == _rates_before(newest, now):
         free += _RATES

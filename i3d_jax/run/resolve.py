@@ -19,6 +19,8 @@ from i3d_jax.clips import Sampling
 from i3d_jax.data.dataset import Dataset, open_dataset
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.data.sources import open_source
+from i3d_jax.evaluation import dense
+from i3d_jax.evaluation.protocol import DENSE, Protocol
 from i3d_jax.models.network import Network
 from i3d_jax.run import recipe
 from i3d_jax.run.evaluate import Evaluation
@@ -33,6 +35,7 @@ from i3d_jax.training.compilation import keep_compiled
 from i3d_jax.training.loop import Cadence
 from i3d_jax.training.optimizer import SCHEDULES, make_optimizer, make_plateau, rate_factor, rates_text
 from i3d_jax.training.partition import Devices
+from i3d_jax.training.precision import check_precision
 from i3d_jax.training.profile import ProfiledSteps
 from i3d_jax.training.step import check_options, training_step
 
@@ -76,7 +79,9 @@ def build(
         # First: what it says works for the microbatches works for the devices too.
         check_options(batch_size=config.batch_size, devices=devices.count, **_step_options(config))
         devices.check_batch_size(config.batch_size, key="batch_size")
-    evaluation_batch_size(config)
+    evaluation_protocol(config)
+    check_precision(config.evaluation.precision)
+    evaluation_batch_size(config, devices)
     cadence = cadence_of(config)
     profiled = ProfiledSteps(**config.profile, total_steps=config.total_steps)
     optimization = create_optimizer(config)
@@ -84,7 +89,7 @@ def build(
         _check_beginning(initial, cadence, workdir)
     # What a network takes does not depend on its classes, which the dataset tells.
     network = create_model(config, num_classes=1)
-    _check_ranges(config, network)
+    _check_ranges(config, network, devices)
     check_clips(config, network)
     dataset = open_data(config, workdir, flow="flow" in network.streams)
     if len(dataset.labels) == 1 and not evaluates_only:
@@ -146,13 +151,16 @@ def _check_beginning(initial: InitialWeights, cadence: Cadence, workdir: Path) -
         )
 
 
-def _check_ranges(config: ml_collections.ConfigDict, network: Network) -> None:
+def _check_ranges(config: ml_collections.ConfigDict, network: Network, devices: Devices) -> None:
     """Raises a `UserError` for what would be found out of range once the dataset is there, which may take minutes."""
-    clips.check_windows(config.evaluation.windows)
     training = _batch_options(config, network, config.batch_size, config.data.frames)
     _refuse_larger_than_memory("data.frames", training, windows=1)
-    evaluation = _batch_options(config, network, evaluation_batch_size(config), config.evaluation.frames)
-    _refuse_larger_than_memory("evaluation.frames", evaluation, windows=config.evaluation.windows)
+    protocol, frames = evaluation_protocol(config), config.evaluation.frames
+    views = protocol.views
+    if protocol.name == DENSE:
+        frames, views = dense.pieces(network, frames).frames, 1
+    evaluation = _batch_options(config, network, evaluation_batch_size(config, devices), frames)
+    _refuse_larger_than_memory("evaluation.frames", evaluation, windows=views)
     check_keep_last(config.checkpoints.keep_last)
 
 
@@ -359,16 +367,23 @@ def evaluation_of(
         split=evaluation_split(config, dataset),
         network=network,
         devices=devices,
-        options=_batch_options(config, network, evaluation_batch_size(config), config.evaluation.frames),
-        windows=config.evaluation.windows,
+        options=_batch_options(config, network, evaluation_batch_size(config, devices), config.evaluation.frames),
+        protocol=evaluation_protocol(config),
+        precision=config.evaluation.precision,
     )
 
 
-def evaluation_batch_size(config: ml_collections.ConfigDict) -> int:
-    """The videos of a batch, all hosts together: as many as the configuration has, or a few more for equal shares."""
+def evaluation_protocol(config: ml_collections.ConfigDict) -> Protocol:
+    """Returns by which rule a video gets its scores; a `UserError` names what is out of range or out of place."""
+    section = config.evaluation
+    return Protocol(name=section.protocol, windows=section.windows, crops=section.crops, average=section.average)
+
+
+def evaluation_batch_size(config: ml_collections.ConfigDict, devices: Devices) -> int:
+    """The videos of a batch, all hosts together: as many as the configuration has, or more for all devices to share."""
     if config.evaluation.batch_size < 1:
         raise UserError(f"evaluation.batch_size must be 1 or more, found {config.evaluation.batch_size}")
-    return -(-config.evaluation.batch_size // jax.process_count()) * jax.process_count()
+    return -(-config.evaluation.batch_size // devices.count) * devices.count
 
 
 def _batch_options(config: ml_collections.ConfigDict, network: Network, batch_size: int, frames: int) -> BatchOptions:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from i3d_jax.evaluation import protocol
 from i3d_jax.training.logs import duration
 
 if TYPE_CHECKING:
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
 
 
 def figures_text(split: str, figures: Mapping[str, Any]) -> str:
-    """Writes a split's figures in one line."""
+    """Writes a split's figures, as `results.json` holds them, in one line."""
+    interval = ""
+    # Figures of the time before have none.
+    if "top1_interval" in figures:
+        lowest, highest = (100 * end for end in figures["top1_interval"])
+        interval = f" (95%: {lowest:.1f} to {highest:.1f})"
     text = (
-        f"{split}: top-1 {100 * figures['top1']:.1f}%, top-5 {100 * figures['top5']:.1f}%, "
+        f"{split}: top-1 {100 * figures['top1']:.1f}%{interval}, top-5 {100 * figures['top5']:.1f}%, "
         f"mean class accuracy {100 * figures['mean_class_accuracy']:.1f}%, loss {figures['loss']:.3f}, "
         f"{figures['videos']} videos"
     )
@@ -52,6 +58,7 @@ def summary(run: Run, *, best: int | None, seconds: float) -> str:
         ("accuracy", figures_text(split, figures)),
         ("", "of videos that it was trained on") if run.evaluation.seen_in_training(run.clips.split) else None,
         *stream_rows(figures),
+        ("protocol", protocol.text(run.evaluation.described())),
         ("time", duration(seconds)),
         ("checkpoint", str(workdir / "checkpoints" / str(steps))),
         ("best so far", f"step {best}") if best != steps else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,10 +13,12 @@ import optax
 from jaxtyping import Array, Float, Float32, Integer, Shaped, UInt8
 
 from i3d_jax.clips import STREAMS
+from i3d_jax.evaluation.protocol import LOGITS
 from i3d_jax.models.network import Network
 from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 from i3d_jax.training.metrics import Sums, masked_sum
+from i3d_jax.training.precision import HIGHEST, computed_in, of_dtype
 from i3d_jax.training.state import TrainState
 
 
@@ -184,19 +187,26 @@ def _microbatches(
 
 @functools.lru_cache(maxsize=16)
 def evaluation_step(
-    model: Network,
+    model: Network, *, average: str = LOGITS, precision: str = HIGHEST
 ) -> Callable[
     [Mapping[str, Any], Mapping[str, Shaped[AnyArray, "batch ..."]]],
     tuple[Float32[Array, "batch classes"], dict[str, Float32[Array, "batch classes"]]],
 ]:
-    """Makes the pure function (variables, batch) -> (logits, stream logits), means over each video's windows.
+    """Makes the pure function (variables, batch) -> (logits, stream logits), averages over each video's windows.
 
     Logits are float32 [B, classes]; the stream logits are those of each stream alone, by stream, for the architectures
     that have them (`Network.stream_logits`), else {}.
 
-    The batch holds uint8 "rgb" [B, windows, T, H, W, 3], "flow" [B, windows, T, H, W, 2] or both. The
-    network sees one window at a time, so that a video's logits do not depend, to the last bit, on the batch that it is
-    in.
+    The batch holds uint8 "rgb" [B, windows, T, H, W, 3], "flow" [B, windows, T, H, W, 2] or both; several crops of a
+    window stand there as windows of their own. The network sees one window at a time, within one program, so that a
+    video's logits do not depend, to the last bit, on the batch that it is in.
+
+    Args:
+      model: the network.
+      average: "logits" averages these; "probabilities" gives the logarithms of the mean probabilities, whose softmax
+        these are.
+      precision: "highest" computes a float32 network in float32 on every device, "default" as fast as the device can
+        (`training.precision`).
     """
 
     def window_logits(variables, window):
@@ -205,14 +215,20 @@ def evaluation_step(
         logits, endpoints = applied
         return logits, model.stream_logits(endpoints)
 
+    def averaged(logits):
+        if average == LOGITS:
+            return logits.mean(1)
+        return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - math.log(logits.shape[1])
+
     def step(
         variables: Mapping[str, Any], batch: Mapping[str, Shaped[AnyArray, "batch ..."]]
     ) -> tuple[Float32[Array, "batch classes"], dict[str, Float32[Array, "batch classes"]]]:
         clips = {stream: batch[stream] for stream in STREAMS if stream in batch}
         videos, windows = next(iter(clips.values())).shape[:2]
         flat = {stream: pixels.reshape(-1, *pixels.shape[2:]) for stream, pixels in clips.items()}
-        of_windows = jax.lax.map(lambda window: window_logits(variables, window), flat)
-        return jax.tree.map(lambda logits: logits.reshape(videos, windows, -1).mean(1), of_windows)
+        with computed_in(of_dtype(precision, model.dtype)):
+            of_windows = jax.lax.map(lambda window: window_logits(variables, window), flat)
+        return jax.tree.map(lambda logits: averaged(logits.reshape(videos, windows, -1)), of_windows)
 
     return step
 
