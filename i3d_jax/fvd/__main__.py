@@ -14,7 +14,6 @@ Protocols fix how frames are resized, which are taken, and the covariance:
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,17 +58,9 @@ def main(arguments: Sequence[str]) -> None:
     def found(number: int) -> list[Any]:
         """The statistics of a set, for each repeat."""
         side = GENERATED if number else REAL
-        return [
-            distance.statistics_of(
-                opened[number],
-                dataclasses.replace(chosen, seed=options.seed + repeat),
-                network,
-                side=side,
-                name=names[number],
-                watch=_bar,
-            )
-            for repeat in range(options.repeats)
-        ]
+        return distance.repeated(
+            opened[number], chosen, network, options.repeats, side=side, name=names[number], watch=_bar
+        )
 
     real = found(0)
     if options.save_statistics:

@@ -123,6 +123,7 @@ def statistics_of(
     name: str,
     watch: Watch | None = None,
     devices: Sequence[jax.Device] | None = None,
+    numbers: np.ndarray | None = None,
 ) -> Statistics:
     """Computes the features of a set, or takes those that were computed before.
 
@@ -134,16 +135,17 @@ def statistics_of(
       name: of the set, for messages.
       watch: is given the clips as they come.
       devices: which; None for all of this host.
+      numbers: of the videos that are taken, int64; None for those that the options draw.
 
     Raises:
       UserError: a video cannot be read or does not serve, the set has too few, or there is no network.
     """
     if isinstance(source, Statistics):
-        return _drawn(source, options, side, name) if options.videos else source
+        return source.of(options.taken(len(source.features), side, name)) if options.videos else source
     if network is None:
         raise UserError(f"{name} is no saved statistics: --checkpoint was expected, of the network that makes features")
     if hasattr(source, "clip"):
-        chosen = options.taken(len(source.names), side, name)
+        chosen = options.taken(len(source.names), side, name) if numbers is None else numbers
         total, (shard, shards) = len(chosen), options.shard
         rows = [(number, place) for place, number in enumerate(chosen.tolist())][shard::shards]
         if not rows:
@@ -173,6 +175,27 @@ def statistics_of(
     }
     assert video is not None
     return Statistics(features, place, video, description)
+
+
+def repeated(
+    source: Any,
+    options: Options,
+    network: Network | None,
+    repeats: int,
+    *,
+    side: str,
+    name: str,
+    watch: Watch | None = None,
+) -> list[Statistics]:
+    """Returns `statistics_of` a set for each of several draws, by the seeds that follow one another."""
+    each = [dataclasses.replace(options, seed=options.seed + number) for number in range(repeats)]
+    if repeats == 1 or isinstance(source, Statistics) or options.cut.random:
+        return [statistics_of(source, one, network, side=side, name=name, watch=watch) for one in each]
+    # A video's clip is the same each time: its features are computed once.
+    taken = [one.taken(len(source.names), side, name) for one in each]
+    numbers = np.unique(np.concatenate(taken))
+    whole = statistics_of(source, options, network, side=side, name=name, watch=watch, numbers=numbers)
+    return [whole.of(np.searchsorted(numbers, own)) for own in taken]
 
 
 def measured(
@@ -310,13 +333,6 @@ def _streamed(batches: Iterable[Any], options: Options, name: str) -> Iterator[s
         for row in range(len(array.names)):
             yield array.clip(row, place, options.cut, options.fewest)
             place += 1
-
-
-def _drawn(one: Statistics, options: Options, side: str, name: str) -> Statistics:
-    """Returns the statistics of the videos that are taken of those at hand."""
-    rows = options.taken(len(one.features), side, name)
-    description = {**one.description, "videos": len(rows)}
-    return Statistics(one.features[rows], np.arange(len(rows)), one.video[rows], description)
 
 
 def _repeated(ones: Sequence[Statistics], repeats: int) -> Sequence[Statistics]:

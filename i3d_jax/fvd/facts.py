@@ -51,7 +51,8 @@ class Facts:
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as a file of statistics holds it."""
-        return dataclasses.asdict(self)
+        counts = {kind: dict(getattr(self, kind)) for kind in _KINDS}
+        return {**counts, "bits": self.bits, "bits_count": self.bits_count}
 
     @classmethod
     def from_json(cls, fields: Any, *, where: str) -> Facts:

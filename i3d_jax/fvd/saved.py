@@ -57,6 +57,11 @@ class Statistics:
         """What is known of the files."""
         return Facts.from_json(self.description["facts"], where="these statistics")
 
+    def of(self, rows: np.ndarray) -> Statistics:
+        """Returns those of some of the videos, by their rows here, as a set of their own."""
+        description = {**self.description, "videos": len(rows)}
+        return Statistics(self.features[rows], np.arange(len(rows)), self.video[rows], description)
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes an .npz file with the arrays, `mean`, `scatter` and `description` (JSON), whole or not at all."""
         make_folder(Path(path).parent)
