@@ -151,7 +151,7 @@ def test_statistics_take_the_place_of_videos_and_network(folder, usual, tmp_path
         expected = np.cov(arrays["features"].astype(np.float64), rowvar=False) * (VIDEOS - 1)
         np.testing.assert_allclose(arrays["scatter"], expected, rtol=1e-9, atol=1e-15)
         shown = dict(arrays)
-    with pytest.raises(UserError, match=r"protocol 'reference' against 'cdfvd'"):
+    with pytest.raises(UserError, match="what was asked for cannot be compared: protocol 'reference' against 'cdfvd'"):
         main(arguments(folder, tmp_path / "real.npz", Path("generated.npy"), "--protocol", "cdfvd", "--videos", 2))
     with pytest.raises(UserError, match="frames 9 against 12"):
         main([*arguments(folder, tmp_path / "real.npz", Path("generated.npy")), "--frames", "12"])
@@ -163,6 +163,27 @@ def test_statistics_take_the_place_of_videos_and_network(folder, usual, tmp_path
     np.savez(tmp_path / "real.npz", **{**shown, "mean": shown["mean"] + 1})
     with pytest.raises(UserError, match="its mean is not that of its features"):
         main(arguments(folder, tmp_path / "real.npz", tmp_path / "generated.npz", network=None))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("format_version", 2, "statistics of format version 1 were expected"),
+        ("protocol", "mine", "the protocol must be one of"),
+        ("seed", "one", "'seed' was expected to be a whole number, found 'one'"),
+        ("shard", [1, 1], r"'shard' was expected to be two whole numbers, found \[1, 1\]"),
+        ("facts", {"sizes": {"8x8": 0}}, "'facts' of a set were expected"),
+        ("crc32c", "absent", "lacks crc32c"),
+    ],
+)
+def test_statistics_that_somebody_else_wrote(folder, generated, tmp_path, key, value, words):
+    with np.load(folder / generated) as arrays:
+        arrays = dict(arrays)
+    description = json.loads(str(arrays["description"])) | {key: value}
+    arrays["description"] = np.array(json.dumps({name: one for name, one in description.items() if one != "absent"}))
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(UserError, match=words):
+        main(arguments(folder, tmp_path / "bad.npz", generated))
 
 
 def test_several_sets_are_ranked(folder, usual, capsys):

@@ -138,9 +138,11 @@ def statistics_of(
       numbers: of the videos that are taken, int64; None for those that the options draw.
 
     Raises:
-      UserError: a video cannot be read or does not serve, the set has too few, or there is no network.
+      UserError: a video cannot be read or does not serve, the set has too few, there is no network, or statistics are
+        of another protocol.
     """
     if isinstance(source, Statistics):
+        _refuse_unless_asked(source, options, name)
         return source.of(options.taken(len(source.features), side, name)) if options.videos else source
     if network is None:
         raise UserError(f"{name} is no saved statistics: --checkpoint was expected, of the network that makes features")
@@ -324,6 +326,16 @@ def _features(
     if len(features[0]) + sum(map(len, features[1:])) < 1:
         raise UserError("2 videos or more were expected, found an iterable of none")
     return facts, np.concatenate(features), frames
+
+
+def _refuse_unless_asked(one: Statistics, options: Options, name: str) -> None:
+    """Raises a `UserError` for statistics of another protocol than is asked for, or of other frames than are named."""
+    asked: dict[str, Any] = {"protocol": options.protocol}
+    if isinstance(options.frames, int):
+        asked["frames"] = options.frames
+    if options.stride != 1:
+        asked["stride"] = options.stride
+    saved.refuse_other(one.description, asked, name, "what was asked for", fields=tuple(asked))
 
 
 def _streamed(batches: Iterable[Any], options: Options, name: str) -> Iterator[sets.Clip]:

@@ -62,6 +62,8 @@ class Facts:
                 kind: collections.Counter({str(name): int(count) for name, count in fields[kind].items()})
                 for kind in _KINDS
             }
+            if any(count < 1 for kind in _KINDS for count in counts[kind].values()):
+                raise ValueError("counts are of one clip at least")
             return cls(**counts, bits=float(fields["bits"]), bits_count=int(fields["bits_count"]))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(f"{where}: 'facts' of a set were expected, found something else") from None

@@ -18,6 +18,7 @@ import numpy as np
 
 from i3d_jax.evaluation.frechet import Moments
 from i3d_jax.fvd.facts import Facts
+from i3d_jax.fvd.protocols import named
 from i3d_jax.system.archives import read_arrays
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import entries, is_file, is_folder, make_folder, opened, parse_json, written_whole
@@ -176,5 +177,8 @@ def _checked(description: Any, where: str) -> Iterator[tuple[str, Any]]:
     whole = isinstance(shard, list) and len(shard) == 2 and all(type(number) is int for number in shard)
     if not isinstance(shard, list) or not whole or not 0 <= shard[0] < shard[1]:
         raise UserError(f"{where}: 'shard' was expected to be two whole numbers, found {shard!r}")
+    if type(description["seed"]) is not int or description["seed"] < 0:
+        raise UserError(f"{where}: 'seed' was expected to be a whole number, found {description['seed']!r}")
+    named(str(description["protocol"]))
     Facts.from_json(description["facts"], where=where)
     yield from ((name, value) for name, value in description.items() if name != "format_version")
