@@ -23,8 +23,8 @@ EXTRAS = {
         "tensorflow>=2.21; platform_system != 'Linux' or platform_machine != 'x86_64'",
         "tqdm>=4.66",
     ],
-    # Decoding and resizing videos, together with `data`: prepare, predict and the quickstart.
-    "prepare": ["av>=18.1", "opencv-contrib-python-headless>=5.0"],
+    # Decoding and resizing videos, together with `data`: prepare, predict, features and the quickstart.
+    "prepare": ["av>=18.1", "h5py>=3.14", "opencv-contrib-python-headless>=5.0"],
     # Preparing datasets on a cluster.
     "beam": ["apache-beam>=2.77"],
     "cuda": ["jax[cuda13]>=0.10.2"],

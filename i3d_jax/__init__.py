@@ -52,5 +52,24 @@ def _warn_of_namesake() -> None:
     )
 
 
+def load(directory, *, precision: str = "highest"):
+    """Reads a checkpoint, or a workdir's newest one, for use on videos.
+
+    Args:
+      directory: its path.
+      precision: "highest" computes float32 as float32 on every device; "default" as the device is quickest.
+
+    Returns:
+      `i3d_jax.inference.loaded.LoadedNetwork`, with `predict`, `timeline`, `features`, `labels` and `preprocessing`.
+
+    Raises:
+      UserError: there is no whole checkpoint, or the network sees no videos.
+    """
+    # Imported here: `import i3d_jax` alone imports neither JAX nor TensorFlow.
+    from i3d_jax.inference.loaded import LoadedNetwork
+
+    return LoadedNetwork(directory, precision=precision)
+
+
 _refuse_too_little()
 _warn_of_namesake()

@@ -12,6 +12,8 @@ from helpers.moving_pictures import sliding, write_lossless
 from helpers.small_checkpoints import LABELS, save_stream
 
 from i3d_jax import checkpoint, predict
+from i3d_jax.inference import writing
+from i3d_jax.inference.loaded import LoadedNetwork
 from i3d_jax.system.errors import UserError
 from i3d_jax.video.tvl1_backends import description
 
@@ -91,10 +93,10 @@ def test_a_workdirs_step_is_chosen_and_said(folder, tmp_path, capsys):
 def test_lines_of_json_come_as_the_videos_are_done(folder, capsys, monkeypatch):
     """The second is printed when the first has been already."""
     printed = []
-    monkeypatch.setattr(predict, "print_json", lambda value, **options: printed.append((value["video"], len(printed))))
+    monkeypatch.setattr(writing, "print_json", lambda value, **options: printed.append((value["video"], len(printed))))
     video = str(folder / "video.mkv")
-    scored = predict.best
-    monkeypatch.setattr(predict, "best", lambda *arguments: printed.append("scored") or scored(*arguments))
+    scored = LoadedNetwork.logits
+    monkeypatch.setattr(LoadedNetwork, "logits", lambda *given: printed.append("scored") or scored(*given))
     predict.main([video, "nowhere.mp4", video, "--checkpoint", str(folder / "rgb"), "--format", "jsonl"])
     assert printed == ["scored", (video, 1), "scored", (video, 3)]
     assert "no video 'nowhere.mp4'" in capsys.readouterr().err

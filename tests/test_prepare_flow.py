@@ -15,7 +15,7 @@ from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.flow import codec
 from i3d_jax.system.errors import UserError
-from i3d_jax.video import encoded
+from i3d_jax.video import pictures
 from i3d_jax.video.tvl1_backends import OpenCV, description
 from i3d_jax.video.windows import read_windows
 
@@ -175,7 +175,7 @@ def computed(monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(encoded, "_jpeg", counting("rgb", encoded._jpeg))
+    monkeypatch.setattr(pictures, "jpeg", counting("rgb", pictures.jpeg))
     monkeypatch.setattr(OpenCV, "add", counting("flow", OpenCV.add))
     return counts
 

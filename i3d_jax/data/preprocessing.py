@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from i3d_jax.flow import codec
 from i3d_jax.system.errors import UserError
 
 _UNKNOWN = "unknown"
+# How many crops of a frame `crops` knows.
+CROPS = (1, 3, 5, 10)
 
 
 def unknown(dataset: str) -> str:
@@ -183,8 +185,96 @@ def centre_crop(frames: np.ndarray, size: int) -> np.ndarray:
     Raises:
       UserError: a side is shorter than `size`.
     """
-    height, width = frames.shape[-3:-1]
+    return crops(frames, size, 1)[0]
+
+
+class Crop(NamedTuple):
+    """A square that is cut from every frame of a clip.
+
+    Attributes:
+      top, left: its first row and column.
+      mirrored: whether left and right are exchanged once it is cut; of flow, `mirrored` negates u too.
+    """
+
+    top: int
+    left: int
+    mirrored: bool = False
+
+
+def crop_places(width: int, height: int, size: int, number: int) -> list[Crop]:
+    """Returns where the crops of a frame lie, in their order.
+
+    1: the centre. 3: the start of the longer side, its centre and its end, centred along the other (of a square, along
+    the width). 5: the corners and the centre, which stands third: top left, top right, centre, bottom left, bottom
+    right, as those who extract features of I3D for anomaly detection number them (torchvision's `FiveCrop` has the
+    centre last; means over all are the same). 10: these, then the mirror of each, in the same order.
+
+    An odd remainder leaves the extra row below and the extra column on the right.
+
+    Args:
+      width, height: of the frame, in pixels.
+      size: of a side of the crops, in pixels.
+      number: of crops, one of `CROPS`.
+
+    Raises:
+      UserError: a side is shorter than `size`, or there is no such number of crops.
+    """
+    check_crops(number)
     if min(height, width) < size:
         raise UserError(f"a crop of {size} pixels was asked of frames of {width}x{height}")
-    top, left = (height - size) // 2, (width - size) // 2
-    return frames[..., top : top + size, left : left + size, :]
+    bottom, right = height - size, width - size
+    centre = Crop(bottom // 2, right // 2)
+    if number == 1:
+        return [centre]
+    if number == 3:
+        first, last = (
+            (Crop(0, centre.left), Crop(bottom, centre.left))
+            if height > width
+            else (
+                Crop(centre.top, 0),
+                Crop(centre.top, right),
+            )
+        )
+        return [first, centre, last]
+    five = [Crop(0, 0), Crop(0, right), centre, Crop(bottom, 0), Crop(bottom, right)]
+    return five if number == 5 else five + [crop._replace(mirrored=True) for crop in five]
+
+
+def check_crops(number: int) -> None:
+    """Raises a `UserError` for a number of crops that is not known."""
+    if number not in CROPS:
+        raise UserError(f"the number of crops must be one of {', '.join(map(str, CROPS))}, found {number}")
+
+
+def crops(pixels: np.ndarray, size: int, number: int, *, flow_rounding: str | None = None) -> np.ndarray:
+    """Cuts the crops of `crop_places` from every frame, or every field of stored flow.
+
+    Args:
+      pixels: [..., H, W, C], any dtype; of flow uint8 with C = 2.
+      size: of a side, in pixels.
+      number: of crops, one of `CROPS`.
+      flow_rounding: of flow, how it is stored, one of `codec.ROUNDINGS`; None for frames.
+
+    Returns:
+      [number, ..., size, size, C]; with one crop a view.
+
+    Raises:
+      UserError: as `crop_places`.
+    """
+    height, width = pixels.shape[-3:-1]
+    cut = []
+    for top, left, turned in crop_places(width, height, size, number):
+        crop = pixels[..., top : top + size, left : left + size, :]
+        cut.append(mirrored(crop, flow_rounding=flow_rounding) if turned else crop)
+    return cut[0][None] if number == 1 else np.stack(cut)
+
+
+def mirrored(pixels: np.ndarray, *, flow_rounding: str | None = None) -> np.ndarray:
+    """Exchanges left and right of frames [..., H, W, C]; of stored flow, uint8 [..., H, W, 2], u is negated too.
+
+    Args:
+      pixels: the frames, any dtype, or fields.
+      flow_rounding: of flow, how it is stored, one of `codec.ROUNDINGS`; None for frames.
+    """
+    turned = pixels[..., ::-1, :]
+    return turned if flow_rounding is None else codec.negate_u(turned, flow_rounding)

@@ -52,8 +52,8 @@ def decode(
     path: str | os.PathLike,
     wanted: Preprocessing | Frames,
     *,
-    start: float | None = None,
-    end: float | None = None,
+    start: float | Fraction | None = None,
+    end: float | Fraction | None = None,
     by_timestamps: bool = True,
     note: Note = no_note,
 ) -> Generator[np.ndarray]:
@@ -96,20 +96,22 @@ def count_frames(
     path: str | os.PathLike,
     wanted: Preprocessing | Frames,
     *,
+    start: float | Fraction | None = None,
+    end: float | Fraction | None = None,
     most: int | None = None,
     by_timestamps: bool = True,
     note: Note = no_note,
 ) -> int:
-    """Returns how many frames `decode` yields of a whole video, without making pictures of them.
+    """Returns how many frames `decode` yields, without making pictures of them.
 
     Args:
       most: counting, and with it reading, ends at so many; None for all.
-      path, wanted, by_timestamps, note: as of `decode`.
+      path, wanted, start, end, by_timestamps, note: as of `decode`.
 
     Raises:
       UnreadableVideo, UnusableTimestamps: as `decode`, for what was read.
     """
-    frames = _resampled(path, Frames.of(wanted), start=None, end=None, by_timestamps=by_timestamps, note=note)
+    frames = _resampled(path, Frames.of(wanted), start=start, end=end, by_timestamps=by_timestamps, note=note)
     with contextlib.closing(frames):
         return sum(1 for _ in itertools.islice(frames, most))
 
@@ -118,14 +120,14 @@ def _resampled(
     path: str | os.PathLike,
     wanted: Frames,
     *,
-    start: float | None,
-    end: float | None,
+    start: float | Fraction | None,
+    end: float | Fraction | None,
     by_timestamps: bool,
     note: Note,
 ) -> Generator[tuple[av.VideoFrame, av.VideoStream]]:
     """Yields the file's own frame for each frame of the result, one at least, and their stream; see `decode`."""
     _refuse_beyond(start)
-    piece_start = _exact(start or 0)
+    piece_start = exact(start or 0)
     place = None if by_timestamps else _placing(path, note)
     with opened(path) as container:
         stream = video_stream(container)
@@ -143,12 +145,12 @@ def _resampled(
             until = time + (frame.duration or 0) * tick(stream)
             return min(until, stated.seconds) if stated.of_the_track else until
 
-        piece_end = None if end is None else _exact(end)
+        piece_end = None if end is None else exact(end)
         chosen = (
             _between(timed_frames, piece_start, piece_end)
             if wanted.frame_rate is None
             else resample(
-                timed_frames, _exact(wanted.frame_rate), start=piece_start, end=piece_end, last_until=last_until
+                timed_frames, exact(wanted.frame_rate), start=piece_start, end=piece_end, last_until=last_until
             )
         )
         some = False
@@ -156,7 +158,9 @@ def _resampled(
             some = True
             yield frame, stream
         if not some:
-            raise UnreadableVideo(f"it ends before the piece starts at {start:g} s" if start else "it has no frames")
+            raise UnreadableVideo(
+                f"it ends before the piece starts at {float(start):g} s" if start else "it has no frames"
+            )
 
 
 def _between(timed_frames: TimedFrames, start: Fraction, end: Fraction | None) -> Iterator[av.VideoFrame]:
@@ -189,15 +193,15 @@ def check_header(path: str | os.PathLike, *, start: float | None = None, note: N
     with opened(path) as container:
         stream = video_stream(container)
         stated = stated_duration(container, stream)
-        if start and stated.seconds and not _may_hold(container, stream, stated, _exact(start)):
-            raise UnreadableVideo(f"it ends before the piece starts at {start:g} s")
+        if start and stated.seconds and not _may_hold(container, stream, stated, exact(start)):
+            raise UnreadableVideo(f"it ends before the piece starts at {float(start):g} s")
         if stream.codec_context.color_trc in HDR:
             note(hdr_note(HDR[stream.codec_context.color_trc]))
 
 
-def _refuse_beyond(start: float | None) -> None:
+def _refuse_beyond(start: float | Fraction | None) -> None:
     if start and start > LATEST_START:
-        raise UnreadableVideo(f"it ends before the piece starts at {start:g} s")
+        raise UnreadableVideo(f"it ends before the piece starts at {float(start):g} s")
 
 
 def _may_hold(
@@ -218,9 +222,9 @@ def seconds_of(path: str | os.PathLike, start: float | None, end: float | None) 
     return min(stated, math.inf if end is None else end) - (start or 0)
 
 
-def _exact(number: float) -> Fraction:
+def exact(number: float | Fraction) -> Fraction:
     """Returns the decimal number as it was written: the float 0.28 itself is a little more, enough to break a tie."""
-    return Fraction(str(number))
+    return number if isinstance(number, Fraction) else Fraction(str(number))
 
 
 def _frames(

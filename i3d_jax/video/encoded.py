@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from i3d_jax.data.preprocessing import Preprocessing
-from i3d_jax.video.decode import Note, UnreadableVideo, UnusableTimestamps, count_frames, decode, no_note, seconds_of
+from i3d_jax.video.decode import Note, UnreadableVideo, UnusableTimestamps, decode, no_note, seconds_of
 from i3d_jax.video.fields import FieldEncoder
 
 # Of a video's frames and flow fields: a record cannot hold 2 GiB, and several videos are in memory at a time.
 MOST_BYTES = 2**30
 # With flow, the frames of longer pieces are counted before the flow is computed.
 LONG_SECONDS = 300
-_NO_FLOW = "it has one frame, and flow needs two"
+NO_FLOW = "it has one frame, and flow needs two"
 
 
 def streams_of(
@@ -72,61 +70,6 @@ def _streams_of(
     return _encode(decode(path, preprocessing, **piece), preprocessing, flow, most_bytes=MOST_BYTES)
 
 
-def chosen_images(
-    path: str | os.PathLike,
-    preprocessing: Preprocessing,
-    choose: Callable[[int], Mapping[str, Collection[int]]],
-    *,
-    most: int | None = None,
-    flow_threads: int = 1,
-    note: Note = no_note,
-) -> dict[str, dict[int, bytes]]:
-    """Reads a video file and returns some images of what `streams_of` returns: memory is taken for these alone.
-
-    The file is read twice, first to count its frames, then up to the last that is needed.
-
-    Args:
-      path: the file.
-      preprocessing: how frames and flow are made.
-      choose: takes the number of frames and returns those that are needed, and the fields, by stream.
-      most: a video counts as no longer than so many frames, and is not read any further; None for all of it.
-      flow_threads, note: as of `streams_of`.
-
-    Returns:
-      For each stream chosen, the images by their number.
-
-    Raises:
-      UnreadableVideo: with the reason.
-    """
-    notes: dict[str, None] = {}
-    how: dict[str, Any] = {"note": notes.setdefault}
-    try:
-        count = count_frames(path, preprocessing, most=most, **how)
-    except UnusableTimestamps:
-        how["by_timestamps"] = False
-        count = count_frames(path, preprocessing, most=most, **how)
-    if preprocessing.flow is not None and count < 2:
-        raise UnreadableVideo(_NO_FLOW)
-    chosen = choose(count)
-    frames, fields = (set(chosen.get(stream, ())) for stream in ("rgb", "flow"))
-    flow = FieldEncoder(preprocessing.flow["implementation"], flow_threads) if preprocessing.flow is not None else None
-    jpegs: dict[int, bytes] = {}
-    pngs: list[bytes] = []
-    last = max([*frames, *(field + 1 for field in fields)])
-    with contextlib.closing(decode(path, preprocessing, **how)) as decoded:
-        for number, frame in enumerate(itertools.islice(decoded, last + 1)):
-            if number in frames:
-                jpegs[number] = _jpeg(frame, int(preprocessing.jpeg_quality))
-            if flow is not None:
-                pngs += flow.add(frame, wanted=number - 1 in fields)
-    if flow is not None:
-        pngs += flow.finish()
-    for sentence in notes:
-        note(sentence)
-    images = {"rgb": jpegs, "flow": dict(zip(sorted(fields), pngs, strict=True))}
-    return {stream: images[stream] for stream in chosen}
-
-
 def decode_images(images: Sequence[bytes]) -> np.ndarray:
     """Decodes frames (or flow fields, whose third channel is 0) of one size to uint8 RGB [T, H, W, 3] in 0..255."""
     # None for bytes that are no image, which cannot be stacked.
@@ -145,11 +88,11 @@ def _encode(
     for frame in frames:
         if frame is not last:
             last = frame
-            jpeg = _jpeg(frame, int(preprocessing.jpeg_quality))
-        jpegs.append(jpeg)
+            encoded = jpeg(frame, int(preprocessing.jpeg_quality))
+        jpegs.append(encoded)
         ready = [] if encoder is None else encoder.add(frame)
         fields += ready
-        total += len(jpeg) + sum(map(len, ready))
+        total += len(encoded) + sum(map(len, ready))
         if total > most_bytes:
             raise UnreadableVideo(
                 f"its first {len(jpegs)} frames take more than {most_bytes >> 20} MiB: cut it with start and end"
@@ -158,10 +101,11 @@ def _encode(
         return {"rgb": jpegs}
     fields += encoder.finish()
     if not fields:
-        raise UnreadableVideo(_NO_FLOW)
+        raise UnreadableVideo(NO_FLOW)
     return {"rgb": jpegs, "flow": fields}
 
 
-def _jpeg(frame: np.ndarray, quality: int) -> bytes:
+def jpeg(frame: np.ndarray, quality: int) -> bytes:
+    """Encodes a frame, uint8 RGB [H, W, 3], as a dataset stores it; the quality is 1 to 100."""
     bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

@@ -12,6 +12,61 @@ from i3d_jax.flow import codec
 from i3d_jax.video.tvl1_backends import BACKENDS, OpenCV
 
 
+class Fields:
+    """Computes the field from each frame of a video to the next, as bytes, while the frames stream by.
+
+    Args:
+      implementation: whose TV-L1: one of `tvl1_backends.BACKENDS`.
+      threads: pairs of frames that OpenCV computes at a time, each on a core.
+    """
+
+    def __init__(self, implementation: str, threads: int = 1):
+        backend = BACKENDS[implementation]
+        self._backend = backend(threads) if backend is OpenCV else backend()
+        self._frame: np.ndarray | None = None
+        self._grey: np.ndarray | None = None
+        self._still: np.ndarray | None = None
+        # The fields not yet handed out, in order: of any but a frame that repeats None until it is there.
+        self._waiting: deque[np.ndarray | None] = deque()
+        self._computed: deque[np.ndarray] = deque()
+
+    def add(self, frame: np.ndarray, *, wanted: bool = True) -> list[np.ndarray]:
+        """Takes the next frame and returns the fields that are ready by now, in order; often none.
+
+        Args:
+          frame: uint8 RGB [H, W, 3]. The very array of the frame before is known to have the flow 0.
+          wanted: whether there is to be a field from the frame before to this one.
+
+        Returns:
+          uint8 [H, W, 2] each, as `flow.codec` codes displacements; that of no motion is the very same array each time.
+        """
+        if frame is self._frame:
+            if not wanted:
+                return []
+            if self._still is None:
+                self._still = codec.to_bytes(np.zeros((*frame.shape[:2], 2), np.float32))
+            self._waiting.append(self._still)
+            return self._ready(())
+        previous, self._grey = self._grey, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        self._frame = frame
+        if previous is None or not wanted:
+            return []
+        self._waiting.append(None)
+        return self._ready(self._backend.add(previous, self._grey))
+
+    def finish(self) -> list[np.ndarray]:
+        """Returns the fields that have not been returned yet."""
+        return self._ready(self._backend.finish())
+
+    def _ready(self, displacements: Iterable[np.ndarray]) -> list[np.ndarray]:
+        self._computed.extend(displacements)
+        fields = []
+        while self._waiting and (self._waiting[0] is not None or self._computed):
+            still = self._waiting.popleft()
+            fields.append(codec.to_bytes(self._computed.popleft()) if still is None else still)
+        return fields
+
+
 class FieldEncoder:
     """Computes and encodes the field from each frame of a video to the next, while the frames stream by.
 
@@ -29,51 +84,28 @@ class FieldEncoder:
     TensorFlow does 600 a second on a core, of the JPEGs 1200 to 1700.
 
     Args:
-      implementation: whose TV-L1: one of `flow_backend.BACKENDS`.
-      threads: pairs of frames that OpenCV computes at a time, each on a core.
+      implementation, threads: as of `Fields`.
     """
 
     def __init__(self, implementation: str, threads: int = 1):
-        backend = BACKENDS[implementation]
-        self._backend = backend(threads) if backend is OpenCV else backend()
-        self._frame: np.ndarray | None = None
-        self._grey: np.ndarray | None = None
-        self._still: bytes | None = None
-        # The fields not yet handed out, in order: of a frame that repeats its PNG, of any other None until it is there.
-        self._waiting: deque[bytes | None] = deque()
-        self._computed: deque[np.ndarray] = deque()
+        self._fields = Fields(implementation, threads)
+        self._last: tuple[np.ndarray | None, bytes] = (None, b"")
 
-    def add(self, frame: np.ndarray, *, wanted: bool = True) -> list[bytes]:
-        """Takes the next frame and returns, as PNG bytes, the fields that are ready by now, in order; often none.
-
-        Args:
-          frame: uint8 RGB [H, W, 3]. The very array of the frame before is known to have the flow 0.
-          wanted: whether there is to be a field from the frame before to this one.
-        """
-        if frame is self._frame:
-            if not wanted:
-                return []
-            self._still = self._still or _png(codec.to_bytes(np.zeros((*frame.shape[:2], 2), np.float32)))
-            self._waiting.append(self._still)
-            return self._ready(())
-        previous, self._grey = self._grey, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        self._frame = frame
-        if previous is None or not wanted:
-            return []
-        self._waiting.append(None)
-        return self._ready(self._backend.add(previous, self._grey))
+    def add(self, frame: np.ndarray) -> list[bytes]:
+        """Takes the next frame and returns, as PNG bytes, the fields that are ready by now; see `Fields.add`."""
+        return self._encoded(self._fields.add(frame))
 
     def finish(self) -> list[bytes]:
         """Returns the fields that have not been returned yet."""
-        return self._ready(self._backend.finish())
+        return self._encoded(self._fields.finish())
 
-    def _ready(self, displacements: Iterable[np.ndarray]) -> list[bytes]:
-        self._computed.extend(displacements)
-        fields = []
-        while self._waiting and (self._waiting[0] is not None or self._computed):
-            still = self._waiting.popleft()
-            fields.append(_png(codec.to_bytes(self._computed.popleft())) if still is None else still)
-        return fields
+    def _encoded(self, fields: Iterable[np.ndarray]) -> list[bytes]:
+        encoded = []
+        for field in fields:
+            if field is not self._last[0]:
+                self._last = field, _png(field)
+            encoded.append(self._last[1])
+        return encoded
 
 
 def _png(field: np.ndarray) -> bytes:

@@ -1,0 +1,1 @@
+"""Trained networks at work on videos: windows are read, gathered into batches, computed, and given back by video."""
