@@ -7,7 +7,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,6 @@ from helpers.small_checkpoints import save_stream
 from helpers.small_dataset import pixels, write_dataset
 
 import i3d_jax
-from i3d_jax import checkpoint
 from i3d_jax.evaluation.frechet import frechet_distance
 from i3d_jax.fvd import distance
 from i3d_jax.fvd.__main__ import main
@@ -128,7 +126,7 @@ def test_batches_and_devices_change_nothing(folder, usual):
 
 
 def test_shards_are_merged(folder, generated, usual, tmp_path, capsys):
-    for shard in ("0/2", "1/2"):
+    for shard in ("2/2", "1/2"):
         output = tmp_path / "shards" / f"{shard[0]}.npz"
         main(arguments(folder, Path("videos"), "--shard", shard, "--save_statistics", output))
     assert "2 of 4 videos" in capsys.readouterr().out
@@ -256,9 +254,7 @@ def test_the_module_is_a_function_and_costs_nothing():
 
 def test_batches_floats_and_networks_in_memory(folder, usual):
     real, generated = (np.load(folder / name) for name in ("real.npy", "generated.npy"))
-    model, variables, _ = checkpoint.load(folder / "network")
-    loaded = types.SimpleNamespace(model=model, variables=jax.device_put(variables))
-    options = {"network": loaded, "allow_checkpoint": True, "frames": 9, "batch_size": 4}
+    options = {"network": i3d_jax.load(folder / "network"), "allow_checkpoint": True, "frames": 9, "batch_size": 4}
     kept = i3d_jax.fvd.statistics(iter([real[:3], real[3:]]), **options)
     found = i3d_jax.fvd(kept, (generated[row : row + 1] for row in range(VIDEOS)), **options)
     assert float(found) == pytest.approx(usual.fvd, rel=1e-6)
@@ -378,7 +374,10 @@ def test_datasets_of_several_splits_are_asked_which(folder, tmp_path):
         ((Path("real.npy"), "--frames", "8"), "frames must be a whole number from 9 on"),
         ((Path("real.npy"), "--frames", "nine"), "--frames: a whole number or 'all' was expected, found 'nine'"),
         ((Path("real.npy"), "--shard", "0/2"), "--shard goes with REAL alone"),
-        (("--save_statistics", "s.npz", "--shard", "2"), "--shard: I/N with I from 0 to N - 1 was expected, found '2'"),
+        (
+            ("--save_statistics", "s.npz", "--shard", "2"),
+            "--shard must be I/N, .*, found '2'",
+        ),
         (("--save_statistics", "s.npz", "--shard", "7/8"), "the shard 7/8 of 4 videos is empty"),
         (("--save_statistics", "s.pkl"), "a file .npz was expected, found s.pkl"),
         (("--save_statistics", "s.npz", "--compare", "x"), "--compare goes with GENERATED"),

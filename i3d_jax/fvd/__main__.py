@@ -150,9 +150,10 @@ def _shard(text: str | None) -> tuple[int, int]:
     if text is None:
         return 0, 1
     number, _, parts = text.partition("/")
-    if not (number.isdecimal() and parts.isdecimal()):
-        raise UserError(f"--shard: I/N with I from 0 to N - 1 was expected, found {text!r}")
-    return int(number), int(parts)
+    if not (number.isdecimal() and parts.isdecimal()) or not int(parts) or int(number) > int(parts):
+        raise UserError(f"--shard must be I/N, as 0/8 up to 7/8 or 1/8 up to 8/8, found {text!r}")
+    # Counted from 0 or from 1: all of them together are the whole both ways.
+    return int(number) % int(parts), int(parts)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -199,7 +200,7 @@ def _parser() -> Parser:
     add("--extrapolate", action="store_true", help="estimate the distance of infinitely many videos, too")
     add("--batch_size", metavar="B", type=int, default=8, help="clips at a time (default: %(default)s)")
     add("--save_statistics", metavar="FILE", type=Path, help="gets the features of REAL, to be given in its place")
-    add("--shard", metavar="I/N", help="with --save_statistics: every Nth video, from the Ith on (I from 0)")
+    add("--shard", metavar="I/N", help="with --save_statistics: one of N shares of the videos")
     format_help = "for people or for programs (default: %(default)s)"
     add("--format", choices=("text", "json"), default="text", help=format_help)
     return parser

@@ -20,6 +20,7 @@ from i3d_jax.importers import published
 from i3d_jax.models.i3d import I3D
 from i3d_jax.system.errors import UserError
 from i3d_jax.training.partition import Devices
+from i3d_jax.training.precision import computed_in
 
 # The network of every publication: what TensorFlow Hub has as i3d-kinetics-400/1.
 USUAL = "rgb_scratch"
@@ -131,7 +132,7 @@ def features(
             if len(clip) != frames:
                 raise UserError(f"clips of the same number of frames were expected, found {frames} and {len(clip)}")
         # Full, so that there is one program; what is added is cut off again.
-        with jax.default_matmul_precision("highest"):
+        with computed_in("highest"):
             prepared = _prepared(prepare, over, batch + [batch[-1]] * (batch_size - len(batch)))
             logits = np.asarray(score(variables, {"rgb": prepared}))[: len(batch)]
         if not np.isfinite(logits).all():
