@@ -273,14 +273,17 @@ def test_batches_floats_and_networks_in_memory(folder, usual):
         (lambda real: real[:0], "with frames and pixels were expected"),
         (lambda real: real.astype(np.float32), "video 0 of the array: values of 0 to 1 were expected, found 0 to 255"),
         (lambda real: np.where(real == real[3, 2], np.nan, real / 255.0), "were expected, found NaN"),
-        (lambda real: [real[:2], real[:2, :10]], "clips of the same number of frames were expected, found 12 and 10"),
+        (
+            lambda real: [real[:2], real[:2, :10]],
+            "batch 1 of real has 10 frames, those before it 12",
+        ),
         (lambda real: [], "found an iterable of none"),
         (lambda real: 5, "a path, an array or batches were expected as a set of videos, found int"),
     ],
 )
 def test_arrays_that_are_no_set(folder, change, words):
     real = np.load(folder / "real.npy")
-    frames = "all" if "same number" in words else 9
+    frames = "all" if "before it" in words else 9
     options = {"network": folder / "network", "allow_checkpoint": True, "frames": frames, "value_range": (0, 1)}
     with pytest.raises(UserError, match=words):
         i3d_jax.fvd(change(real), real, **options)

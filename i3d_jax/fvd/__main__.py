@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     names = [options.real, *([options.generated] if options.generated else []), *options.compare]
     opened = [distance.opened(name, chosen) for name in names]
     if options.repeats > 1:
-        distance.refuse_same_repeats(chosen, [_count(one) for one in opened])
+        distance.refuse_same_repeats(opened, chosen)
     network = None
     if options.checkpoint:
         network = networks.open_network(options.checkpoint, allow_checkpoint=options.allow_checkpoint)
@@ -120,10 +120,6 @@ def _bar(clips: Iterator[Any], count: int | None, name: str) -> Iterator[Any]:
 
     # Where nobody looks on, nothing is drawn.
     return iter(tqdm(clips, total=count, desc=name, unit=" videos", disable=None, file=sys.stderr))
-
-
-def _count(opened: Any) -> int:
-    return len(opened.names if hasattr(opened, "names") else opened.features)
 
 
 def _chosen(options: argparse.Namespace) -> Any:

@@ -316,14 +316,15 @@ def _features(
     def pixels() -> Iterator[np.ndarray]:
         nonlocal frames
         for clip in clips:
-            frames, height, width, _ = clip.pixels.shape
+            count, height, width, _ = clip.pixels.shape
+            if frames not in (0, count):
+                raise UserError(f"{clip.name} has {count} frames, those before it {frames}: as many were expected")
+            frames = count
             facts.add((width, height), clip.frame_rate, clip.compression, clip.bits)
             yield clip.pixels
 
     found = networks.features(network, options.way, pixels(), batch_size=options.batch_size, devices=devices)
-    # Of none, a set was refused before, and an iterable is here.
-    features = [*found] or [np.zeros((0, 1), np.float32)]
-    if len(features[0]) + sum(map(len, features[1:])) < 1:
+    if not (features := list(found)):
         raise UserError("2 videos or more were expected, found an iterable of none")
     return facts, np.concatenate(features), frames
 
@@ -368,9 +369,15 @@ def _warnings(real: Statistics, generated: Statistics, names: tuple[str, str]) -
     yield from real.facts.differences(generated.facts, *names)
 
 
-def refuse_same_repeats(options: Options, counts: Sequence[int]) -> None:
-    """Raises a `UserError` where nothing is drawn, so that all repeats would be the same."""
-    if not (options.cut.random or (options.videos and any(options.videos < count for count in counts))):
+def refuse_same_repeats(sources: Sequence[Any], options: Options) -> None:
+    """Raises a `UserError` where nothing is drawn of any set, as `opened` gives them: all repeats would be the same."""
+
+    def is_drawn(source: Any) -> bool:
+        if isinstance(source, Statistics):
+            return options.videos is not None and options.videos < len(source.features)
+        return options.cut.random or (options.videos is not None and options.videos < len(source.names))
+
+    if not any(map(is_drawn, sources)):
         raise UserError(
             f"repeats draw anew: --videos of fewer than there are, or --clips {RANDOM}, was expected with --repeats"
         )

@@ -116,21 +116,16 @@ def features(
       float32 [B, classes]; B is smaller in the last one.
 
     Raises:
-      UserError: clips differ in their number of frames, which are too few for the network, or features are not finite.
+      UserError: clips are too short for the network, or features are not finite.
     """
     over = _over(tuple(devices or jax.local_devices()))
     batch_size = -(-batch_size // over.count) * over.count
     prepare = over.compile_evaluation_step(_preparation(protocol))
     score = over.compile_evaluation_step(_scores(network.model))
     variables = over.place(network.variables)
-    frames = None
     clips = iter(clips)
     done = 0
     while batch := list(itertools.islice(clips, batch_size)):
-        for clip in batch:
-            frames = len(clip) if frames is None else frames
-            if len(clip) != frames:
-                raise UserError(f"clips of the same number of frames were expected, found {frames} and {len(clip)}")
         # Full, so that there is one program; what is added is cut off again.
         with computed_in("highest"):
             prepared = _prepared(prepare, over, batch + [batch[-1]] * (batch_size - len(batch)))

@@ -31,12 +31,14 @@ class Clip(NamedTuple):
     """The frames of a video that are seen.
 
     Attributes:
+      name: of the video, for messages.
       pixels: uint8 or float32 [T, H, W, 3], in 0..255.
       frame_rate: of the video, a second; None where it is not known.
       compression: what it was read from.
       bits: of the file for each pixel; None where that is not known.
     """
 
+    name: str
     pixels: np.ndarray
     frame_rate: float | None
     compression: str
@@ -111,14 +113,15 @@ class Arrays:
         chosen = _chosen(self._array.shape[1], place, cut, fewest, where)
         pixels = np.ascontiguousarray(self._array[number][chosen])
         if pixels.dtype == np.uint8:
-            return Clip(pixels, None, "array")
+            return Clip(where, pixels, None, "array")
         assert self._range is not None
         low, high = self._range
         # Not the other way round: NaN is not inside.
         if not (pixels.min() >= low and pixels.max() <= high):
             found = "NaN" if np.isnan(pixels).any() else f"{pixels.min():g} to {pixels.max():g}"
             raise UserError(f"{where}: values of {low:g} to {high:g} were expected, found {found}")
-        return Clip(((pixels.astype(np.float32) - low) * (255 / (high - low))).astype(np.float32), None, "array")
+        scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
+        return Clip(where, scaled.astype(np.float32), None, "array")
 
 
 class VideoFiles:
@@ -139,7 +142,7 @@ class VideoFiles:
                 pixels = self._read(path, place, cut, fewest, by_timestamps=True)
             except UnusableTimestamps:
                 pixels = self._read(path, place, cut, fewest, by_timestamps=False)
-            return Clip(pixels, *_header(path))
+            return Clip(str(path), pixels, *_header(path))
         except UnreadableVideo as error:
             raise UserError(f"the video {path} cannot be read: {error}") from error
 
@@ -187,7 +190,7 @@ class ImageFolders:
                 raise UserError(f"{folder}: images of one size were expected, found {sizes} ({files[index].name})")
             frames.append(frame)
         kind = files[0].suffix.lower().removeprefix(".").replace("jpeg", "jpg")
-        return Clip(np.stack(frames), None, kind)
+        return Clip(str(folder), np.stack(frames), None, kind)
 
 
 class Records:
@@ -220,7 +223,7 @@ class Records:
         pixels = self._reader.read(self._reader.places[number], choose)
         # Else it has been refused: no share of the records may be damaged.
         assert pixels is not None
-        return Clip(pixels, self._frame_rate, self._compression)
+        return Clip(self.names[number], pixels, self._frame_rate, self._compression)
 
 
 def open_set(path: str | os.PathLike, value_range: tuple[float, float] | None = None) -> VideoSet:
