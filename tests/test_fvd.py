@@ -133,7 +133,7 @@ def test_shards_are_merged(folder, generated, usual, tmp_path, capsys):
     found = measured(capsys, folder, tmp_path / "shards", generated)
     assert found["fvd"] == pytest.approx(usual.fvd, rel=1e-6)
     with pytest.raises(UserError, match="is the shard 0/2 of a set: a folder of all its shards' files was expected"):
-        main(arguments(folder, tmp_path / "shards" / "0.npz", generated))
+        main(arguments(folder, tmp_path / "shards" / "2.npz", generated))
     (tmp_path / "one").mkdir()
     shutil.copy(tmp_path / "shards" / "1.npz", tmp_path / "one")
     with pytest.raises(UserError, match="the shards 0/2 to 1/2 of a set were expected, each once, found 1/2"):
