@@ -3,6 +3,7 @@
 Carreira & Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017.
 """
 
+import importlib
 import sys
 import warnings
 from importlib import metadata
@@ -14,6 +15,13 @@ if sys.version_info < (3, 11):  # noqa: UP036
     found = ".".join(map(str, sys.version_info[:2]))
     print(f"error: i3d_jax needs Python 3.11 or newer, found {found}", file=sys.stderr)
     sys.exit(2)
+
+
+def __getattr__(name: str):
+    """Imports what is called as `i3d_jax.NAME` when it is asked for: `import i3d_jax` alone imports no JAX."""
+    if name == "fvd":
+        return importlib.import_module("i3d_jax.fvd")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _refuse_too_little() -> None:

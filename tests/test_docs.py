@@ -22,6 +22,7 @@ from helpers.pages import PAGES, ROOT, anchors, blocks, commands, links, name, p
 
 from benchmarks.faults import __main__ as faults
 from i3d_jax import convert, features, fuse, main, models, predict, prepare
+from i3d_jax.fvd import __main__ as fvd
 from i3d_jax.ingest import annotations
 from i3d_jax.run import recipe as configuration
 from i3d_jax.study import __main__ as study
@@ -30,7 +31,7 @@ from i3d_jax.system.errors import UserError
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
-VERBS = {verb.__name__.split(".")[1]: verb for verb in (main, prepare, convert, predict, features, fuse, study)}
+VERBS = {verb.__name__.split(".")[1]: verb for verb in (main, prepare, convert, predict, features, fuse, fvd, study)}
 
 # Programs that are not ours: what they are told is theirs to know.
 OTHER_PROGRAMS = {

@@ -25,7 +25,19 @@ GROUPS = (
     ),
     ("records", "video", "data", "ingest", "drawn", "importers", "report"),
     # Commands and what they share.
-    ("system.command_line", "run", "inference", "main", "prepare", "convert", "predict", "features", "fuse", "study"),
+    (
+        "system.command_line",
+        "run",
+        "inference",
+        "main",
+        "prepare",
+        "convert",
+        "predict",
+        "features",
+        "fuse",
+        "fvd",
+        "study",
+    ),
 )
 # What the groups may import from outside, each with the groups before it.
 STANDARD = sys.stdlib_module_names
@@ -112,7 +124,7 @@ def test_what_jax_keeps_for_itself_is_not_touched():
     assert not [path for path in PACKAGE.rglob("*.py") if "jax._src" in path.read_text()]
 
 
-@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict", "features", "fuse", "study"])
+@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict", "features", "fuse", "fvd", "study"])
 def test_help_costs_no_tensorflow(command):
     program = (
         "import runpy, sys\n"

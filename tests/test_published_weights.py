@@ -99,10 +99,20 @@ def test_real_clips_are_named(rgb, real_videos):
     assert min(best["probability"] for best in found.values()) >= LEAST
 
 
-@pytest.mark.parametrize(("frames", "distance"), DISTANCES.items())
-def test_published_distances_of_videos_without_content(rgb, frames, distance):
+def test_the_distance_of_videos_without_content_that_a_port_publishes(rgb):
     model, variables, _ = checkpoint.load(rgb)
     # Pixels of 0 and 255 are -1 and 1 to the network.
-    videos = np.stack([np.full((frames, 224, 224, 3), value, np.float32) for value in (-1, 1)])
+    videos = np.stack([np.full((16, 224, 224, 3), value, np.float32) for value in (-1, 1)])
     zeros, ones = jax.jit(lambda clips: model.apply(variables, {"rgb": clips})[0])(videos)
-    assert float(((zeros - ones) ** 2).sum()) == pytest.approx(distance, abs=0.02)
+    assert float(((zeros - ones) ** 2).sum()) == pytest.approx(DISTANCES[16], abs=0.02)
+
+
+def test_the_published_frechet_video_distance(rgb, tmp_path):
+    """By the command, which takes these weights without being told to; the sets have no variance."""
+    for name, value in (("zeros", 0), ("ones", 255)):
+        np.save(tmp_path / f"{name}.npy", np.full((2, 30, 64, 64, 3), value, np.uint8))
+    sets = [tmp_path / "zeros.npy", tmp_path / "ones.npy"]
+    options = ("--checkpoint", rgb, "--frames", 30, "--batch_size", 2, "--format", "json")
+    told = json.loads(python("-m", "i3d_jax.fvd", *sets, *options))
+    assert told["fvd"] == pytest.approx(DISTANCES[30], abs=0.001)
+    assert told["checkpoint"] == NAME

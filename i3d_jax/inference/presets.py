@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from i3d_jax.data.preprocessing import CROPS
+from i3d_jax.clips import CROPS
 from i3d_jax.system.errors import UserError
 from i3d_jax.video.plans import Sliding
 
