@@ -172,6 +172,7 @@ def test_statistics_take_the_place_of_videos_and_network(folder, usual, tmp_path
         ("shard", [1, 1], r"'shard' was expected to be two whole numbers, found \[1, 1\]"),
         ("facts", {"sizes": {"8x8": 0}}, "'facts' of a set were expected"),
         ("crc32c", "absent", "lacks crc32c"),
+        ("layer", "features", "cannot be compared: layer 'features' against 'Logits'"),
     ],
 )
 def test_statistics_that_somebody_else_wrote(folder, generated, tmp_path, key, value, words):
