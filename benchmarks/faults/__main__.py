@@ -31,8 +31,8 @@ from .tried import Campaign, Tried
 
 EXAMPLE = """\
 classes:
-  kill      SIGKILL of prepare and main at random moments, and a restart: the same bytes, parameters and metrics
-  signal    Ctrl-C and SIGTERM at random moments of prepare, main, convert, predict and study, and a restart
+  kill      SIGKILL of prepare, main and features at random moments, and a restart: the same bytes and metrics
+  signal    Ctrl-C and SIGTERM at random moments of the same, convert, predict and study, and a restart
   storage   disks that are full, turn read-only (where a tmpfs may be mounted) or lose a file, and `ulimit -f`
   read      mutants of every kind of input, read by the functions that the commands read them with, many a second
   command   mutants given to the commands themselves

@@ -88,20 +88,29 @@ def verbs(campaign: Campaign) -> dict[str, _Verb]:
         def predict(output: Path) -> list[str]:
             return ["-m", "i3d_jax.predict", str(video), "--checkpoint", str(materials.trained()), "--format", "json"]
 
+        def features(output: Path) -> list[str]:
+            windows = ["--window", "9", "--stride", "2", "--frame_rate", "native"]
+            given = [str(materials.videos()), "--checkpoint", str(materials.trained())]
+            return ["-m", "i3d_jax.features", *given, *windows, "--output", str(output)]
+
         _verbs[id(campaign)] = {
             "prepare": _Verb(campaign, materials.prepare_arguments, files),
             "main": _Verb(campaign, lambda output: materials.main_arguments(output), outcome_of_run),
             "convert": _Verb(campaign, convert, lambda output: {"digests": (output / "digests.json").read_bytes()}),
             "predict": _Verb(campaign, predict, None),
+            "features": _Verb(campaign, features, files),
             "study": _Verb(campaign, study, None),
         }
     return _verbs[id(campaign)]
 
 
+KILLED = ("prepare", "main", "prepare", "main", "features")
+
+
 def kill(campaign: Campaign, number: int) -> Tried:
     """Kills a command and all its processes, once to three times, and lets it end: its results must be the same."""
     draw = campaign.draw("kill", number)
-    name = ("prepare", "main")[number % 2]
+    name = KILLED[number % len(KILLED)]
     verb = verbs(campaign)[name]
     seconds, expected = verb.whole(name)
     folder = campaign.folder / f"kill_{number}"
@@ -123,7 +132,7 @@ def kill(campaign: Campaign, number: int) -> Tried:
     return Tried(kind=name, number=number, what=what, violated=wrong, missed=missed)
 
 
-KINDS = ("prepare", "main", "convert", "predict", "prepare", "main", "study")
+KINDS = ("prepare", "main", "convert", "predict", "prepare", "main", "study", "features")
 
 
 def interrupt(campaign: Campaign, number: int) -> Tried:
