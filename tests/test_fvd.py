@@ -153,10 +153,10 @@ def test_statistics_take_the_place_of_videos_and_network(folder, usual, tmp_path
         main(arguments(folder, tmp_path / "real.npz", Path("generated.npy"), "--protocol", "cdfvd", "--videos", 2))
     with pytest.raises(UserError, match="frames 9 against 12"):
         main([*arguments(folder, tmp_path / "real.npz", Path("generated.npy")), "--frames", "12"])
-    with pytest.raises(UserError, match=r"generated.npy is no saved statistics: --checkpoint was expected"):
+    with pytest.raises(UserError, match=r"generated.npy is no saved statistics: --checkpoint"):
         main(arguments(folder, tmp_path / "real.npz", Path("generated.npy"), network=None))
     save_stream(tmp_path / "other", stream="rgb", labels=("left", "right"))
-    with pytest.raises(UserError, match=r"real.npz and .*generated.npy cannot be compared: crc32c '\w+' against '\w+'"):
+    with pytest.raises(UserError, match=r"real.npz and the network .*other cannot .*: crc32c '\w+' against '\w+'"):
         main(arguments(folder, tmp_path / "real.npz", Path("generated.npy"), network=tmp_path / "other"))
     np.savez(tmp_path / "real.npz", **{**shown, "mean": shown["mean"] + 1})
     with pytest.raises(UserError, match="its mean is not that of its features"):
@@ -172,6 +172,7 @@ def test_statistics_take_the_place_of_videos_and_network(folder, usual, tmp_path
         ("shard", [1, 1], r"'shard' was expected to be two whole numbers, found \[1, 1\]"),
         ("facts", {"sizes": {"8x8": 0}}, "'facts' of a set were expected"),
         ("crc32c", "absent", "lacks crc32c"),
+        ("layer", "features", "cannot be compared: layer 'features' against 'Logits'"),
     ],
 )
 def test_statistics_that_somebody_else_wrote(folder, generated, tmp_path, key, value, words):

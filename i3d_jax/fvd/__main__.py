@@ -54,13 +54,14 @@ def main(arguments: Sequence[str]) -> None:
     network = None
     if options.checkpoint:
         network = networks.open_network(options.checkpoint, allow_checkpoint=options.allow_checkpoint)
+    sides = [GENERATED if number else REAL for number in range(len(names))]
+    for source, side, name in zip(opened, sides, names, strict=True):
+        distance.refuse_beforehand(source, chosen, network, side=side, name=name)
 
     def found(number: int) -> list[Any]:
         """The statistics of a set, for each repeat."""
-        side = GENERATED if number else REAL
-        return distance.repeated(
-            opened[number], chosen, network, options.repeats, side=side, name=names[number], watch=_bar
-        )
+        side, name = sides[number], names[number]
+        return distance.repeated(opened[number], chosen, network, options.repeats, side=side, name=name, watch=_bar)
 
     real = found(0)
     if options.save_statistics:

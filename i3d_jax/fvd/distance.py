@@ -141,11 +141,11 @@ def statistics_of(
       UserError: a video cannot be read or does not serve, the set has too few, there is no network, or statistics are
         of another protocol.
     """
+    refuse_beforehand(source, options, network, side=side, name=name)
     if isinstance(source, Statistics):
-        _refuse_unless_asked(source, options, name)
         return source.of(options.taken(len(source.features), side, name)) if options.videos else source
-    if network is None:
-        raise UserError(f"{name} is no saved statistics: --checkpoint was expected, of the network that makes features")
+    # Else it was refused.
+    assert network is not None
     if hasattr(source, "clip"):
         chosen = options.taken(len(source.names), side, name) if numbers is None else numbers
         total, (shard, shards) = len(chosen), options.shard
@@ -276,10 +276,10 @@ def fvd(
     chosen = Options(protocol=protocol, **options)
     known = None if network is None else networks.open_network(network, allow_checkpoint=allow_checkpoint)
     names = tuple(_name(source, side) for source, side in ((real, REAL), (generated, GENERATED)))
-    both = [
-        statistics_of(opened(source, chosen), chosen, known, side=side, name=name)
-        for source, side, name in zip((real, generated), (REAL, GENERATED), names, strict=True)
-    ]
+    sides = [(opened(real, chosen), REAL, names[0]), (opened(generated, chosen), GENERATED, names[1])]
+    for source, side, name in sides:
+        refuse_beforehand(source, chosen, known, side=side, name=name)
+    both = [statistics_of(source, chosen, known, side=side, name=name) for source, side, name in sides]
     return measured(both[:1], both[1:], names=(names[0], names[1]), interval=interval)
 
 
@@ -367,6 +367,25 @@ def _warnings(real: Statistics, generated: Statistics, names: tuple[str, str]) -
         other = real.description["release"] or "none of the published networks"
         yield f"the network is {other}, not {networks.USUAL}: the distance compares with no published one"
     yield from real.facts.differences(generated.facts, *names)
+
+
+def refuse_beforehand(source: Any, options: Options, network: Network | None, *, side: str, name: str) -> None:
+    """Raises the `UserError`s of `statistics_of` that need no frame: the sets before it may take hours.
+
+    Args:
+      source, options, network, side, name: as there.
+    """
+    if isinstance(source, Statistics):
+        _refuse_unless_asked(source, options, name)
+        if network is not None:
+            told = network.told()
+            saved.refuse_other(source.description, told, name, f"the network {network.where}", fields=tuple(told))
+    elif network is None:
+        raise UserError(
+            f"{name} is no saved statistics: --checkpoint (in Python network) was expected to have features by"
+        )
+    elif hasattr(source, "clip"):
+        options.taken(len(source.names), side, name)
 
 
 def refuse_same_repeats(sources: Sequence[Any], options: Options) -> None:
