@@ -21,7 +21,7 @@ import pytest
 from helpers.pages import PAGES, ROOT, anchors, blocks, commands, links, name, prose, spans
 
 from benchmarks.faults import __main__ as faults
-from i3d_jax import convert, fuse, main, models, predict, prepare
+from i3d_jax import convert, export, fuse, main, models, predict, prepare
 from i3d_jax.ingest import annotations
 from i3d_jax.run import recipe as configuration
 from i3d_jax.study import __main__ as study
@@ -30,7 +30,8 @@ from i3d_jax.system.errors import UserError
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
-VERBS = {"main": main, "prepare": prepare, "convert": convert, "predict": predict, "fuse": fuse, "study": study}
+VERBS = {"main": main, "prepare": prepare, "convert": convert, "export": export, "predict": predict, "fuse": fuse}
+VERBS |= {"study": study}
 
 # Programs that are not ours: what they are told is theirs to know.
 OTHER_PROGRAMS = {
@@ -67,7 +68,7 @@ OTHER_FLAGS |= {"--logdir", "--version"}
 OURS = re.compile(r"python -m i3d_jax\.\w+ |python benchmarks/\S+ |pip install |(sbatch )?launch/\S+ .*--")
 PLACEHOLDERS = re.compile(r"…|\bARGUMENTS|\bKEY\b|\bNAME\b|\bSPLIT\b|\bSTEP\b")
 # What looks like a key of a recipe and is a file.
-FILES = {"model.json", "model.ckpt.index"}
+FILES = {"model.json", "model.ckpt.index", "model.safetensors", "config.json"}
 
 
 @pytest.fixture(autouse=True)

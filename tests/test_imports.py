@@ -25,7 +25,7 @@ GROUPS = (
     ),
     ("records", "video", "data", "ingest", "drawn", "importers", "report"),
     # Commands and what they share.
-    ("system.command_line", "run", "main", "prepare", "convert", "predict", "fuse", "study"),
+    ("system.command_line", "run", "main", "prepare", "convert", "export", "predict", "fuse", "study"),
 )
 # What the groups may import from outside, each with the groups before it.
 STANDARD = sys.stdlib_module_names
@@ -33,7 +33,7 @@ OUTSIDE = (
     {"numpy", "jax", "flax", "jaxtyping"},
     {"optax", "orbax", "chex", "google_crc32c"},
     {"tensorflow", "tensorflow_datasets", "av", "cv2", "tqdm", "tensorboard", "ml_collections"}
-    | {"torch", "safetensors", "apache_beam"},
+    | {"torch", "safetensors", "huggingface_hub", "apache_beam"},
     {"absl"},
 )
 
@@ -112,7 +112,7 @@ def test_what_jax_keeps_for_itself_is_not_touched():
     assert not [path for path in PACKAGE.rglob("*.py") if "jax._src" in path.read_text()]
 
 
-@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict", "fuse", "study"])
+@pytest.mark.parametrize("command", ["main", "prepare", "convert", "export", "predict", "fuse", "study"])
 def test_help_costs_no_tensorflow(command):
     program = (
         "import runpy, sys\n"
