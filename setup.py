@@ -33,6 +33,8 @@ EXTRAS = {
     "report": ["tensorboard>=2.21"],
     # Reading and writing PyTorch's weights.
     "torch": ["torch>=2.13", "safetensors>=0.8"],
+    # Hub folders, and fetching them from the Hugging Face Hub.
+    "hub": ["safetensors>=0.8", "huggingface_hub>=1.0"],
     # Reading the video sets of TensorFlow Datasets, together with `data`; it needs the second and does not say so.
     "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
     # PyTorch stays out: the tests that compare with it are in files of their own and skip without the extra `torch`.
@@ -49,7 +51,7 @@ EXTRAS = {
 }
 EXTRAS["test"] += EXTRAS["beam"] + EXTRAS["tfds"]
 # What runs on a CPU. PyTorch stays out: its usual wheels bring gigabytes of CUDA, and only its weights need it.
-EXTRAS["all"] = EXTRAS["data"] + EXTRAS["prepare"] + EXTRAS["report"]
+EXTRAS["all"] = EXTRAS["data"] + EXTRAS["prepare"] + EXTRAS["report"] + EXTRAS["hub"]
 
 setup(
     name="inflated-3d",

@@ -53,7 +53,7 @@ def _warn_of_namesake() -> None:
 
 
 def load(directory, *, precision: str = "highest"):
-    """Reads a checkpoint, or a workdir's newest one, for use on videos.
+    """Reads a checkpoint, a workdir's newest one, or a Hub folder, for use on videos.
 
     Args:
       directory: its path.

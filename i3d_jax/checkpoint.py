@@ -91,16 +91,16 @@ class Description:
                 raise
             raise UserError(f"the options {dict(self.options)} are none of {self.model!r}: {error}") from error
 
-    def write(self, directory: Path) -> None:
-        """Writes `model.json` into a directory, whole or not at all."""
+    def write(self, directory: Path, name: str = "model.json") -> None:
+        """Writes `model.json`, or the same under another name, into a directory, whole or not at all."""
         text = json_text({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2)
-        with written_whole(directory / "model.json") as file:
+        with written_whole(directory / name) as file:
             file.write(text.encode() + b"\n")
 
     @classmethod
-    def read(cls, directory: Path) -> Description:
-        """Reads `model.json`; a `UserError` names what is wrong with it."""
-        path = directory / "model.json"
+    def read(cls, directory: Path, name: str = "model.json") -> Description:
+        """Reads `model.json`, or the same under another name; a `UserError` names what is wrong with it."""
+        path = directory / name
         fields = read_object(path)
         missing = [key for key in _KINDS if key not in fields]
         if missing:
@@ -311,7 +311,7 @@ def restore(directory: Path, items: Sequence[str]) -> dict[str, Any]:
 def write_digests(directory: Path, items: Mapping[str, Any]) -> None:
     """Writes `digests.json` of the trees that a checkpoint is to hold, by item; every process has to come here."""
     digests = {
-        f"{item}/{name}": _digest(hosts.whole(leaf)) for item, tree in items.items() for name, leaf in _named(tree)
+        f"{item}/{name}": _digest(hosts.whole(leaf)) for item, tree in items.items() for name, leaf in named(tree)
     }
     if not hosts.is_first():
         return
@@ -337,7 +337,7 @@ def _refuse_damaged(directory: Path, stored: Mapping[str, Any]) -> None:
     fields = read_object(path)
     if fields.get("algorithm") != _ALGORITHM or not isinstance(fields.get("arrays"), dict):
         raise UserError(f"{path}: the algorithm {_ALGORITHM!r} and an object of arrays were expected, found others")
-    found = {f"{item}/{name}": _digest(leaf) for item, tree in stored.items() for name, leaf in _named(tree)}
+    found = {f"{item}/{name}": _digest(leaf) for item, tree in stored.items() for name, leaf in named(tree)}
     expected = {name: digest for name, digest in fields["arrays"].items() if name.split("/")[0] in stored}
     every = {**expected, **found}
     damaged = [name for name in every if expected.get(name) != found.get(name)]
@@ -348,7 +348,7 @@ def _refuse_damaged(directory: Path, stored: Mapping[str, Any]) -> None:
         )
 
 
-def _named(tree: Any) -> list[tuple[str, Any]]:
+def named(tree: Any) -> list[tuple[str, Any]]:
     """Returns the leaves of a pytree with their names: "params/Logits/bias", "optimizer_state/1/0/trace/…"."""
     return [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
@@ -372,7 +372,7 @@ def fit(stored: Any, template: Any, *, source: str, target: str) -> Any:
     Raises:
       UserError: names that only one side has, and shapes that differ, of both sides.
     """
-    theirs, ours = dict(_named(stored)), dict(_named(template))
+    theirs, ours = dict(named(stored)), dict(named(template))
     problems = [
         f"{name} {list(theirs[name].shape)} against {list(ours[name].shape)}"
         for name in ours

@@ -11,6 +11,7 @@ Formats of files (--source, --format):
   torch_i3d          the state dict of a PyTorch port of I3D (.pt, .safetensors)
   slim_inception_v1  TF-Slim's Inception-v1, trained on ImageNet
   torch_googlenet    torchvision's GoogLeNet, trained on ImageNet
+  hub                a folder that i3d_jax.export --to hub wrote, or a repository that holds one, hf://OWNER/NAME
   native             a checkpoint of ours, to be written for PyTorch by --to
 """
 
@@ -18,14 +19,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from i3d_jax import checkpoint, inflation
 from i3d_jax.importers import (
     boring_video,
     flax_i3d,
+    hub,
     labels,
     pretrained,
     published,
@@ -46,6 +50,7 @@ examples:
   python -m i3d_jax.convert --pretrained rgb_scratch --output checkpoints/rgb_scratch
   python -m i3d_jax.convert --source data/checkpoints/rgb_imagenet --format sonnet_i3d --output checkpoints/rgb
   python -m i3d_jax.convert --source inception_v1.ckpt --format slim_inception_v1 --inflate --output checkpoints/start
+  python -m i3d_jax.convert --source hf://someone/i3d_rgb@main --output checkpoints/theirs
   python -m i3d_jax.convert --source runs/mine --format native --to torch_i3d --output mine.pt
 """
 IMPORTERS = {
@@ -55,7 +60,7 @@ IMPORTERS = {
     "slim_inception_v1": lambda options: slim_inception_v1.read(options.source, background=options.background),
     "torch_googlenet": lambda options: torch_googlenet.read(options.source),
 }
-NATIVE = "native"
+NATIVE, HUB = "native", "hub"
 CACHE = "$XDG_CACHE_HOME/i3d_jax/pretrained, or in ~/.cache"
 IMAGE_FORMATS = ("slim_inception_v1", "torch_googlenet")
 
@@ -68,14 +73,16 @@ def main(arguments: Sequence[str]) -> None:
         lines = torch_export.write(options.source, options.output, target=options.to, stream=options.stream)
         print("\n".join(lines))
         return
+    if options.format == HUB:
+        _from_hub(options)
+        return
     with _source(options):
         imported = IMPORTERS[options.format](options)
     print("\n".join(imported.report(file_format=options.format)))
     release = _release(imported, options)
     names, found_in = labels.labels_of(imported, options.labels)
     print(f"labels: {found_in}")
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    provenance = {**imported.weights.provenance(), "format": options.format, "date": date, **release}
+    provenance = {**imported.weights.provenance(), "format": options.format, "date": _now(), **release}
     network = imported
     if options.inflate:
         refuse_absent_platform()
@@ -89,6 +96,24 @@ def main(arguments: Sequence[str]) -> None:
             f"boring video: a random image, repeated, deviates from the image by at most {found.relative:.1e} of the "
             f"greatest activation over {found.endpoints} endpoints (at {found.endpoint})"
         )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _from_hub(options: argparse.Namespace) -> None:
+    folder = hub.fetched(options.source) if isinstance(options.source, str) else options.source
+    description, variables, weights = hub.read(folder)
+    source = options.source
+    if options.stream is not None and (streams := description.create_model().streams) != (options.stream,):
+        raise UserError(f"{source} sees {' and '.join(streams)}, --stream {options.stream} was asked for")
+    provenance: dict[str, Any] = {**weights.provenance(), "source": str(source), "format": HUB, "date": _now()}
+    provenance |= {"original": description.provenance}
+    description = dataclasses.replace(description, provenance=provenance)
+    checkpoint.save(options.output, description, variables)
+    size = f"{len(weights.arrays)} arrays, {description.num_classes} classes"
+    print(f"the checkpoint of {description.model!r} is in {options.output}: {size}, from {source}")
 
 
 @contextlib.contextmanager
@@ -123,9 +148,13 @@ def _check(options: argparse.Namespace) -> None:
     """Refuses options that do not go together and an output that is there, before any work."""
     if options.pretrained is not None:
         published.named(options.pretrained)
+    elif isinstance(options.source, str):
+        if options.format not in (None, HUB):
+            raise UserError(f"{options.source} is a Hub folder: it goes with --format {HUB}, or without")
+        options.format = HUB
     elif options.format is None:
         raise UserError(
-            f"--source needs --format, one of {', '.join((*IMPORTERS, NATIVE))}: a file's name does not tell"
+            f"--source needs --format, one of {', '.join((*IMPORTERS, HUB, NATIVE))}: a file's name does not tell"
         )
     images = options.format in IMAGE_FORMATS
     rows = (
@@ -136,7 +165,12 @@ def _check(options: argparse.Namespace) -> None:
         ("--inflate", options.inflate, images, f"the image networks, --format {' or '.join(IMAGE_FORMATS)}"),
         ("--temporal_profile", options.temporal_profile, options.inflate, "--inflate"),
         ("--background", options.background, options.format == "slim_inception_v1", "--format slim_inception_v1"),
-        ("--labels", options.labels, options.format != NATIVE, "an import; a checkpoint of ours has its labels"),
+        (
+            "--labels",
+            options.labels,
+            options.format not in (NATIVE, HUB),
+            "an import; a network of ours has its labels",
+        ),
         ("--stream", options.stream, not images or options.inflate, "--inflate where the source is an image network"),
     )
     for option, given, fits, where in rows:
@@ -153,6 +187,10 @@ def _check(options: argparse.Namespace) -> None:
         checkpoint.refuse_taken(options.output)
 
 
+def _place(text: str) -> str | Path:
+    return text if text.startswith(hub.SCHEME) else Path(text)
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m i3d_jax.convert",
@@ -162,8 +200,9 @@ def _parser() -> Parser:
     add = parser.add_argument
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--pretrained", metavar="NAME", help="a published checkpoint, to be downloaded")
-    weights.add_argument("--source", metavar="PATH", type=Path, help="the weights, as a file or folder")
-    add("--format", choices=(*IMPORTERS, NATIVE), help="of the source")
+    source_help = "the weights, as a file or folder, or hf://OWNER/NAME[@REVISION]"
+    weights.add_argument("--source", metavar="PATH", type=_place, help=source_help)
+    add("--format", choices=(*IMPORTERS, HUB, NATIVE), help="of the source")
     add("--output", metavar="PATH", type=Path, required=True, help="a new checkpoint folder; with --to, a new file")
     add("--stream", choices=("rgb", "flow"), help="refuses a source of the other; with --inflate, what to make (rgb)")
     add("--labels", metavar="FILE", type=Path, help="the classes' names, one a line (default: label_map*.txt near by)")

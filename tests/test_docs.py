@@ -21,7 +21,7 @@ import pytest
 from helpers.pages import PAGES, ROOT, anchors, blocks, commands, links, name, prose, spans
 
 from benchmarks.faults import __main__ as faults
-from i3d_jax import convert, features, fuse, main, models, predict, prepare
+from i3d_jax import convert, export, features, fuse, main, models, predict, prepare
 from i3d_jax.fvd import __main__ as fvd
 from i3d_jax.ingest import annotations
 from i3d_jax.run import recipe as configuration
@@ -31,7 +31,9 @@ from i3d_jax.system.errors import UserError
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
-VERBS = {verb.__name__.split(".")[1]: verb for verb in (main, prepare, convert, predict, features, fuse, fvd, study)}
+VERBS = {
+    verb.__name__.split(".")[1]: verb for verb in (main, prepare, convert, export, predict, features, fuse, fvd, study)
+}
 
 # Programs that are not ours: what they are told is theirs to know.
 OTHER_PROGRAMS = {
@@ -69,7 +71,7 @@ OTHER_FLAGS |= {"--logdir", "--version"}
 OURS = re.compile(r"python -m i3d_jax\.\w+ |python benchmarks/\S+ |pip install |(sbatch )?launch/\S+ .*--")
 PLACEHOLDERS = re.compile(r"…|\bARGUMENTS|\bKEY\b|\bNAME\b|\bSPLIT\b|\bSTEP\b")
 # What looks like a key of a recipe and is a file.
-FILES = {"model.json", "model.ckpt.index"}
+FILES = {"model.json", "model.ckpt.index", "model.safetensors", "config.json"}
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,7 @@ GROUPS = (
         "main",
         "prepare",
         "convert",
+        "export",
         "predict",
         "features",
         "fuse",
@@ -45,7 +46,7 @@ OUTSIDE = (
     {"numpy", "jax", "flax", "jaxtyping"},
     {"optax", "orbax", "chex", "google_crc32c"},
     {"tensorflow", "tensorflow_datasets", "av", "cv2", "tqdm", "tensorboard", "ml_collections"}
-    | {"torch", "safetensors", "apache_beam", "h5py"},
+    | {"torch", "safetensors", "huggingface_hub", "apache_beam", "h5py"},
     {"absl"},
 )
 
@@ -124,7 +125,9 @@ def test_what_jax_keeps_for_itself_is_not_touched():
     assert not [path for path in PACKAGE.rglob("*.py") if "jax._src" in path.read_text()]
 
 
-@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict", "features", "fuse", "fvd", "study"])
+@pytest.mark.parametrize(
+    "command", ["main", "prepare", "convert", "export", "predict", "features", "fuse", "fvd", "study"]
+)
 def test_help_costs_no_tensorflow(command):
     program = (
         "import runpy, sys\n"

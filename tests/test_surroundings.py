@@ -19,7 +19,9 @@ from i3d_jax.video import backend_choice, tvl1_backends
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("command", ["main", "prepare", "convert", "predict", "features", "fuse", "fvd", "study"])
+@pytest.mark.parametrize(
+    "command", ["main", "prepare", "convert", "export", "predict", "features", "fuse", "fvd", "study"]
+)
 @pytest.mark.parametrize(
     ("limit", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import sys
@@ -14,12 +15,14 @@ import numpy as np
 
 from i3d_jax import checkpoint
 from i3d_jax.clips import STREAMS
+from i3d_jax.importers import hub
 from i3d_jax.inference.batching import Program, Wanted
 from i3d_jax.inference.scores import best, refuse_not_finite
 from i3d_jax.inference.timeline import moments
 from i3d_jax.inference.videos import Video, videos
 from i3d_jax.models.network import Network
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import is_file
 from i3d_jax.training.partition import Devices
 from i3d_jax.video.frames import Frames
 from i3d_jax.video.pictures import FrameArray, Making, Source, VideoFile
@@ -63,7 +66,7 @@ class LoadedNetwork:
         """Reads a checkpoint.
 
         Args:
-          directory: a checkpoint, or a workdir, of which the newest is taken.
+          directory: a checkpoint, a workdir, of which the newest is taken, or a Hub folder.
           name: what to call it in a sentence; None for the directory.
           precision: as of `training.precision.computed_in`.
           few_runs: whether quick compilation matters more than quick windows.
@@ -74,7 +77,11 @@ class LoadedNetwork:
         self.directory = Path(directory)
         self.name = os.fspath(directory) if name is None else name
         self.model: Network
-        self.model, variables, self.metadata = checkpoint.load(directory)
+        if is_file(self.directory / hub.CONFIG) and not checkpoint.is_whole(self.directory):
+            description, variables, _ = hub.read(self.directory)
+            self.model, self.metadata = description.create_model(), dataclasses.asdict(description)
+        else:
+            self.model, variables, self.metadata = checkpoint.load(directory)
         if not self.model.sees_videos:
             raise UserError(f"{self.name} is a network of single images, inception_v1: it names nothing in a video")
         self.labels: list[str] = list(self.metadata["labels"])
