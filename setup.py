@@ -34,7 +34,7 @@ EXTRAS = {
     # Reading and writing PyTorch's weights.
     "torch": ["torch>=2.13", "safetensors>=0.8"],
     # Hub folders, and fetching them from the Hugging Face Hub.
-    "hub": ["safetensors>=0.8", "huggingface_hub>=1.0"],
+    "hub": ["safetensors>=0.8", "huggingface-hub>=1.0"],
     # Reading the video sets of TensorFlow Datasets, together with `data`; it needs the second and does not say so.
     "tfds": ["tensorflow-datasets>=4.9.10", "importlib_resources"],
     # PyTorch stays out: the tests that compare with it are in files of their own and skip without the extra `torch`.
