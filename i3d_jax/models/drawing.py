@@ -17,6 +17,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 # The release's initial kernels are cut off at this many deviations.
 CUT_OFF = 2.0
+# Kernels of fewer numbers are drawn together: to compile a program for them takes longer than what is drawn too much.
+FEWEST = 4**8
 
 
 class Postponed(NamedTuple):
@@ -63,7 +65,7 @@ def drawn(variables: Any, kernels: Sequence[Postponed]) -> Any:
     """Puts the kernels' numbers in the placeholders' places: those of each kernel drawn alone, up to rounding."""
     by_size = defaultdict(list)
     for kernel in kernels:
-        by_size[math.ceil(math.log(kernel.placeholder.size, 4))].append(kernel)
+        by_size[math.ceil(math.log(max(kernel.placeholder.size, FEWEST), 4))].append(kernel)
     numbers = {}
     for alike in by_size.values():
         keys = jnp.stack([kernel.key for kernel in alike])

@@ -16,6 +16,7 @@ Outside the training loop a state has one set of running statistics, and so has 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -175,13 +176,9 @@ class Devices:
     def compile_evaluation_step(self, step: Callable) -> jax.stages.Wrapped:
         """Compiles (variables, batch) -> arrays [B, ...]; each device goes through its own rows, without the others.
 
-        Asked for the same step again, it gives the same function.
+        Asked for the same step again, also of the same devices in another run, it gives the same function.
         """
-        if step not in self._programs:
-            self._programs[step] = jax.jit(
-                jax.shard_map(step, mesh=self.mesh, in_specs=(_WHOLE, _SPLIT), out_specs=_SPLIT, check_vma=False)
-            )
-        return self._programs[step]
+        return _evaluation_program(step, self.mesh)
 
     def _compile_replicas(self, step: Callable) -> jax.stages.Wrapped:
         def replica(state, batch):
@@ -213,6 +210,12 @@ class Devices:
 
     def _named(self, spec: PartitionSpec) -> NamedSharding:
         return NamedSharding(self.mesh, spec)
+
+
+@functools.lru_cache(maxsize=16)
+def _evaluation_program(step: Callable, mesh: Mesh) -> jax.stages.Wrapped:
+    """Compiled once in a process, however many runs of a study score the same network."""
+    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(_WHOLE, _SPLIT), out_specs=_SPLIT, check_vma=False))
 
 
 def _mean(tree: Any) -> Any:
