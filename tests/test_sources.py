@@ -67,9 +67,9 @@ def test_training_and_evaluation_on_a_set_of_tensorflow_datasets(tfds, finished,
     assert json.loads((finished / "results.json").read_text())["test"] == figures
 
 
-def test_predict_says_what_is_not_known(finished, tmp_path, capsys):
-    assert predict.main([str(tmp_path / "video.mp4"), "--checkpoint", str(finished)]) == 2
-    assert "of which frame_rate, interpolation, jpeg_quality is not known" in capsys.readouterr().err
+def test_predict_says_what_is_not_known(finished, tmp_path):
+    with pytest.raises(UserError, match="of which frame_rate, interpolation, jpeg_quality is not known"):
+        predict.main([str(tmp_path / "video.mp4"), "--checkpoint", str(finished)])
 
 
 def test_a_checkpoint_refuses_frames_of_which_it_knows_something_else(tfds, finished):

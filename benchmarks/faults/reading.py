@@ -114,7 +114,7 @@ def _checkpoint(folder: Path, damaged: Path, original: Mapping[str, Any], draw: 
     import jax
 
     from i3d_jax import checkpoint
-    from i3d_jax.video.windows import completed
+    from i3d_jax.video.view import completed
 
     model, variables, metadata = checkpoint.load(folder)
     completed(metadata["preprocessing"], streams=model.streams, where="the campaign")
