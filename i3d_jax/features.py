@@ -104,7 +104,7 @@ def _preset(options: argparse.Namespace) -> Preset:
     }
     changes = {name: value for name, value in asked.items() if value is not None}
     if options.frame_rate is not None:
-        changes["frame_rate"] = frame_rate_of(options.frame_rate)
+        changes |= {"frame_rate": frame_rate_of(options.frame_rate), "as_trained": False}
     if options.crops is not None and options.crops > 1 and "{crop}" not in preset.name and preset.transposed:
         raise UserError(f"the preset {options.preset} has one crop, found --crops {options.crops}")
     return dataclasses.replace(preset, **changes)

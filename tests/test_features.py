@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import cv2
 import jax
@@ -116,6 +117,18 @@ def test_how_many_windows_there_are(folder, frames, window, stride, windows):
     for number, place in enumerate(places):
         assert (place.first, place.after) == (number * stride, number * stride + window)
         np.testing.assert_array_equal(place.numbers[0]["rgb"], np.arange(place.first, place.after))
+
+
+def test_the_frame_rate_is_that_of_the_training(folder, tmp_path):
+    shutil.copytree(folder / "rgb", tmp_path / "slow")
+    change = checkpoint.Description.read(tmp_path / "slow")
+    slower = {**change.preprocessing, "frame_rate": 12.5}
+    dataclasses.replace(change, preprocessing=slower).write(tmp_path / "slow")
+    run(folder, output=tmp_path / "out", checkpoints=(str(tmp_path / "slow"),))
+    found = json.loads((tmp_path / "out" / "long.json").read_text())
+    assert (found["frames"], found["frame_rate"], found["shape"]) == (15, 12.5, [2, 30])
+    run(folder, "--frame_rate", "25", output=tmp_path / "25", checkpoints=(str(tmp_path / "slow"),))
+    assert json.loads((tmp_path / "25" / "long.json").read_text())["frames"] == 30
 
 
 def test_two_streams_stand_side_by_side(folder, tmp_path):
@@ -239,7 +252,7 @@ def test_what_cannot_be_done_is_said_and_the_others_are(folder, tmp_path, capsys
     assert run(folder, videos=(videos,), output=tmp_path / "out") == 2
     printed = capsys.readouterr()
     few, text = printed.err.splitlines()
-    assert few.endswith("few.mkv is too short: it has 5 frames, and a window has 9; one of 5 or fewer would fit")
+    assert "few.mkv is too short for --preset dense: it has 5 frames, and a window has 9" in few
     assert "text.mp4 cannot be read" in text
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good.json", "good.npz"]
     (videos / "below").mkdir()

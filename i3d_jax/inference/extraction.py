@@ -29,6 +29,7 @@ from i3d_jax.system.files import make_folder
 from i3d_jax.video.frames import Frames
 from i3d_jax.video.pictures import Source
 from i3d_jax.video.view import together
+from i3d_jax.video.windows import TooShort
 
 # A video's path, or its name in a dataset, and what opens it.
 Opens = tuple[str, Callable[[], Source]]
@@ -113,6 +114,11 @@ def extract(
     for network in networks:
         for note in network.notes:
             print(note, file=sys.stderr)
+    if extraction.preset.as_trained:
+        preset = dataclasses.replace(
+            extraction.preset, frame_rate=float(networks[0].view.stored.frame_rate), as_trained=False
+        )
+        extraction = dataclasses.replace(extraction, preset=preset)
     settings = extraction.settings(networks)
     if dataset is None or split is None:
         by_name = sources_of_paths(extraction, networks, paths)
@@ -173,6 +179,11 @@ def compute_here(
             bar.update()
             name = names[video.number]
             try:
+                if isinstance(video.failure, TooShort):
+                    raise UserError(
+                        f"the video {missing[name][0]} is too short for --preset {extraction.preset_name}: "
+                        f"{video.failure}"
+                    )
                 folder.write(_features(networks, name, missing[name][0], video))
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)

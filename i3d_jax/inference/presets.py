@@ -25,6 +25,7 @@ class Preset:
     Attributes:
       window, stride: in frames.
       frame_rate: frames a second; None: every frame of the file, once.
+      as_trained: whether it is the frame rate that the networks were trained at instead; the paper's is 25.
       size: (width, height) that frames are brought to before the crop; None: as those that the network was trained on.
       crops: of each frame: 1, 3, 5 or 10.
       centred: whether window i has frame i x stride in its middle; what lies beyond the video's ends is the network's
@@ -38,6 +39,7 @@ class Preset:
     window: int
     stride: int
     frame_rate: float | None
+    as_trained: bool = False
     size: tuple[int, int] | None = None
     crops: int = 1
     centred: bool = False
@@ -62,7 +64,7 @@ class Preset:
 # What a network of the paper was trained on; the project's own layout.
 DENSE = "dense"
 PRESETS = {
-    DENSE: Preset(window=64, stride=16, frame_rate=25.0, format=NPZ),
+    DENSE: Preset(window=64, stride=16, frame_rate=25.0, as_trained=True, format=NPZ),
     # ActionFormer, TriDet, OpenTAD.
     "thumos": Preset(window=16, stride=4, frame_rate=None, size=(340, 256)),
     # ActionFormer's ActivityNet.

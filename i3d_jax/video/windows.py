@@ -117,8 +117,8 @@ class _Reading:
             raise OtherCount(total)
         if not number and place is not None and not self._plan.exists(place, total):
             raise TooShort(
-                f"it has {total} frame{'s' * (total != 1)}, and a window has {place.after - place.first}; one of "
-                f"{total} or fewer would fit"
+                f"it has {total} frame{'s' * (total != 1)}, and a window has {place.after - place.first}; a "
+                f"--window of {total} or fewer would fit"
             )
         while place is not None and self._plan.exists(place, total):
             yield self._window(number, place, total)
