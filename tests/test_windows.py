@@ -97,6 +97,20 @@ def test_a_frame_is_decoded_and_its_flow_computed_once(video, monkeypatch, overl
     assert counts == {"rgb": 40, "flow": 39}
 
 
+def test_between_windows_that_do_not_touch_nothing_is_made(video, monkeypatch):
+    made = []
+    encode = pictures.jpeg
+    monkeypatch.setattr(pictures, "jpeg", lambda *given: made.append(1) or encode(*given))
+    of = view(9)
+    apart = list(windows.windows(opened(video, of), Sliding(9, 15), [of]))
+    # Of 40 frames: 0 to 8, 15 to 23, 30 to 38.
+    assert [one.first for one in apart] == [0, 15, 30]
+    assert len(made) == 27
+    whole = np.concatenate([one.pixels[0]["rgb"] for one in windows.windows(opened(video, of), Sliding(9, 1), [of])])
+    for one in apart:
+        np.testing.assert_array_equal(one.pixels[0]["rgb"][0], whole[one.first])
+
+
 def test_the_last_field_stands_for_the_one_that_there_is_not(video):
     flow = view(9, streams=("flow",))
     *_, last = windows.windows(opened(video, flow), Sliding(10, 10), [flow])

@@ -51,6 +51,9 @@ class Plan(Protocol):
         Without a count, where it is not needed, they have no end.
         """
 
+    def sees(self, number: int) -> bool:
+        """Says whether a frame or field may be in a window; asked where the number of frames is not known."""
+
     def exists(self, place: Place, count: int) -> bool:
         """Says whether a video of `count` frames has such a window."""
 
@@ -107,6 +110,10 @@ class Spread:
             return view.windows
         return max(view.windows, math.ceil(count / view.reach - REST))
 
+    def sees(self, number: int) -> bool:
+        """See `Plan`."""
+        return True
+
     def exists(self, place: Place, count: int) -> bool:
         """See `Plan`."""
         return place.after <= count
@@ -155,6 +162,10 @@ class Sliding:
             if count is not None and not self.exists(place, count):
                 return
             yield place
+
+    def sees(self, number: int) -> bool:
+        """See `Plan`; between windows that do not touch nothing is looked at."""
+        return self.centred or number % self.stride < self.window
 
     def exists(self, place: Place, count: int) -> bool:
         """See `Plan`."""

@@ -128,7 +128,7 @@ class _Reading:
     def _planned(self) -> tuple[int | None, Iterable[Place], list[tuple[int, int | None]], Needed]:
         """Returns the number of frames if it matters, the places of the windows, the spans to read, what is needed."""
         if not self._plan.needs_count:
-            return None, self._plan.places(self._views), [(0, None)], lambda stream, number: True
+            return None, self._plan.places(self._views), [(0, None)], lambda stream, number: self._plan.sees(number)
         enough = self._plan.enough(self._views)
         count = self._source.count(enough)
         places = list(self._plan.places(self._views, count))
