@@ -8,6 +8,7 @@ vectors are: ours are of frames that went through JPEG, as those in training did
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
@@ -21,6 +22,8 @@ import machine
 import numpy as np
 
 WINDOW, STRIDE, SHORT_SIDE, CROP, BATCH = 16, 16, 256, 224, 8
+# How PyTorch's arrays lie in memory.
+FIRST, LAST = "PyTorch, channels first", "PyTorch, channels last"
 EXAMPLE = """\
 example:
   python -m i3d_jax.convert --pretrained rgb_scratch --output checkpoints/rgb_scratch
@@ -33,27 +36,29 @@ def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     about = machine.about(["jax", "flax", "av", "opencv-contrib-python-headless", "torch"], gpu=None)
     ours, reading = _ours(options.checkpoint)
-    peer = _peer(options.checkpoint)
+    peers = _peers(options.checkpoint)
     # Compiled, and in memory: of the shortest file.
-    ours(options.videos[:1]), peer(options.videos[:1])
-    seconds: dict[str, list[float]] = {"ours": [], "reading alone": [], "PyTorch": []}
+    runs = {"ours": ours, "reading alone": reading, **peers}
+    for run in runs.values():
+        run(options.videos[:1])
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     vectors = {}
     for _ in range(options.repeats):
-        for name, run in (("ours", ours), ("reading alone", reading), ("PyTorch", peer)):
+        for name, run in runs.items():
             began = time.perf_counter()
             vectors[name] = run(options.videos)
             seconds[name].append(time.perf_counter() - began)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
-    found, expected = (np.concatenate(vectors[name]) for name in ("ours", "PyTorch"))
+    found, expected = (np.concatenate(vectors[name]) for name in ("ours", LAST))
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     cosines = (found * expected).sum(1) / lengths
     machine.print_about(about)
     print(f"\n{len(found)} windows of {len(options.videos)} videos; least cosine of two vectors {cosines.min():.5f}\n")
-    print("| | seconds | windows a second | PyTorch's time by it |")
+    print("| | seconds | windows a second | its time by ours |")
     print("|---|---:|---:|---:|")
-    for name in ("PyTorch", "ours"):
+    for name in (*peers, "ours"):
         took = medians[name]
-        print(f"| {name} | {took:.1f} | {len(found) / took:.2f} | {medians['PyTorch'] / took:.2f} |")
+        print(f"| {name} | {took:.1f} | {len(found) / took:.2f} | {took / medians['ours']:.2f} |")
     share = medians["reading alone"] / medians["ours"]
     print(f"\nTo read the windows alone takes ours {medians['reading alone']:.1f} s, {share:.0%} of the whole.")
     if options.json:
@@ -93,7 +98,7 @@ def _ours(directory: str):
     return compute, read
 
 
-def _peer(directory: str):
+def _peers(directory: str):
     import av
     import cv2
     import torch
@@ -107,10 +112,10 @@ def _peer(directory: str):
         network.load_state_dict(torch.load(weights, weights_only=True), strict=False)
     network.eval()
 
-    def compute(paths):
-        return [np.concatenate(list(_batches(path))) for path in paths]
+    def compute(paths, layout):
+        return [np.concatenate(list(_batches(path, layout))) for path in paths]
 
-    def _batches(path):
+    def _batches(path, layout):
         frames = []
         with av.open(path) as container:
             for frame in container.decode(video=0):
@@ -127,9 +132,11 @@ def _peer(directory: str):
             batch = torch.from_numpy(np.stack(windows[first : first + BATCH]))
             with torch.inference_mode():
                 inputs = batch.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+                inputs = inputs.contiguous(memory_format=layout)
                 yield torch_models.last_pool(network.features(inputs)).mean((2, 3, 4)).numpy()
 
-    return compute
+    layouts = {FIRST: torch.contiguous_format, LAST: torch.channels_last_3d}
+    return {name: functools.partial(compute, layout=layout) for name, layout in layouts.items()}
 
 
 def _parser() -> argparse.ArgumentParser:
