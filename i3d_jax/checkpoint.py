@@ -6,8 +6,9 @@
 
 Where a run averages its parameters, `variables` holds the average and `training` the parameters themselves.
 
-The tree appears by one rename, after the files: a directory with model.json and the tree is whole. Those of the time
-before there were digests have none.
+The tree appears by one rename, after the files: a directory with model.json and the tree is whole. In a bucket, where
+nothing is renamed, all is written on this machine first and model.json, which goes there last, makes it whole. Those of
+the time before there were digests have none.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import dataclasses
 import logging
 import os
 import reprlib
-import shutil
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,18 +29,9 @@ import orbax.checkpoint as ocp
 
 from i3d_jax import models
 from i3d_jax.models.network import Network
-from i3d_jax.system import hosts
-from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import (
-    entries,
-    instead,
-    is_file,
-    is_folder,
-    make_folder,
-    read_object,
-    refuse_unreadable_below,
-    written_whole,
-)
+from i3d_jax.system import copies, files, hosts
+from i3d_jax.system.errors import UserError, one_line
+from i3d_jax.system.files import entries, instead, is_file, is_folder, make_folder, read_object, written_whole
 from i3d_jax.system.terminal import json_text
 
 FORMAT_VERSION = 1
@@ -47,6 +40,10 @@ DIGESTS = "digests.json"
 NEWEST, BEST = "newest", "best"
 # Of the checksums: what processors compute in hardware and TFRecords use. It finds damage, and no forgery.
 _ALGORITHM = "crc32c"
+# What no array of a trained network comes near; a flipped bit of an exponent goes far beyond it.
+_MOST_OF_A_NETWORK = 1e9
+# After a failure: so often in a row nothing may have come back, of so many looks at the most.
+_QUIET_LOOKS, _MOST_LOOKS, _LOOK_SECONDS = 4, 40, 0.05
 # What model.json must hold.
 _KINDS = {
     "format_version": int,
@@ -120,6 +117,8 @@ class Description:
 
 def is_whole(directory: Path) -> bool:
     """Says whether a directory is a checkpoint that was written to the end."""
+    if files.is_in_bucket(directory):
+        return is_file(directory / "model.json")
     tree = directory / "tree"
     return is_file(directory / "model.json") and is_folder(tree) and ocp.utils.is_checkpoint_finalized(tree)
 
@@ -142,10 +141,21 @@ def refuse_no_text(directory: Path) -> None:
 def best_in(directory: Path) -> int | None:
     """The step of the best checkpoint in a folder of them, the later of equals; None where none has metrics.
 
-    The best is the one whose `provenance.metrics.top1` is highest.
+    The best is the one whose `provenance.metrics.top1` is highest; a `UserError` says that one has no number there.
     """
-    metrics = {step: Description.read(directory / str(step)).provenance.get("metrics") for step in steps_in(directory)}
-    return max(((own["top1"], step) for step, own in metrics.items() if own), default=(0, None))[1]
+    found: list[tuple[float, int]] = []
+    for step in steps_in(directory):
+        metrics = Description.read(directory / str(step)).provenance.get("metrics")
+        if not metrics:
+            continue
+        top1 = metrics.get("top1") if isinstance(metrics, dict) else None
+        if not isinstance(top1, int | float):
+            raise UserError(
+                f"{directory / str(step) / 'model.json'}: a number was expected as top1 of the provenance's metrics, "
+                f"found {reprlib.repr(metrics)}"
+            )
+        found.append((top1, step))
+    return max(found)[1] if found else None
 
 
 def find(directory: str | os.PathLike, step: str | int = NEWEST) -> Path:
@@ -158,7 +168,7 @@ def find(directory: str | os.PathLike, step: str | int = NEWEST) -> Path:
     Raises:
       UserError: there is none, or no such step.
     """
-    directory = Path(directory).resolve()
+    directory = files.path(directory).resolve()
     refuse_no_text(directory)
     if (found := instead(directory)) not in ("a folder", "nothing"):
         raise UserError(f"a checkpoint directory was expected at {directory}, found {found}")
@@ -170,7 +180,7 @@ def find(directory: str | os.PathLike, step: str | int = NEWEST) -> Path:
         return directory
     for folder in (directory / "checkpoints", directory):
         if steps := steps_in(folder):
-            taken = {NEWEST: steps[-1], BEST: best_in(folder)}.get(step, step) if isinstance(step, str) else step
+            taken = steps[-1] if step == NEWEST else best_in(folder) if step == BEST else step
             if taken not in steps:
                 raise UserError(f"{directory} has no checkpoint {step!r}: there are {', '.join(map(str, steps))}")
             return folder / str(taken)
@@ -189,11 +199,17 @@ def save(directory: str | os.PathLike, description: Description, variables: Mapp
       UserError: the directory exists and holds something else, or a whole checkpoint; or it cannot be made.
     """
     tell_once()
-    directory = Path(directory).resolve()
+    directory = files.path(directory).resolve()
     if hosts.is_first():
         refuse_taken(directory)
         make_folder(directory)
         _empty(directory)
+    if files.is_in_bucket(directory):
+        variables = jax.tree.map(np.asarray, dict(variables))
+        if hosts.is_first():
+            save_in_bucket(directory, description, {"variables": variables})
+        hosts.wait()
+        return
     try:
         if hosts.is_first():
             description.write(directory)
@@ -205,8 +221,46 @@ def save(directory: str | os.PathLike, description: Description, variables: Mapp
             writer.save(directory / "tree", ocp.args.Composite(variables=ocp.args.StandardSave(variables)))
     except BaseException:
         if hosts.is_first():
-            _empty(directory)
+            _empty_for_good(directory)
         raise
+
+
+def save_in_bucket(directory: Path, description: Description, items: Mapping[str, Any]) -> None:
+    """Writes a checkpoint, of trees of NumPy arrays, into a bucket from this process alone, and waits for its end."""
+    files.remove_folder(directory)
+    with tempfile.TemporaryDirectory(prefix="i3d_jax-") as temporary:
+        local = Path(temporary)
+        write_digests(local, items)
+        writes, alone = _alone()
+        with ocp.Checkpointer(writes, multiprocessing_options=alone) as writer:
+            kept = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
+            writer.save(local / "tree", ocp.args.Composite(**kept))
+        copies.upload(local, directory)
+    description.write(directory)
+
+
+def _alone() -> tuple[ocp.CompositeCheckpointHandler, ocp.options.MultiprocessingOptions]:
+    """Returns what Orbax reads and writes with in this process: otherwise all of a run wait for one another there."""
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process {own} alone"
+    )
+    handlers = {
+        name: ocp.StandardCheckpointHandler(multiprocessing_options=alone) for name in ("variables", "training")
+    }
+    options = ocp.CompositeOptions(multiprocessing_options=alone)
+    return ocp.CompositeCheckpointHandler(composite_options=options, **handlers), alone
+
+
+def _empty_for_good(directory: Path) -> None:
+    """Empties a directory that threads of Orbax may still write to, until nothing has come back for a while."""
+    quiet = 0
+    for _ in range(_MOST_LOOKS):
+        quiet = 0 if any(directory.iterdir()) else quiet + 1
+        if quiet == _QUIET_LOOKS:
+            break
+        _empty(directory)
+        time.sleep(_LOOK_SECONDS)
 
 
 def refuse_taken(directory: Path) -> None:
@@ -228,7 +282,7 @@ def _is_own(entry: Path) -> bool:
 def _empty(directory: Path) -> None:
     for entry in directory.iterdir():
         if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
+            files.remove_folder(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
 
@@ -275,7 +329,7 @@ def tell_once() -> None:
 
 
 def restore(directory: Path, items: Sequence[str]) -> dict[str, Any]:
-    """Reads trees of a checkpoint as NumPy arrays, whatever devices they were written from.
+    """Reads trees of a checkpoint as NumPy arrays, whatever devices they were written from, in this process alone.
 
     Args:
       directory: a checkpoint directory.
@@ -288,10 +342,17 @@ def restore(directory: Path, items: Sequence[str]) -> dict[str, Any]:
       UserError: one cannot be read, or an array is not the one that was written; it is named.
     """
     tell_once()
-    path = directory / "tree"
+    with copies.on_this_machine(directory / "tree") as path:
+        stored = _read(directory, path, items)
+    refuse_damaged(directory, stored)
+    return stored
+
+
+def _read(directory: Path, path: Path, items: Sequence[str]) -> dict[str, Any]:
+    """Reads trees of a checkpoint from where its tree stands on this machine."""
     try:
-        handlers = {name: ocp.StandardCheckpointHandler() for name in ("variables", "training")}
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as reader:
+        reads, alone = _alone()
+        with ocp.Checkpointer(reads, multiprocessing_options=alone) as reader:
             shapes = reader.metadata(path).item_metadata
             if any(shapes[item] is None for item in items):
                 raise ValueError("its list of arrays is missing or damaged")
@@ -299,13 +360,11 @@ def restore(directory: Path, items: Sequence[str]) -> dict[str, Any]:
                 item: jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes[item].tree) for item in items
             }
             args = {item: ocp.args.StandardRestore(target) for item, target in targets.items()}
-            stored = dict(reader.restore(path, ocp.args.Composite(**args)).items())
+            return dict(reader.restore(path, ocp.args.Composite(**args)).items())
     except (ValueError, OSError, KeyError) as error:
         # Orbax takes what it may not read for missing.
-        refuse_unreadable_below(path)
+        files.refuse_unreadable_below(path)
         raise UserError(f"the checkpoint {directory} cannot be read: {one_line(error)}") from error
-    _refuse_damaged(directory, stored)
-    return stored
 
 
 def write_digests(directory: Path, items: Mapping[str, Any]) -> None:
@@ -328,11 +387,14 @@ def _digest(array: np.ndarray) -> str:
     return f"{google_crc32c.extend(kind, array.tobytes()):08x}"
 
 
-def _refuse_damaged(directory: Path, stored: Mapping[str, Any]) -> None:
+def refuse_damaged(directory: Path, stored: Mapping[str, Any]) -> None:
     """Raises a `UserError` unless all arrays of these trees, by item, are those of the checkpoint's digests."""
     path = directory / DIGESTS
     if not is_file(path):
-        hosts.say(f"{directory} has no {DIGESTS}: it is of an earlier version, and damage to its arrays goes unseen")
+        hosts.warn(f"{directory} has no {DIGESTS}: it is of an earlier version, and damage to its arrays goes unseen")
+        for name, leaf in named({"variables": stored.get("variables", {})}):
+            if (sizes := np.abs(leaf))[sizes > _MOST_OF_A_NETWORK].size:
+                raise UserError(f"the checkpoint {directory} is damaged: {name} holds {np.nanmax(sizes):.2g} in size")
         return
     fields = read_object(path)
     if fields.get("algorithm") != _ALGORITHM or not isinstance(fields.get("arrays"), dict):
@@ -354,11 +416,6 @@ def named(tree: Any) -> list[tuple[str, Any]]:
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
-
-
-def one_line(error: Exception) -> str:
-    """Returns the beginning of what an error says, in one line."""
-    return " ".join(str(error).split())[:300]
 
 
 def fit(stored: Any, template: Any, *, source: str, target: str) -> Any:

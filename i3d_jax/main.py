@@ -7,11 +7,10 @@ ends with exit code 143.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from i3d_jax.run import build
 from i3d_jax.run import recipe as configuration
-from i3d_jax.system import cluster, hosts
+from i3d_jax.system import cluster, files, hosts
 from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     cluster.join(options)
     with cluster.explained():
         config = configuration.load(options.config, overrides)
-        workdir = Path(options.workdir or Path("runs", configuration.recipe_name(options.config)))
+        workdir = files.path(options.workdir or f"runs/{configuration.recipe_name(options.config)}")
         if options.checkpoint is not None and (options.mode != "evaluate" or options.workdir is None):
             raise UserError("--checkpoint goes with --mode evaluate and with --workdir, a folder for the figures")
         given = {"--mode": options.mode, "--workdir": str(workdir), "--checkpoint": options.checkpoint}
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
         if options.mode == "train":
             build(config, workdir).train()
         else:
-            source = None if options.checkpoint is None else Path(options.checkpoint)
+            source = None if options.checkpoint is None else files.path(options.checkpoint)
             build(config, workdir, evaluates_only=True, source=source).evaluate(source)
 
 
@@ -69,6 +68,7 @@ def _parser() -> Parser:
         "classes are found among its own by their names, and the figures go to the workdir"
     )
     parser.add_argument("--checkpoint", metavar="DIR", help=checkpoint_help)
+    parser.add_quiet("; what the log says of steps is in metrics.jsonl")
     cluster.add_flags(parser)
     return parser
 

@@ -173,9 +173,26 @@ def test_the_best_and_the_last_are_kept(tmp_path):
         checkpoints.wait()
         assert checkpoints.steps() == [4, 6, 7]
         assert checkpoints.best() == 4
+        assert checkpoints.newest == 7
     assert checkpoint.find(tmp_path) == tmp_path / "7"
     provenance = json.loads((tmp_path / "4" / "model.json").read_text())["provenance"]
     assert provenance == {"file": "x", "step": 4, "metrics": {"top1": 0.75}}
+
+
+def test_the_newest_is_known_to_whoever_may_not_look(tmp_path):
+    before = Checkpoints(tmp_path, description(), keep_last=1)
+    assert before.newest is None
+    with before:
+        assert before.newest is None
+        before.save(state_at(3), None)
+        before.wait()
+        assert before.newest == 3
+    with Checkpoints(tmp_path, description(), keep_last=1) as after:
+        assert after.newest == 3
+        after.save(state_at(3), None)
+        after.save(state_at(5), None)
+        after.wait()
+        assert after.newest == 5
 
 
 @pytest.mark.parametrize(("written_by", "read_by"), [(1, 1), (1, 4), (4, 1)])

@@ -153,6 +153,20 @@ def test_checkpoints_of_the_time_before_digests_are_read_with_a_note(run, capsys
     assert capsys.readouterr().err.count(f"{run / '2'} has no digests.json: it is of an earlier version") == 1
 
 
+def test_a_number_that_no_network_holds_is_seen_without_digests(tmp_path):
+    """As a flipped bit of an exponent leaves it: the logits were 2.6e13, and the probability 1."""
+    save_stream(tmp_path / "a", stream="rgb")
+    _, variables, _ = checkpoint.load(tmp_path / "a")
+    bias = np.array(variables["params"]["Logits"]["Conv3d_0c_1x1"]["bias"])
+    bias[1] = -2.9e14
+    variables["params"]["Logits"]["Conv3d_0c_1x1"]["bias"] = bias
+    checkpoint.save(tmp_path / "b", checkpoint.Description.read(tmp_path / "a"), variables)
+    checkpoint.load(tmp_path / "b")
+    (tmp_path / "b" / "digests.json").unlink()
+    with pytest.raises(UserError, match=r"damaged: variables/params/Logits/Conv3d_0c_1x1/bias holds 2\.9e\+14 in size"):
+        checkpoint.load(tmp_path / "b")
+
+
 def test_predict_names_the_array_and_prints_no_score_that_is_not_finite(tmp_path, capsys):
     video = str(tmp_path / "video.mkv")
     write_lossless(video, sliding(10, right=2, down=-1))

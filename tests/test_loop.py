@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from i3d_jax.system.errors import UserError
-from i3d_jax.training.logs import MetricsFile, duration
+from i3d_jax.system.terminal import duration
+from i3d_jax.training.logs import MetricsFile
 from i3d_jax.training.loop import Cadence, Callbacks, EvaluationStopped, NonFinite, Step, train
 from i3d_jax.training.state import TrainState
 

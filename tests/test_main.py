@@ -71,6 +71,7 @@ def arguments(dataset, workdir, *more):
         "evaluation.every": 0,
         "evaluation.frames": 16,
         "evaluation.windows": 2,
+        "report": False,
     }
     changes = [f"--config.{key}={value}" for key, value in keys.items()]
     return ["--config", "experiments/custom.py:small", "--workdir", str(workdir), *changes, *more]
@@ -96,7 +97,8 @@ def said_by(environment, *more):
 @pytest.fixture(scope="module")
 def finished(dataset, folder, environment):
     """The workdir of an uninterrupted run."""
-    process = start(environment, "i3d_jax.main", *arguments(dataset, folder / "whole"), stdout=subprocess.PIPE)
+    words = arguments(dataset, folder / "whole", "--config.report=True")
+    process = start(environment, "i3d_jax.main", *words, stdout=subprocess.PIPE)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0
     assert "python -m i3d_jax.predict" in output
@@ -141,6 +143,7 @@ def test_a_workdir_holds_what_the_readme_says(finished):
         "checkpoints",
         "predictions",
         "results.json",
+        "report.html",
         "lock",
     }
     assert list((finished / "tensorboard").glob("events.*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.small_checkpoints import save_stream
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a command is at when the signal comes; NUMBER is the signal's.
@@ -148,3 +150,41 @@ def test_late_callbacks_of_an_event_loop_are_not_told():
     assert "IndexError" in done.stderr
     assert "Event loop" not in done.stderr
     assert done.stderr.endswith("error: one sentence\n")
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+def test_a_signal_during_the_imports_of_a_command_is_one_sentence(tmp_path, number):
+    # Imported by all commands, long before they watch; it stands for any library that takes its time.
+    (tmp_path / "numpy.py").write_text(f"import os, sys, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "i3d_jax.predict", "a.mp4", "--checkpoint", "c"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (CODES[number][0], f"{CODES[number][1]}\n")
+
+
+# What the main thread holds while it asks Orbax about a file.
+HOLDING = """
+import concurrent.futures.thread, os, pathlib, signal, sys, time, types
+from i3d_jax import checkpoint
+from i3d_jax.run import train
+from i3d_jax.run.retention import Checkpoints
+from i3d_jax.system import signals
+from i3d_jax.system.errors import run
+def main(arguments):
+    folder = pathlib.Path(sys.argv[1])
+    description = checkpoint.Description.read(folder / "4")
+    checkpoints = Checkpoints(folder, description, keep_last=1)
+    with checkpoints, signals.advised(lambda: train._advice(types.SimpleNamespace(checkpoints=checkpoints))):
+        with concurrent.futures.thread._global_shutdown_lock:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+run(main)
+"""
+
+
+def test_what_a_run_advises_needs_no_lock_that_the_main_thread_may_hold(tmp_path):
+    """It hung, when Ctrl-C came while a library started a thread: what it said next asked the same library."""
+    save_stream(tmp_path / "4", stream="rgb")
+    command = [sys.executable, "-c", HOLDING, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted; start again to go on from step 4\n")

@@ -16,6 +16,8 @@ from i3d_jax import checkpoint, clips, models
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.evaluation import features
 from i3d_jax.evaluation.predictions import Predictions
+from i3d_jax.fvd import saved
+from i3d_jax.fvd.sets import open_set
 from i3d_jax.ingest import output
 from i3d_jax.records.shards import ShardIndex
 from i3d_jax.run import recipe
@@ -230,6 +232,7 @@ def test_a_damaged_line_of_the_metrics_is_left_out(tmp_path, damage):
         ("optimizer.learning_rates=('a',)", "optimizer.learning_rates was expected to hold numbers"),
         ("optimizer.boundaries=(1e999,)", "optimizer.boundaries|inf"),
         ("optimizer.weight_decay=nan", "optimizer.weight_decay was expected to be finite, found nan"),
+        ("data.directory=a\0b", r"data.directory was expected to be a text without .* of zero, found 'a\\x00b'"),
         ("label_smoothing=-inf", "label_smoothing was expected to be finite, found -inf"),
         ("data.frames=1000000000000000000", "data.frames was expected to be below 2,147,483,648, found 1(0{18}|e.18)"),
         ("batch_size=-9999999999", "batch_size was expected to be below"),
@@ -250,3 +253,21 @@ def test_what_no_network_computes_in(dtype):
 def test_a_window_that_no_memory_holds(name):
     with pytest.raises(UserError, match=f"{name} must be at most"):
         clips.Sampling(**{"frames": 1, name: 100_000_000})
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    # In the archive's list of names: a name that is said to be UTF-8 and is not; a version that nobody knows.
+    [(9, b"\x08"), (6, b"\xff\xff")],
+)
+def test_an_archive_whose_list_of_names_is_damaged(tmp_path, place, value):
+    path = tmp_path / "videos.npz"
+    np.savez(path, description=np.zeros((2, 9, 8, 8, 3), np.uint8))
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"PK\x01\x02")
+    content[begin + place : begin + place + len(value)] = value
+    content[begin + 46] = 0x91
+    path.write_bytes(content)
+    assert not saved.are_at(path)
+    with pytest.raises(UserError, match=r"videos\.npz cannot be read as an array"):
+        open_set(path)

@@ -104,6 +104,41 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch):
         list(in_order(abs, range(3), processes=2, crashed=crashed))
 
 
+def tell_and_die_once(number, folder):
+    workers.tell(0.5, 10, 9)
+    deadline = time.monotonic() + 30
+    while not (folder / "seen").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    die_once(number, folder)
+    workers.tell(0.75, 20, 19)
+    return number
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_is_told_of_items_under_way_is_seen_and_none_of_a_killed_process_stays(tmp_path, processes):
+    seen = []
+    if processes == 1:
+        # Nobody is killed in this very process.
+        (tmp_path / "2").touch()
+    tells = functools.partial(tell_and_die_once, folder=tmp_path)
+
+    def watch(*standing):
+        seen.append(standing)
+        if standing[1]:
+            (tmp_path / "seen").touch()
+
+    results = in_order(tells, range(4), processes=processes, crashed=crashed, watch=watch)
+    assert list(results) == list(range(4))
+    done = [standing[0] for standing in seen]
+    assert done[-1] == 4
+    # One item or two are halfway when anything is seen.
+    assert next(standing for standing in seen if standing[1]) in ((0.5, 10, 9), (1, 20, 18))
+    assert max(done) <= 4
+    # Twenty and nineteen of each item, and nothing of the attempt that was killed.
+    assert max(standing[1] for standing in seen) == 80
+    assert max(standing[2] for standing in seen) == 76
+
+
 PARENT = """
 import functools, signal, sys, time
 from pathlib import Path
@@ -143,6 +178,40 @@ def test_workers_do_not_outlive_a_parent_that_is_killed_or_interrupted(tmp_path,
         before, breaths = breaths, [path.stat().st_size for path in sorted(folder.iterdir())]
     assert breaths == before
     assert len(breaths) == 2
+
+
+INTERRUPTED = """
+import time
+from i3d_jax.system.errors import run
+from i3d_jax.system.workers import in_order
+
+def begin(number):
+    print("begun", flush=True)
+    time.sleep(60)
+
+def main(arguments):
+    list(in_order(begin, range(2), processes=2, crashed=None))
+
+if __name__ == "__main__":
+    run(main)
+"""
+
+
+def test_what_is_left_of_processes_at_ctrl_c_is_nobodys_business(tmp_path):
+    (tmp_path / "program.py").write_text(INTERRUPTED)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "program.py"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    # To where Python's tracker of what is left has ended, too.
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted\n")
 
 
 OWN_PLATFORM = """

@@ -8,39 +8,44 @@ with a traceback, hangs, leaves half-written files, prints numbers that JSON lac
 from __future__ import annotations
 
 import argparse
-import collections
-import dataclasses
+import contextlib
 import itertools
-import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import Any
 
+from i3d_jax.system import lock
 from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
-from i3d_jax.system.files import written_whole
+from i3d_jax.system.progress import Bar
 
-from . import commands, ends, growth, inputs, processes, storage
+from . import commands, ends, growth, hosts, inputs, processes, record, storage
 from .materials import Materials
 from .tried import Campaign, Tried
 
 EXAMPLE = """\
 classes:
   kill      SIGKILL of prepare, main and features at random moments, and a restart: the same bytes and metrics
-  signal    Ctrl-C and SIGTERM at random moments of the same, convert, predict and study, and a restart
-  storage   disks that are full, turn read-only (where a tmpfs may be mounted) or lose a file, and `ulimit -f`
+  signal    Ctrl-C and SIGTERM at random moments of the same, convert, predict and study, inside compilations,
+            evaluations and checkpoints of main and to two processes of a run, and a restart
+  storage   disks that are full, out of inodes or turn read-only (where a tmpfs may be mounted), lose a file or are slow
+            (where there is a C compiler), and `ulimit -f`
   read      mutants of every kind of input, read by the functions that the commands read them with, many a second
   command   mutants given to the commands themselves
+  hosts     one of two or four processes of a run is killed, stopped or cut off from the others, and a restart
   growth    a run of thousands of steps: memory, open files, threads and the time of a step stay as they are
 
 examples:
   python -m benchmarks.faults --minutes 30 --seed 1
   python -m benchmarks.faults --count kill=100 signal=200 read=10000 --folder faults
+  python -m benchmarks.faults --count kill=100 signal=200 read=10000 --folder faults --minutes 60 --resume
+  python -m benchmarks.faults --table faults
   python -m benchmarks.faults --replay read:1234 --seed 1
 
 On Linux, from the checkout. It is long: nothing else should have the machine, or commands miss their time.
@@ -48,7 +53,10 @@ On Linux, from the checkout. It is long: nothing else should have the machine, o
 # Says whose a folder is.
 MARK = "faults.folder"
 # Of the time, each class's share.
-SHARES = {"kill": 0.22, "signal": 0.3, "storage": 0.1, "read": 0.15, "command": 0.15, "growth": 0.08}
+SHARES = {
+    "kill": 0.2, "signal": 0.25, "storage": 0.1, "read": 0.15, "command": 0.15, "hosts": 0.08, "growth": 0.07,
+}  # fmt: skip
+USUAL_MINUTES = 10
 # Of those read in one process, so many are asked for at once.
 AT_ONCE = 600
 ONE_BY_ONE: dict[str, Callable[[Campaign, int], Tried]] = {
@@ -56,6 +64,7 @@ ONE_BY_ONE: dict[str, Callable[[Campaign, int], Tried]] = {
     "signal": ends.interrupt,
     "storage": storage.strike,
     "command": commands.give,
+    "hosts": hosts.strike,
     "growth": growth.grow,
 }
 
@@ -63,96 +72,118 @@ ONE_BY_ONE: dict[str, Callable[[Campaign, int], Tried]] = {
 def main(arguments: Sequence[str]) -> int:
     """Runs the campaign; returns 1 where a promise was broken."""
     options = _parser().parse_args(arguments)
+    if options.table:
+        return _tell([line for folder in options.table for line in record.read(folder)])
     counts = _counts(options.count)
     replayed = _replayed(options.replay)
-    folder = _own_folder(options.folder)
+    folder, before = _own_folder(options)
+    # Two campaigns there would remove each other's files.
+    with lock.held(folder):
+        _make_room(folder, kept=options.resume or replayed is not None)
+        return _run(options, counts, replayed, folder, before)
+
+
+def _run(
+    options: argparse.Namespace,
+    counts: dict[str, int],
+    replayed: tuple[str, int] | None,
+    folder: Path,
+    before: Sequence[dict[str, Any]],
+) -> int:
+    minutes = options.minutes or (None if counts else USUAL_MINUTES)
     processes.set_up(folder / "caches")
     campaign = Campaign(folder, options.seed, Materials(folder / "materials"), options.steps)
-    began = time.monotonic()
-    rows: dict[tuple[str, str], collections.Counter] = collections.defaultdict(collections.Counter)
-    broken: list[dict[str, object]] = []
     if replayed:
-        plan: Iterator[tuple[str, Tried]] = _numbers(campaign, replayed[0], [replayed[1]])
-    else:
-        plan = _by_counts(campaign, counts) if counts else _by_time(campaign, options.minutes * 60)
-    for name, tried in _with_bar(plan, counts, options.minutes, replayed is not None):
-        rows[name, tried.kind]["missed" if tried.missed else "tried"] += 1
-        rows[name, tried.kind]["violated"] += tried.violated is not None
-        if replayed:
-            print(f"{tried.kind}: {tried.what}")
+        return _try_again(campaign, *replayed)
+    kept = record.Record(folder, options.seed, before)
+    done = {name: kept.numbers(name) for name in SHARES}
+    began = time.monotonic()
+    plan = _by_counts(campaign, counts, done) if counts else _by_time(campaign, done)
+    for name, tried in _with_bar(plan, sum(counts.values()), minutes):
+        again = kept.add(name, tried)
         if tried.violated:
-            replay = f"python -m benchmarks.faults --replay {name}:{tried.number} --seed {options.seed}"
-            broken.append({"class": name, **dataclasses.asdict(tried), "replay": replay})
-            print(f"violated: {name}, {tried.kind}: {tried.violated}\n  {tried.what}\n  {replay}", file=sys.stderr)
-        elif not replayed:
+            print(f"violated: {name}, {tried.kind}: {tried.violated}\n  {tried.what}\n  {again}", file=sys.stderr)
+        else:
             shutil.rmtree(folder / f"{name}_{tried.number}", ignore_errors=True)
-        with open(folder / "tried.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"class": name, **dataclasses.asdict(tried)}) + "\n")
-        _write(folder, options.seed, time.monotonic() - began, rows, broken)
-    print("\n".join(_table(rows)))
-    print(f"seed {options.seed}, {(time.monotonic() - began) / 60:.0f} minutes; {folder / 'faults.json'} has the same")
-    return 1 if broken else 0
+        kept.write(time.monotonic() - began)
+    print("\n".join(record.table(kept.lines)))
+    print(f"seed {options.seed}, {(time.monotonic() - began) / 60:.0f} minutes; {folder / record.WHOLE} has the same")
+    return 1 if kept.violations else 0
 
 
-def _numbers(campaign: Campaign, name: str, numbers: Sequence[int]) -> Iterator[tuple[str, Tried]]:
+def _try_again(campaign: Campaign, name: str, number: int) -> int:
+    """Tries one fault, and keeps what it leaves; the record of the folder's campaign stays as it is."""
+    [(_, tried)] = _numbers(campaign, name, [number])
+    print(f"{name}, {tried.kind}: {tried.what}" + (" (missed: it came after the end)" if tried.missed else ""))
+    print(f"violated: {tried.violated}" if tried.violated else "no promise was broken")
+    return 1 if tried.violated else 0
+
+
+def _tell(lines: Sequence[dict[str, Any]]) -> int:
+    print("\n".join(record.table(lines)))
+    for line in lines:
+        if line["violated"]:
+            print(f"\n{record.replay(line)}\n  {line['kind']}: {line['what']}\n  {line['violated']}")
+    return 0
+
+
+def _numbers(campaign: Campaign, name: str, numbers: Sequence[int]) -> Generator[tuple[str, Tried]]:
     if name == "read":
         yield from ((name, tried) for tried in inputs.read(campaign, numbers))
-    else:
-        yield from ((name, ONE_BY_ONE[name](campaign, number)) for number in numbers)
+        return
+    for number in numbers:
+        # A fault that was cut short, or is tried again, has left something.
+        shutil.rmtree(campaign.folder / f"{name}_{number}", ignore_errors=True)
+        yield name, ONE_BY_ONE[name](campaign, number)
 
 
-def _by_counts(campaign: Campaign, counts: dict[str, int]) -> Iterator[tuple[str, Tried]]:
+def _by_counts(campaign: Campaign, counts: dict[str, int], done: dict[str, set[int]]) -> Generator[tuple[str, Tried]]:
     for name, count in counts.items():
-        yield from _numbers(campaign, name, range(count))
+        yield from _numbers(campaign, name, [number for number in range(count) if number not in done[name]])
 
 
-def _by_time(campaign: Campaign, seconds: float) -> Iterator[tuple[str, Tried]]:
-    """Goes on with the class that has had the least of its share, until the time is over."""
+def _by_time(campaign: Campaign, done: dict[str, set[int]]) -> Generator[tuple[str, Tried]]:
+    """Goes on without end, with the class that has had the least of its share."""
     spent = dict.fromkeys(SHARES, 0.0)
-    next_number = {name: itertools.count() for name in SHARES}
-    began = time.monotonic()
-    while time.monotonic() - began < seconds:
+    rest = {name: (number for number in itertools.count() if number not in done[name]) for name in SHARES}
+    while True:
         name = min(SHARES, key=lambda one: spent[one] / SHARES[one])
         start = time.monotonic()
-        numbers = list(itertools.islice(next_number[name], AT_ONCE if name == "read" else 1))
+        numbers = list(itertools.islice(rest[name], AT_ONCE if name == "read" else 1))
         yield from _numbers(campaign, name, numbers)
         spent[name] += time.monotonic() - start
 
 
-def _with_bar(plan: Iterator[tuple[str, Tried]], counts: dict[str, int], minutes: float, quiet: bool):
-    """Yields what a plan yields, with a progress bar: of faults where they are counted, else of minutes."""
-    from tqdm import tqdm
-
-    total = sum(counts.values()) if counts else minutes
-    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}]"
-    with tqdm(total=total, unit="faults" if counts else "minutes", bar_format=form, disable=quiet) as bar:
-        began = time.monotonic()
-        for name, tried in plan:
-            bar.set_description(name, refresh=False)
-            done = bar.n + 1 if counts else min(minutes, (time.monotonic() - began) / 60)
-            bar.update(done - bar.n)
-            yield name, tried
-
-
-def _table(rows: dict[tuple[str, str], collections.Counter]) -> list[str]:
-    """The lines of the table; a fault that came after the end of its command counts as none."""
-    lines = ["| class | of | tried | survived | violated |", "|---|---|---:|---:|---:|"]
-    for (name, kind), found in sorted(rows.items()):
-        tried, violated = found["tried"], found["violated"]
-        lines.append(f"| {name} | {kind} | {tried} | {max(0, tried - violated)} | {violated} |")
-    return lines
+def _with_bar(plan: Generator[tuple[str, Tried]], count: int, minutes: float | None):
+    """Yields what a plan yields until the time is over, with a progress bar: of faults if counted, else of minutes."""
+    if count:
+        bar = Bar("trying", total=count, unit="faults")
+    else:
+        bar = Bar("trying", total=minutes, unit="minutes", rate_of="faults")
+    began = time.monotonic()
+    # What it has begun is ended with it.
+    with bar, contextlib.closing(plan):
+        for number, one in enumerate(plan, 1):
+            spent = (time.monotonic() - began) / 60
+            if count:
+                bar.add()
+            else:
+                bar.to(min(minutes, spent), faults=number)
+            yield one
+            if minutes is not None and spent > minutes:
+                return
 
 
-def _write(folder: Path, seed: int, seconds: float, rows, broken: list) -> None:
-    table = [{"class": name, "of": kind, **found} for (name, kind), found in sorted(rows.items())]
-    with written_whole(folder / "faults.json") as file:
-        content = {"seed": seed, "seconds": round(seconds), "table": table, "violations": broken}
-        file.write(json.dumps(content, indent=1).encode() + b"\n")
+def _own_folder(options: argparse.Namespace) -> tuple[Path, list[dict[str, Any]]]:
+    """Returns the folder of the campaign, and the record to resume.
 
-
-def _own_folder(path: Path | None) -> Path:
-    """Returns the folder of the campaign; a `UserError` says that it is not its own."""
+    Raises:
+      UserError: it is not its own, or there is nothing to resume.
+    """
+    path = options.folder
     if path is None:
+        if options.resume:
+            raise UserError("--resume needs the --folder of the campaign that it resumes")
         path = Path(tempfile.mkdtemp(prefix="faults_"))
         print(f"everything is written to {path}", file=sys.stderr)
     path = path.resolve()
@@ -160,15 +191,20 @@ def _own_folder(path: Path | None) -> Path:
         raise UserError(f"--folder: a folder was expected at {path}, found something else")
     if path.exists() and any(path.iterdir()) and not (path / MARK).is_file():
         raise UserError(f"--folder: an empty folder, or one of an earlier campaign, was expected at {path}")
+    before = record.read(path) if options.resume else []
+    if seeds := {line["seed"] for line in before} - {options.seed}:
+        raise UserError(f"--resume: the campaign at {path} has --seed {seeds.pop()}, found {options.seed}")
     path.mkdir(parents=True, exist_ok=True)
     (path / MARK).touch()
-    (path / "tried.jsonl").unlink(missing_ok=True)
-    # Of an earlier campaign, the materials and what is compiled stay.
-    for name in ("batch", "whole", "logs_whole", *SHARES):
-        for entry in path.glob(f"{name}_*"):
+    return path, before
+
+
+def _make_room(folder: Path, *, kept: bool) -> None:
+    """Removes what an earlier campaign has left, but its materials, what is compiled and, where kept, its faults."""
+    for name in ("batch", "whole", "logs_whole", *(() if kept else SHARES)):
+        for entry in folder.glob(f"{name}_*"):
             shutil.rmtree(entry, ignore_errors=True)
-    (path / "caches").mkdir(exist_ok=True)
-    return path
+    (folder / "caches").mkdir(exist_ok=True)
 
 
 def _counts(given: Sequence[str]) -> dict[str, int]:
@@ -194,9 +230,16 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.faults", description=__doc__, epilog=EXAMPLE)
     add = parser.add_argument
     add("--seed", metavar="N", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
-    add("--minutes", metavar="M", type=_minutes, default=10.0, help="shared by the classes (default: %(default)g)")
-    count_help = "so many faults of each class named, and none of the others, in place of --minutes"
+    minutes_help = f"shared by the classes (default: {USUAL_MINUTES}); with --count an end, whatever is missing then"
+    add("--minutes", metavar="M", type=_minutes, help=minutes_help)
+    count_help = "so many faults of each class named, one class after the other, and none of the others"
     add("--count", metavar="CLASS=N", nargs="+", default=[], help=count_help)
+    resume_help = (
+        "go on with the campaign of --folder, of the same --seed: what was tried there counts, and is not again"
+    )
+    add("--resume", action="store_true", help=resume_help)
+    table_help = "print the table of these campaigns together, in Markdown, and their violations; try nothing"
+    add("--table", metavar="DIR", nargs="+", type=Path, help=table_help)
     add("--replay", metavar="CLASS:NUMBER", help="try one fault again, of the same --seed, and keep what it leaves")
     folder_help = "gets all that is written: a new or empty one, or one of an earlier campaign (default: a new one)"
     add("--folder", metavar="DIR", type=Path, help=folder_help)

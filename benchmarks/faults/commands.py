@@ -13,7 +13,7 @@ from .tried import Campaign, Tried, half_written
 # The kinds of `reading`, and which command reads each.
 KINDS = (
     "video", "annotations", "archive (npz)", "shard", "checkpoint", "model.json", "dataset.json", "configuration",
-    "foreign checkpoint", "shard index",
+    "foreign checkpoint", "shard index", "recipe", "hub folder", "statistics", "features",
 )  # fmt: skip
 
 
@@ -51,6 +51,21 @@ def give(campaign: Campaign, number: int) -> Tried:
     elif kind == "archive (npz)":
         other = materials.small() / "predictions.npz"
         arguments = ["-m", "i3d_jax.fuse", str(damaged), str(other), "--output", str(folder / "sum.npz")]
+    elif kind == "recipe":
+        data = f"--config.data.directory={materials.dataset()}"
+        arguments = ["-m", "i3d_jax.main", "--config", str(damaged), data, "--workdir", str(output)]
+    elif kind == "hub folder":
+        given = ["--source", str(folder / "input"), "--format", "hub", "--output", str(output)]
+        predicted = [video, "--checkpoint", str(folder / "input"), "--format", "json"]
+        arguments = ["-m", *draw.choice((["i3d_jax.convert", *given], ["i3d_jax.predict", *predicted]))]
+    elif kind == "statistics":
+        other = materials.small() / "statistics0.npz"
+        arguments = ["-m", "i3d_jax.fvd", str(other), str(damaged), "--format", "json"]
+    elif kind == "features":
+        # Of a folder that is resumed: written in place, so it is no link.
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder / "input", output)
+        arguments = materials.features_arguments(output)
     else:
         names = {".ckpt": "flax_i3d", ".gz": "flax_i3d", ".pt": "torch_i3d", ".safetensors": "torch_i3d"}
         form = "sonnet_i3d" if damaged.name.startswith("model.ckpt") else names[damaged.suffix]
@@ -66,7 +81,7 @@ def _wrong_output(ended: Ended, folder: Path, output: Path) -> str | None:
         return f"half-written: {', '.join(left[:3])}"
     if ended.code == 2 and (output / "model.json").exists():
         return "a checkpoint after exit code 2"
-    if ended.output.startswith("["):
+    if ended.output.startswith(("[", "{")):
         try:
             json.loads(ended.output, parse_constant=_refuse)
         except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator, Sequence
 
 from .processes import Process
@@ -15,8 +16,8 @@ BATCH = 1200
 def read(campaign: Campaign, numbers: Sequence[int]) -> Iterator[Tried]:
     """Reads the mutants of these numbers; one that ends its process, or takes a minute, is a violation."""
     # They are made here, by commands.
-    campaign.materials.trained()
-    campaign.materials.small()
+    for make in ("trained", "small", "recipes", "hub", "features"):
+        getattr(campaign.materials, make)()
     rest = list(numbers)
     while rest:
         folder = campaign.folder / f"batch_{rest[0]}"
@@ -24,15 +25,19 @@ def read(campaign: Campaign, numbers: Sequence[int]) -> Iterator[Tried]:
         process = Process(["-m", "benchmarks.faults.reading", *given], folder / "logs")
         begun = None
         done = 0
-        # It ends by itself where one takes too long.
-        for line in process.lines():
-            if not line.startswith("{"):
-                continue
-            found = json.loads(line)
-            begun = found.get("begun")
-            if begun is None:
-                done += 1
-                yield _tried(found)
+        try:
+            # It ends by itself where one takes too long.
+            for line in process.lines():
+                if not line.startswith("{"):
+                    continue
+                found = json.loads(line)
+                begun = found.get("begun")
+                if begun is None:
+                    done += 1
+                    yield _tried(found)
+        finally:
+            # Where nobody asks for the rest.
+            process.send(signal.SIGKILL)
         ended = process.wait()
         if begun is not None:
             done += 1

@@ -55,6 +55,30 @@ class Materials:
         """A folder of small files in the other formats."""
         return self._made("small", _write_small)
 
+    def recipes(self) -> Path:
+        """A folder with a recipe."""
+        return self._made("recipes", _write_recipe)
+
+    def hub(self) -> Path:
+        """The trained network as a Hub folder."""
+        newest = self.newest()
+        return self._made("hub", lambda path: _write_hub(path, newest))
+
+    def newest(self) -> Path:
+        """The newest checkpoint of the trained network."""
+        return max((self.trained() / "checkpoints").iterdir(), key=lambda path: int(path.name))
+
+    def features(self) -> Path:
+        """The folder of features of the videos, by the trained network."""
+        arguments = self.features_arguments
+        return self._made("features", lambda path: _succeed(run(arguments(path), path.parent / "logs_features")))
+
+    def features_arguments(self, output: Path) -> list[str]:
+        """The arguments of a `features` of the videos."""
+        windows = ["--window", "9", "--stride", "2", "--frame_rate", "native"]
+        given = [str(self.videos()), "--checkpoint", str(self.trained())]
+        return ["-m", "i3d_jax.features", *given, *windows, "--output", str(output)]
+
     def port(self) -> Path:
         """A whole I3D of 400 classes as the other Flax port pickles it, and the names of its classes: 50 MB."""
         return self._made("port", _write_port)
@@ -144,10 +168,60 @@ def _write_small(folder: Path) -> None:
     Predictions(names, labels, logits, {"rgb": logits}).save(folder / "predictions.npz")
     values = {"rgb": random.standard_normal((6, 2, 1, 8)).astype(np.float32)}
     Features(names, labels, values, ("one",), {"checkpoint": "x", "step": 3}).save(folder / "features.npz")
+    _write_statistics(folder)
     (folder / "results.json").write_text(json.dumps({"test": {"top1": 0.5, "videos": 6}}))
     lines = [{"step": step, "split": "train", "loss": 1.0 / step} for step in range(1, 9)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     _write_arrays(folder)
+
+
+def _write_statistics(folder: Path) -> None:
+    """Writes features of two sets as `fvd --save_statistics` does."""
+    import numpy as np
+
+    from i3d_jax.fvd.facts import Facts
+    from i3d_jax.fvd.saved import Statistics
+
+    facts = Facts()
+    for _ in range(12):
+        facts.add((64, 48), 25.0, "h264", 0.5)
+    description = {
+        "layer": "logits", "release": "rgb_scratch", "crc32c": "00000000", "protocol": "reference", "frames": 16,
+        "stride": 1, "clips": "first", "seed": 0, "videos": 12, "shard": [0, 1], "facts": facts.to_json(),
+    }  # fmt: skip
+    place = np.arange(12)
+    for number in range(2):
+        features = np.random.default_rng(number).standard_normal((12, 4)).astype(np.float32)
+        Statistics(features, place, place.astype(np.str_), description).save(folder / f"statistics{number}.npz")
+
+
+def _write_recipe(folder: Path) -> None:
+    folder.mkdir()
+    changes = {**NARROW, "total_steps": 2, "data.directory": None, "optimizer.name": "adam"}
+    lines = [f"    config.{key} = {value!r}" for key, value in changes.items() if value is not None]
+    text = "\n".join(
+        [
+            '"""A recipe of the campaign."""',
+            "",
+            "from experiments import base",
+            "",
+            "",
+            "def get_config():",
+            "    config = base.get_config()",
+            *lines,
+            "    config.optimizer.learning_rates = (0.01, 0.001)",
+            "    config.optimizer.boundaries = (1,)",
+            "    return config",
+        ]
+    )
+    (folder / "own.py").write_text(text + "\n")
+
+
+def _write_hub(folder: Path, checkpoint_directory: Path) -> None:
+    from i3d_jax.importers import hub
+    from i3d_jax.importers.exported import Original
+
+    hub.write(folder, Original.read(checkpoint_directory))
 
 
 def _write_arrays(folder: Path) -> None:

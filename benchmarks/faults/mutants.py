@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import warnings
 from typing import Any
+
+import numpy as np
 
 # Values that a file of JSON or a table holds where another was expected.
 ODD = (
@@ -113,3 +117,84 @@ def mutated_table(content: bytes, draw: random.Random) -> tuple[bytes | None, st
             lines[0:0] = [line] if kind == "first" else [line, line]
         what = f"line {number + 1} {kind}"
     return "\n".join(lines).encode("utf-8", "surrogatepass") + b"\n", what
+
+
+def mutated_arrays(content: bytes, draw: random.Random) -> tuple[bytes | None, str]:
+    """Returns an .npz file with one array left out, or of other values, shape or kind; or `mutated` bytes."""
+    if draw.random() < 0.4:
+        return mutated(content, draw)
+    with np.load(io.BytesIO(content)) as stored:
+        arrays = dict(stored)
+    name = draw.choice(sorted(arrays))
+    array = arrays.pop(name)
+    what = "left out"
+    if array.dtype.kind == "U" and not array.ndim and str(array).startswith("{") and draw.random() < 0.9:
+        after, what = mutated_json(str(array).encode(), draw)
+        arrays[name] = np.array((after or b"").decode(errors="replace"))
+    elif draw.random() < 0.9:
+        what = draw.choice(list(_OTHER_ARRAYS))
+        # Of numbers that the other kind lacks.
+        with warnings.catch_warnings(action="ignore"):
+            arrays[name] = _OTHER_ARRAYS[what](array, draw)
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue(), f"the array {name}: {what}"
+
+
+def _with_odd_values(array: np.ndarray, draw: random.Random) -> np.ndarray:
+    changed = array.copy()
+    if array.size:
+        odd = {"f": ("nan", "inf", "-inf", "1e38"), "U": ("", "a\x1b[31m", "../x", "\n")}
+        place = draw.randrange(array.size)
+        changed.reshape(-1)[place] = np.array(draw.choice(odd.get(array.dtype.kind, ("-1", "7"))), changed.dtype)
+    return changed
+
+
+_OTHER_ARRAYS = {
+    "odd values": _with_odd_values,
+    "one row less": lambda array, draw: array[1:] if array.ndim else array.reshape(1),
+    "no rows": lambda array, draw: array[:0] if array.ndim else array.reshape(1)[:0],
+    "one axis more": lambda array, draw: array[None],
+    "flat": lambda array, draw: array.reshape(-1)[:1].reshape(()) if array.size == 1 else array.reshape(-1),
+    "in another order": lambda array, draw: array[::-1] if array.ndim else array,
+    "all the same": lambda array, draw: np.broadcast_to(array.reshape(-1)[0], array.shape) if array.size else array,
+    "text": lambda array, draw: array.astype(np.str_),
+    "bytes": lambda array, draw: array.astype(np.bytes_) if array.dtype.kind != "U" else np.array([b"\xff"]),
+    "halves": lambda array, draw: array.astype(np.float16) if array.dtype.kind != "U" else array.astype("U1"),
+    "whole numbers": lambda array, draw: array.astype(np.int64) if array.dtype.kind != "U" else np.arange(array.size),
+    "complex numbers": lambda array, draw: np.full(array.shape, 1j),
+    "dates": lambda array, draw: np.zeros(array.shape, "datetime64[s]"),
+    "objects": lambda array, draw: array.astype(object),
+    "records": lambda array, draw: np.zeros(array.shape, [("a", "i4")]),
+}
+
+# Lines of a recipe that are wrong, or odd.
+ODD_STATEMENTS = (
+    "1 / 0", "undefined", "import nothing_there", "raise SystemExit(3)", "assert False, 'why'", "raise Exception",
+    "get_config()", "open('/no/such/file')", "config.new = 1", "config.total_steps = 'many'", "return {}",
+    "return None", "return 5", "config.optimizer = None", "config.data.frames = None", "config.data = {}",
+    "config.model.name = 'i4d'",
+    "config.batch_size = 10**30", "config.batch_size = -1", "config.optimizer.learning_rates = ()", "del config.seed",
+    "config.optimizer.learning_rates = (float('nan'),)", "config.optimizer.boundaries = ('a',)", "config.seed = 1.5",
+    "config.model.width_multiplier = 1e-9", "raise ValueError('two\\nlines')", "config = config.to_dict()", "(",
+    "x = '",    "config.unlock(); del config.evaluation", "config.unlock(); config.model = 'i3d'",
+    "raise KeyError", "raise UnicodeDecodeError('utf-8', b'x', 0, 1, 'why')", "config.data.directory = '/dev/zero'",
+    "config.init_from = '../x'", "config.evaluation.windows = 0", "config.checkpoints.keep_last = 10**9", "pass",
+)  # fmt: skip
+
+
+def mutated_recipe(content: bytes, draw: random.Random) -> tuple[bytes | None, str]:
+    """Returns a recipe with a line that is wrong or odd, or left out, doubled or moved in; or `mutated` bytes."""
+    if draw.random() < 0.25:
+        return mutated(content, draw)
+    lines = content.decode().splitlines()
+    place = draw.randrange(len(lines))
+    kind = draw.choice(("another", "another", "another", "left out", "doubled", "moved in"))
+    if kind == "another":
+        # In the function, past its first line.
+        place = draw.randrange(next(n for n, line in enumerate(lines) if "config = " in line) + 1, len(lines))
+        lines.insert(place, f"    {draw.choice(ODD_STATEMENTS)}")
+        return "\n".join(lines).encode() + b"\n", f"line {place + 1} is now {lines[place].strip()}"
+    line = lines.pop(place)
+    lines[place:place] = {"left out": [], "doubled": [line, line], "moved in": [f"  {line}"]}[kind]
+    return "\n".join(lines).encode() + b"\n", f"line {place + 1} {kind}"

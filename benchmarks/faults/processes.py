@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,27 +44,38 @@ class Ended:
 class Process:
     """A command at work, in a session of its own."""
 
-    def __init__(self, arguments: Sequence[str], logs: Path, *, folder: Path = ROOT, fresh: bool = False):
-        """Starts `python ARGUMENTS`.
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        logs: Path,
+        *,
+        fresh: bool = False,
+        program: Sequence[str] = (sys.executable,),
+        changes: Mapping[str, str] | None = None,
+    ):
+        """Starts `python ARGUMENTS` in the checkout.
 
         Args:
           arguments: "-m", a module and its arguments, or "-c" and a program.
           logs: a folder for what it writes.
-          folder: the working directory.
           fresh: whether it is a new interpreter, not a fork of one that has imported everything.
+          program: what is started in the place of a new interpreter.
+          changes: of the environment.
         """
+        surroundings = {**environment(), **(changes or {})}
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
         self._paths = [logs / name for name in ("output", "errors")]
         self.began = time.monotonic()
         self._answer: tuple[int, int] | None = None
         self._own: subprocess.Popen | None = None
+        self._peak_bytes = 0
         if fresh:
             with open(self._paths[0], "wb") as output, open(self._paths[1], "wb") as errors:
                 self._own = subprocess.Popen(
-                    [sys.executable, *arguments],
-                    cwd=folder,
-                    env=environment(),
+                    [*program, *arguments],
+                    cwd=ROOT,
+                    env=surroundings,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=errors,
@@ -73,16 +84,15 @@ class Process:
             self.pid = self._own.pid
         else:
             output, errors = map(str, self._paths)
-            request = {"arguments": list(arguments), "folder": str(folder), "environment": environment()}
+            request = {"arguments": list(arguments), "folder": str(ROOT), "environment": surroundings}
             self.pid = _zygote().ask({**request, "output": output, "errors": errors})
 
     def is_over(self) -> bool:
         """Says whether it has ended."""
         if self._answer is None and self._own is not None:
-            process, status, usage = os.wait4(self.pid, os.WNOHANG)
-            if process:
-                self._answer = (os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
-                self._own.returncode = self._answer[0]
+            self._peak_bytes = max(self._peak_bytes, _peak_bytes(self.pid))
+            if (code := self._own.poll()) is not None:
+                self._answer = (code, self._peak_bytes)
         elif self._answer is None and (answer := _zygote().ask({"ended": self.pid})) is not None:
             self._answer = tuple(answer)
         return self._answer is not None
@@ -102,6 +112,18 @@ class Process:
             if over:
                 return
             time.sleep(0.05)
+
+    def says(self, words: str, limit: float = LIMIT_SECONDS) -> bool:
+        """Waits until it has written these words on either stream; False where it ends, or time is over, before."""
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
+            over = self.is_over()
+            if any(words in path.read_text(errors="replace") for path in self._paths if path.exists()):
+                return True
+            if over:
+                return False
+            time.sleep(0.01)
+        return False
 
     def send(self, number: int) -> None:
         """Sends it a signal, and those that it has started too for SIGKILL; nothing happens where it has ended."""
@@ -135,9 +157,26 @@ class Process:
         return Ended(code=None if hangs else code, seconds=seconds, output=output, errors=errors, peak_bytes=peak)
 
 
-def run(arguments: Sequence[str], logs: Path, *, folder: Path = ROOT, fresh: bool = False) -> Ended:
+def _peak_bytes(pid: int) -> int:
+    """Reads the most memory that a process at work has had so far; 0 for one that has ended.
+
+    Not from its resource usage: Linux counts what this process held as the new one's, until that calls exec.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def run(arguments: Sequence[str], logs: Path) -> Ended:
     """Runs `python ARGUMENTS` to its end; see `Process`."""
-    return Process(arguments, logs, folder=folder, fresh=fresh).wait()
+    return Process(arguments, logs).wait()
+
+
+def slowness() -> float:
+    """How many times longer everything may take, with other work on the cores."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def violation(ended: Ended, *, allowed: Sequence[int] = (0, 2)) -> str | None:
@@ -167,7 +206,10 @@ def environment() -> dict[str, str]:
 
 
 def set_up(caches: Path) -> None:
-    """Says where commands keep their caches; to be called once, before the first."""
+    """Says where commands keep their caches, and that they hear Ctrl-C; to be called once, before the first."""
+    # In the background of a shell's script Ctrl-C is ignored, and whatever is started from there would ignore it, too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     _environment.update(
         os.environ,

@@ -81,7 +81,7 @@ def _batches(folder: Path, share: float) -> dict[str, bytes]:
     for split in dataset.split_names:
         for batch in evaluation_batches(dataset, split, options, windows=1):
             for row in batch["mask"].nonzero()[0]:
-                found[str(batch["video"][row])] = batch["rgb"][row].tobytes()
+                found[str(batch["video"][row])] = batch["rgb"][row].tobytes() + batch["label"][row].tobytes()
     batches = training_batches(dataset, "train", options, flip=False, seed=0)
     for _ in range(2):
         next(batches)
@@ -91,7 +91,7 @@ def _batches(folder: Path, share: float) -> dict[str, bytes]:
 def _dataset(folder: Path, damaged: Path, original: Mapping[str, Any], draw: random.Random) -> None:
     for video, pixels in _batches(folder, draw.choice((0.05, 1.0))).items():
         if original["dataset"].get(video) != pixels:
-            raise Wrong(f"other pixels of {video!a}")
+            raise Wrong(f"other pixels or another label of {video!a}")
 
 
 def _sequence_examples(folder: Path, damaged: Path, original: Mapping[str, Any], draw: random.Random) -> None:
@@ -111,8 +111,6 @@ def _sequence_examples(folder: Path, damaged: Path, original: Mapping[str, Any],
 
 
 def _checkpoint(folder: Path, damaged: Path, original: Mapping[str, Any], draw: random.Random) -> None:
-    import jax
-
     from i3d_jax import checkpoint
     from i3d_jax.video.view import completed
 
@@ -120,9 +118,53 @@ def _checkpoint(folder: Path, damaged: Path, original: Mapping[str, Any], draw: 
     completed(metadata["preprocessing"], streams=model.streams, where="the campaign")
     # Where the digests themselves are gone, a note says that damage goes unseen.
     if damaged.name not in ("model.json", "digests.json"):
-        theirs, ours = (jax.tree.leaves(tree) for tree in (original["checkpoint"], variables))
-        if len(theirs) != len(ours) or any(a.tobytes() != b.tobytes() for a, b in zip(theirs, ours, strict=True)):
-            raise Wrong("other arrays than were saved")
+        _refuse_others(original["checkpoint"], variables)
+
+
+def _hub(folder: Path, damaged: Path, original: Mapping[str, Any], draw: random.Random) -> None:
+    from i3d_jax.importers import hub
+
+    _, variables, _ = hub.read(folder)
+    if damaged.suffix == ".safetensors":
+        _refuse_others(original["checkpoint"], variables)
+
+
+def _refuse_others(expected: Any, found: Any) -> None:
+    import jax
+
+    theirs, ours = (jax.tree.leaves(tree) for tree in (expected, found))
+    if len(theirs) != len(ours) or any(a.tobytes() != b.tobytes() for a, b in zip(theirs, ours, strict=True)):
+        raise Wrong("other arrays than were saved")
+
+
+def _statistics(folder: Path, damaged: Path, original: Mapping[str, Any], draw: random.Random) -> None:
+    from i3d_jax.fvd import saved
+
+    if not saved.are_at(damaged):
+        return
+    moments = saved.read(damaged).moments
+    if len(moments.mean) != 4:
+        raise Wrong(f"a mean of {len(moments.mean)} features")
+
+
+def _features(folder: Path, damaged: Path, original: Mapping[str, Any], draw: random.Random) -> None:
+    from i3d_jax.inference.feature_files import Folder
+    from i3d_jax.inference.presets import PRESETS
+
+    # Those of another video say what is asked for.
+    other = next(path for path in sorted(folder.glob("*.json")) if path != damaged)
+    of_the_video = ("files", "shape", "frames", "frames_a_second")
+    settings = {key: value for key, value in json.loads(other.read_text()).items() if key not in of_the_video}
+    Folder(folder, next(iter(PRESETS.values())), settings).is_done(damaged.stem)
+
+
+def _recipe(folder: Path, damaged: Path, original: Mapping[str, Any], draw: random.Random) -> None:
+    from i3d_jax.run import build, recipe
+
+    # A process has one recipe; the library keeps the names of the one before.
+    sys.modules.pop("config_config", None)
+    config = recipe.load(str(folder / "own.py"), [f"--config.data.directory={original['directory']}"])
+    build(config, folder / "workdir")
 
 
 def _small(folder: Path, damaged: Path, original: Mapping[str, Any], draw: random.Random) -> None:
@@ -207,13 +249,17 @@ def _configuration(folder: Path, damaged: Path, original: Mapping[str, Any], dra
 KINDS = {
     "video": Kind("videos", "*.[am]*", mutants.mutated, _video),
     "shard": Kind("dataset", "*.tfrecord", mutants.mutated, _dataset),
-    "shard index": Kind("dataset", "index/*.json", mutants.mutated_json, _dataset),
+    "shard index": Kind("dataset", "index/*", mutants.mutated_json, _dataset),
     "dataset.json": Kind("dataset", "dataset.json", mutants.mutated_json, _dataset),
     "SequenceExamples": Kind("dataset", "*.tfrecord", mutants.mutated, _sequence_examples),
     "checkpoint": Kind("checkpoint", "tree/**/*", mutants.mutated, _checkpoint),
     "model.json": Kind("checkpoint", "*.json", mutants.mutated_json, _checkpoint),
     "annotations": Kind("tables", "*", mutants.mutated_table, _small),
-    "archive (npz)": Kind("small", "*.npz", mutants.mutated, _small),
+    "archive (npz)": Kind("small", "[pf]*.npz", mutants.mutated_arrays, _small),
+    "statistics": Kind("small", "statistics*.npz", mutants.mutated_arrays, _statistics),
+    "features": Kind("features", "*.json", mutants.mutated_json, _features),
+    "hub folder": Kind("hub", "[cdm]*.*", mutants.mutated_json, _hub),
+    "recipe": Kind("recipes", "*.py", mutants.mutated_recipe, _recipe),
     "results and metrics": Kind("small", "*.json*", mutants.mutated_json, _small),
     "foreign checkpoint": Kind("small", "[am][ro]*.*", mutants.mutated, _small, used=False),
     "configuration": Kind(
@@ -225,7 +271,7 @@ KINDS = {
 def materials_of(kind: Kind, materials: Materials) -> Path:
     """Returns the folder that is copied for a mutant of a kind."""
     if kind.folder == "checkpoint":
-        return max((materials.trained() / "checkpoints").iterdir(), key=lambda path: int(path.name))
+        return materials.newest()
     if kind.folder == "tables":
         return materials.small()
     found: Path = getattr(materials, kind.folder)()
@@ -245,13 +291,17 @@ def prepared(number: int, seed: int, materials: Materials, folder: Path) -> tupl
     if kind.folder == "tables":
         os.link(materials.videos() / "labels.csv", folder / "labels.csv")
         files = [path for path in [*files, folder / "labels.csv"] if path.suffix in (".txt", ".csv")]
-    if kind.folder == "small":
+    if kind.read is _small:
         files = [path for path in files if path.name.partition(".data-")[0] in _SMALL]
     damaged = draw.choice(files)
     before = damaged.read_bytes()
     mutate = kind.mutate
     if damaged.suffix == ".jsonl":
         mutate = _mutated_lines
+    if damaged.suffix == ".safetensors":
+        mutate = mutants.mutated
+    if damaged.suffix == ".npz":
+        mutate = mutants.mutated_arrays
     after, done = (before, UNTOUCHED) if draw.randrange(UNDAMAGED) == 0 else mutate(before, draw)
     damaged.unlink()
     if after is not None:
@@ -271,7 +321,8 @@ def _originals(materials: Materials) -> dict[str, Any]:
     from i3d_jax import checkpoint
 
     steps = materials_of(KINDS["checkpoint"], materials)
-    return {"dataset": _batches(materials.dataset(), 0.05), "checkpoint": checkpoint.load(steps)[1]}
+    dataset = materials.dataset()
+    return {"dataset": _batches(dataset, 0.05), "directory": dataset, "checkpoint": checkpoint.load(steps)[1]}
 
 
 def _peak() -> int:

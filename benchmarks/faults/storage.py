@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -12,8 +13,10 @@ from .ends import verbs
 from .processes import Process, run, violation
 from .tried import Campaign, Tried, half_written
 
-KINDS = ("full disk", "read-only disk", "vanished file", "limit on files")
+KINDS = ("full disk", "read-only disk", "vanished file", "limit on files", "no inodes", "slow disk")
 VERBS = ("prepare", "main", "convert")
+# What a new interpreter takes until its command begins.
+IMPORTS_SECONDS = 6.0
 
 
 def strike(campaign: Campaign, number: int) -> Tried:
@@ -26,18 +29,22 @@ def strike(campaign: Campaign, number: int) -> Tried:
         return _vanish(campaign, number, folder)
     if kind == "limit on files":
         return _limit(campaign, number, name, folder)
+    if kind == "slow disk":
+        return _slow(campaign, number, name, folder)
     verb = verbs(campaign)[name]
     seconds, expected = verb.whole(name)
     disk = folder / "disk"
     disk.mkdir()
     most = {"prepare": 300, "main": 3000, "convert": 60_000}[name]
     size = draw.randrange(16, most) if kind == "full disk" else 1 << 20
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", disk], capture_output=True).returncode:
+    inodes = draw.randrange(2, {"prepare": 20, "main": 150, "convert": 40}[name]) if kind == "no inodes" else 1 << 20
+    options = f"size={size}k,nr_inodes={inodes}"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", disk], capture_output=True).returncode:
         return Tried(kind=kind, number=number, what="no disk may be mounted here", missed=True)
     try:
         missed = False
         process = Process(verb.arguments(disk / "output"), folder / "logs")
-        what = f"{name} on a disk of {size} kB"
+        what = f"{name} on a disk of {size} kB" if kind == "full disk" else f"{name} on a disk of {inodes} inodes"
         if kind == "read-only disk":
             # Refused while a file is open for writing, as the lock of a workdir is: mostly it comes before that.
             moment = draw.choice((0.0, 0.1, draw.uniform(0, seconds)))
@@ -49,7 +56,7 @@ def strike(campaign: Campaign, number: int) -> Tried:
         ended = process.wait()
         wrong = violation(ended)
         if wrong is None:
-            _mount(f"rw,size={1 << 20}k", disk)
+            _mount(f"rw,size={1 << 20}k,nr_inodes={1 << 20}", disk)
             again = run(verb.arguments(disk / "output"), folder / "logs_again")
             done = name == "convert" and ended.code == 0
             wrong = None if done else violation(again, allowed=(0,))
@@ -103,3 +110,59 @@ def _limit(campaign: Campaign, number: int, name: str, folder: Path) -> Tried:
     wrong = violation(ended, allowed=(0, 2, -signal.SIGXFSZ))
     what = f"{name} with files of at most {size} bytes: exit code {ended.code}"
     return Tried(kind="limit on files", number=number, what=what, violated=wrong)
+
+
+def _slow(campaign: Campaign, number: int, name: str, folder: Path) -> Tried:
+    """Lets every fsync of a command take its time; half of the commands are killed in the middle and started again."""
+    draw = campaign.draw("slow", number)
+    verb = verbs(campaign)[name]
+    seconds, expected = verb.whole(name)
+    if (library := _slow_library(campaign.folder / "caches")) is None:
+        return Tried(kind="slow disk", number=number, what="there is no C compiler here", missed=True)
+    pause = draw.choice((0.05, 0.2, 1.0))
+    changes = {"LD_PRELOAD": str(library), "FSYNC_MICROSECONDS": str(round(pause * 1e6))}
+    output = folder / "output"
+    process = Process(verb.arguments(output), folder / "logs", fresh=True, changes=changes)
+    what = f"{name} with {pause} s for every fsync"
+    missed = False
+    if draw.random() < 0.5:
+        moment = draw.uniform(0, 2 * seconds) + IMPORTS_SECONDS
+        time.sleep(moment)
+        missed = process.is_over()
+        process.send(signal.SIGKILL)
+        process.wait()
+        what += f", killed after {moment:.2f} s"
+        # Of a folder that is whole the second one would be refused.
+        done = name == "convert" and (output / "tree").exists()
+        ended = run(verb.arguments(output), folder / "logs_again") if not (missed or done) else None
+    else:
+        ended = process.wait()
+    wrong = (ended and violation(ended, allowed=(0,))) or (None if missed else verb.wrong(output, expected))
+    return Tried(kind="slow disk", number=number, what=what, violated=wrong, missed=missed)
+
+
+def _slow_library(folder: Path) -> Path | None:
+    """Compiles what stands before the C library's fsync, where that has not been done; None where nothing compiles."""
+    library, source = folder / "slow.so", folder / "slow.c"
+    if not library.exists():
+        source.write_text(SLOW)
+        command = ["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+        with contextlib.suppress(OSError):
+            subprocess.run(command, check=False, capture_output=True)
+    return library if library.exists() else None
+
+
+SLOW = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int wait_and_call(const char *name, int descriptor) {
+  usleep(atoi(getenv("FSYNC_MICROSECONDS")));
+  return ((int (*)(int))dlsym(RTLD_NEXT, name))(descriptor);
+}
+
+int fsync(int descriptor) { return wait_and_call("fsync", descriptor); }
+int fdatasync(int descriptor) { return wait_and_call("fdatasync", descriptor); }
+"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from i3d_jax.data.pipeline import BatchOptions, evaluation_batches
 from i3d_jax.data.preprocessing import refuse_mismatch
 from i3d_jax.evaluation import dense, protocol, results
 from i3d_jax.evaluation.accuracy import bootstrap_interval, class_accuracy, score
-from i3d_jax.evaluation.predictions import Predictions, predict
+from i3d_jax.evaluation.predictions import Batch, Predictions, predict
 from i3d_jax.evaluation.protocol import DENSE, Protocol
 from i3d_jax.models.network import CLASSIFIER, Network
 from i3d_jax.run.summary import figures_text, stream_rows
@@ -31,6 +31,7 @@ from i3d_jax.system import hosts, lock, signals
 from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.system.files import is_folder
 from i3d_jax.system.preemption import Termination
+from i3d_jax.system.progress import Bar
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.precision import of_dtype
 from i3d_jax.training.step import evaluation_step
@@ -179,7 +180,7 @@ class Evaluation:
         def fetch(scores):
             return jax.tree.map(self.devices.local_rows, scores)
 
-        own = predict(score_batch, batches, classes, fetch=fetch)
+        own = predict(score_batch, self._shown(batches), classes, fetch=fetch)
         return own.of_all_hosts(self.options.global_row), batches
 
     def _predict_dense(
@@ -201,13 +202,27 @@ class Evaluation:
 
         own = dense.predict(
             score_batch,
-            batches,
+            self._shown(batches),
             classes,
             cut=cut,
             finish=lambda features: finish(classifiers, features),
             fetch=lambda sums: jax.tree.map(self.devices.local_rows, sums),
         )
         return own.of_all_hosts(lambda records: records), batches
+
+    def _shown(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yields the batches and shows how many of all hosts' videos are scored: each host has its share of a batch."""
+        videos = self.dataset.videos(self.split)
+        done = 0
+        with Bar(f"scoring {self.split}", total=videos, unit="videos", shown=hosts.is_first(), stays=False) as bar:
+            for batch in batches:
+                yield batch
+                if "record" in batch:
+                    # Pieces, of which a video has many; the videos come in order.
+                    done = max(done, int(batch["record"].max()) + 1)
+                else:
+                    done = min(videos, done + len(batch["mask"]) * self.options.hosts)
+                bar.to(done)
 
 
 def evaluate(evaluation: Evaluation, source: Path | None) -> None:
@@ -241,7 +256,7 @@ def evaluate(evaluation: Evaluation, source: Path | None) -> None:
         )
         warning = evaluation.seen_in_training_of(metadata["provenance"])
         if warning:
-            hosts.say(warning)
+            hosts.warn(warning)
         evaluation = evaluation.of_network(network)
         variables = evaluation.devices.place(variables)
         evaluation(variables, metadata["provenance"].get("step"), termination.between)

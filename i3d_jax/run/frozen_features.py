@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import flax.traverse_util
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from i3d_jax import checkpoint
 from i3d_jax.data.dataset import Dataset
@@ -20,7 +18,7 @@ from i3d_jax.evaluation.features import Features, compute, read
 from i3d_jax.models.network import CLASSIFIER
 from i3d_jax.run.evaluate import Evaluation
 from i3d_jax.run.training_clips import TrainingClips
-from i3d_jax.system import hosts
+from i3d_jax.system import hosts, progress
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import is_file
 from i3d_jax.training.state import TrainState
@@ -110,20 +108,19 @@ def _compute(
     step = devices.compile_evaluation_step(features_step(evaluation.network))
     clips = evaluation.batches()
     videos = evaluation.dataset.videos(split)
-    progress = tqdm(
+    shown = progress.over(
         clips,
+        f"features of {split}",
         total=evaluation.options.rounds(videos),
-        desc=f"features of {split}",
-        unit=" batches",
-        file=sys.stderr,
-        disable=not hosts.is_first(),
+        unit="steps",
+        shown=hosts.is_first(),
     )
 
     def features_of(batch):
         between()
         return jax.tree.map(devices.local_rows, step(variables, devices.shard_batch(batch)))
 
-    found = compute(features_of, progress, videos=videos)
+    found = compute(features_of, shown, videos=videos)
     damaged = [damage for own in hosts.gather(list(clips.damaged)) for damage in own]
     if not len(found[0]):
         raise UserError(f"all {videos} records are damaged, among them {damaged[0]}")

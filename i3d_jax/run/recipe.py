@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
 import reprlib
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from i3d_jax import checkpoint
+from i3d_jax import checkpoint, models
+from i3d_jax.data.pipeline import RANDOM
 from i3d_jax.evaluation.protocol import LOGITS, WHOLE_VIDEO
-from i3d_jax.system.errors import UserError, did_you_mean
+from i3d_jax.system.errors import UserError, all_causes, did_you_mean, one_line
 from i3d_jax.system.files import is_file, is_folder, make_folder, read_object, refuse_unreadable, written_whole
 from i3d_jax.training.precision import DEFAULT
 
@@ -29,15 +32,17 @@ _FREE_KEYS: tuple[str, ...] = ("total_steps", "log_every", "checkpoints.", "eval
 # What keys stand for that recipes have not always had: so the runs of before were computed.
 _OF_BEFORE: dict[str, Any] = {
     "data.network_short_side": 0,
+    "data.order": RANDOM,
     "optimizer.plateau_stop": 0,
     "evaluation.protocol": WHOLE_VIDEO,
     "evaluation.crops": 1,
     "evaluation.average": LOGITS,
     "evaluation.precision": DEFAULT,
+    "report": True,
 }
 # Of the evaluation, what decides nothing of a training whose learning rate follows from it.
 _FREE_WITH_PLATEAU = ("evaluation.batch_size", "evaluation.precision")
-_FREE_KEYS += ("compilation_cache", "model.rematerialise", "parallel.shard_state")
+_FREE_KEYS += ("report", "compilation_cache", "data.parallel_reads", "model.rematerialise", "parallel.shard_state")
 _RATES = ("optimizer.learning_rates", "optimizer.boundaries")
 # What the embedded dataset in a workdir follows from.
 _DRAWN_BY = ("seed", "data.")
@@ -89,14 +94,18 @@ def load(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
       overrides: arguments such as "--config.data.crop=112"; a value is read as the type of the recipe's own.
 
     Raises:
-      UserError: no such recipe (those beside it are listed) or variant, an unknown key (the nearest is named), or a
-        value of another type or without a letter.
+      UserError: no such recipe (those beside it are listed) or variant, one that fails or lacks a key that all have,
+        an unknown key (the nearest is named), or a value of another type or without a letter.
     """
     path, found = find(recipe)
     # Recipes import their base as `experiments.base`, from wherever the command is run.
     sys.path.insert(0, str(path.resolve().parent.parent))
     try:
-        known = flat(_parsed(found, ()))
+        own = _parsed(found, ())
+        if not isinstance(own, ml_collections.ConfigDict):
+            raise UserError(f"get_config() of {recipe} was expected to return a ConfigDict, found {type(own).__name__}")
+        known = flat(own)
+        _refuse_incomplete(known, recipe)
         for argument in overrides:
             key = argument.partition("=")[0].removeprefix("--config.")
             if not argument.startswith("--config."):
@@ -122,28 +131,60 @@ def _parsed(recipe: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
         values(arguments)
+        # In the place of a recipe that finds no file stands what raises its error now.
+        _ = hasattr(values.config, "get_config")
     except SyntaxError as error:
-        where = f"{error.filename}, line {error.lineno}"
+        # What has bytes of zero in it has no place.
+        where = f"{error.filename}, line {error.lineno}" if error.filename else recipe
         raise UserError(f"a recipe in Python was expected, found in {where}: {error.msg}") from error
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    # A recipe is a program: whatever it raises, its end included, is a mistake in it.
+    except (Exception, SystemExit) as error:
         # The flag wraps what the recipe says in errors of its own, of the same kind and with a traceback in their text.
-        said: UserError | None = None
-        cause: BaseException | None = error
-        while cause is not None:
-            said = cause if isinstance(cause, UserError) else said
-            cause = cause.__cause__ or cause.__context__
-        if said is not None:
-            raise said from None
+        causes = list(all_causes(error))
+        if said := [cause for cause in causes if isinstance(cause, UserError)]:
+            raise said[-1] from None
+        if told := _told_of(recipe, causes):
+            raise UserError(told) from error
         text = " ".join(str(error).split())
         # One of several changes, where the flag says which.
         blamed = [change for change in overrides if f"flag {change}:" in text] or list(overrides)
         reason = text.rpartition(f"flag {blamed[-1]}: ")[2] if blamed else text
-        raise UserError(f"{recipe} cannot be used with {' '.join(blamed) or 'no changes'}: {reason}") from error
+        if "Traceback" in reason:
+            reason = f"{type(causes[-1]).__name__}: {one_line(causes[-1])}"
+        changed = f" with {' '.join(blamed)}" if blamed else ""
+        raise UserError(f"{recipe} cannot be used{changed}: {reason or type(error).__name__}") from error
     return values.config
 
 
+def _told_of(recipe: str, causes: Sequence[BaseException]) -> str:
+    """Says what a recipe's own code has raised and in which line; nothing where none of the errors came from there."""
+    file = recipe.partition(":")[0]
+    for cause in reversed(causes):
+        lines = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == file]
+        if lines:
+            text = one_line(cause)
+            return f"{file}, line {lines[-1]}: the recipe fails: {type(cause).__name__}{text and f': {text}'}"
+    return ""
+
+
+def _refuse_incomplete(values: Mapping[str, Any], recipe: str) -> None:
+    """Raises a `UserError` unless a recipe has every key of `experiments/base.py`, and a value where that has one."""
+    base = importlib.import_module("experiments.base")
+    # Of an architecture that there is not, the keys that all have.
+    known = [name for name in models.MODELS if name == values.get("model.name")]
+    expected = flat(base.get_config(*known))
+    if missing := [key for key in expected if key not in values]:
+        raise UserError(f"{recipe} lacks {', '.join(missing[:5])}: a recipe starts from experiments.base.get_config()")
+    for key, usual in expected.items():
+        if usual is not None and values[key] is None:
+            raise UserError(f"{recipe}: {key} was expected to be a value such as {usual!r}, found None")
+        # The library looks at the kind of a list, and not at what it holds.
+        if isinstance(usual, list) and _are_numbers(usual) and not _are_numbers(values[key]):
+            raise UserError(f"{recipe}: {key} was expected to hold numbers, found {tuple(values[key])}")
+
+
 def _refuse_odd_values(values: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raises a `UserError` for numbers with which nothing can be computed.
+    """Raises a `UserError` for numbers with which nothing can be computed, and for texts that name nothing.
 
     Args:
       values: of a configuration, by key.
@@ -156,6 +197,8 @@ def _refuse_odd_values(values: Mapping[str, Any], own: Mapping[str, Any]) -> Non
         # JAX and NumPy count in 32 bits and take a seed of 64.
         most = 1 << (63 if key == "seed" else 31)
         for one in every:
+            if isinstance(one, str) and "\0" in one:
+                raise UserError(f"{key} was expected to be a text without characters of zero, found {one!r}")
             if isinstance(one, float) and not math.isfinite(one):
                 raise UserError(f"{key} was expected to be finite, found {one}")
             if isinstance(one, int) and not -most <= one < most:
@@ -230,6 +273,16 @@ def keep(resolved: str, workdir: Path) -> None:
     make_folder(workdir)
     with written_whole(workdir / "config.json") as file:
         file.write(resolved.encode() + b"\n")
+
+
+def kept(workdir: Path) -> dict[str, Any]:
+    """Returns what `keep` wrote, by keys such as "data.crop"; a key of which it says nothing is as it was before.
+
+    Raises:
+      UserError: there is no `config.json`, or it holds something else.
+    """
+    values = _flat(read_object(workdir / "config.json"))
+    return {**values, **{key: value for key, value in _OF_BEFORE.items() if key not in values}}
 
 
 def recipe_name(recipe: str) -> str:

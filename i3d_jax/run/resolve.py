@@ -30,6 +30,7 @@ from i3d_jax.run.run import Optimization, Run
 from i3d_jax.run.training_clips import TrainingClips
 from i3d_jax.system import hosts, lock, signals
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import is_folder
 from i3d_jax.system.preemption import Termination
 from i3d_jax.training.compilation import keep_compiled
 from i3d_jax.training.loop import Cadence
@@ -126,6 +127,7 @@ def build(
         evaluation=evaluation,
         checkpoints=Checkpoints(workdir / "checkpoints", description, keep_last=config.checkpoints.keep_last),
         draws_its_data=config.data.synthetic_videos_per_action > 0,
+        reports=config.report,
     )
 
 
@@ -268,6 +270,29 @@ def open_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -
     )
 
 
+def dataset_of(workdir: Path) -> Dataset:
+    """Opens the dataset of a run that is there, by what its workdir says of it; nothing is drawn.
+
+    Raises:
+      UserError: the workdir does not say it, or the dataset is not where it was.
+    """
+    values = recipe.kept(workdir)
+    needed = ("source", "directory", "tfds_name", "labels", "synthetic_videos_per_action")
+    stated = ("frame_rate", "interpolation", "jpeg_quality")
+    if lacking := [key for key in (*needed, *(f"stated.{key}" for key in stated)) if f"data.{key}" not in values]:
+        raise UserError(f"{workdir / 'config.json'} lacks data.{lacking[0]}")
+    if values["data.synthetic_videos_per_action"]:
+        folder = workdir / "synthetic"
+        return open_dataset(next(filter(is_folder, (folder / "dataset_flow", folder / "dataset")), folder / "dataset"))
+    return open_source(
+        values["data.source"],
+        directory=values["data.directory"],
+        tfds_name=values["data.tfds_name"],
+        labels=values["data.labels"],
+        stated={key: values[f"data.stated.{key}"] for key in stated},
+    )
+
+
 def _draw_data(config: ml_collections.ConfigDict, workdir: Path, *, flow: bool) -> str:
     # Imported here: training on a prepared dataset needs neither PyAV nor OpenCV.
     from i3d_jax.drawn.embedded import make_dataset
@@ -394,6 +419,8 @@ def _batch_options(config: ml_collections.ConfigDict, network: Network, batch_si
         crop=config.data.crop,
         network_short_side=config.data.network_short_side or None,
         max_damaged_share=config.data.max_damaged_share,
+        order=config.data.order,
+        parallel_reads=config.data.parallel_reads,
         host=jax.process_index(),
         hosts=jax.process_count(),
     )

@@ -4,14 +4,15 @@ Orbax's `CheckpointManager` has policies for that, but writes folders of its own
 metadata. The published format is `STEP/model.json` beside `STEP/tree/` (`checkpoint`), the same for a run's checkpoint
 and for one that `convert` wrote, and the manager has no place for a file beside its items. Nor can it add the figures
 of an evaluation to a step that was kept without them, as a run that was stopped in an evaluation needs it. So what is
-kept is decided here, in a few lines, and the writing is Orbax's `AsyncCheckpointer`.
+kept is decided here, in a few lines, and the writing is Orbax's `AsyncCheckpointer`. Into a bucket process 0 writes
+them alone (`checkpoint.save_in_bucket`): the arrays of all processes, which it needs for the checksums anyway.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from i3d_jax import checkpoint
-from i3d_jax.system import hosts
+from i3d_jax.system import files, hosts
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import make_folder
 from i3d_jax.training.state import TrainState
@@ -49,20 +50,32 @@ class Checkpoints:
           keep_last: how many of the newest are kept, at least 1.
         """
         check_keep_last(keep_last)
-        self.directory = Path(directory).resolve()
+        self.directory = files.path(directory).resolve()
+        # The newest that is whole, None before the `with` block and where there is none: for whoever may not look.
+        self.newest: int | None = None
+        self._in_bucket = files.is_in_bucket(self.directory)
         self._description = description
         self._keep_last = keep_last
+        self._begun: int | None = None
 
     def __enter__(self) -> Checkpoints:
         """Makes the folder, or takes it over: what a crash left half-written in it is removed."""
         checkpoint.tell_once()
-        self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._writer: ocp.AsyncCheckpointer | _BucketWriter
+        if self._in_bucket:
+            self._writer = _BucketWriter()
+        else:
+            self._writer = ocp.AsyncCheckpointer(
+                ocp.CompositeCheckpointHandler(),
+                async_options=ocp.options.AsyncOptions(post_finalization_callback=self._finished),
+            )
         make_folder(self.directory)
         if hosts.is_first():
             for entry in self.directory.iterdir():
                 if entry.name.isdigit() and not checkpoint.is_whole(entry):
-                    shutil.rmtree(entry)
+                    files.remove_folder(entry)
         hosts.wait()
+        self.newest = max(self.steps(), default=None)
         return self
 
     def __exit__(self, _, error: BaseException | None, __) -> None:
@@ -95,18 +108,28 @@ class Checkpoints:
             return
         # The step that follows uses this state's memory again, while the writer still reads.
         state = jax.tree.map(jnp.copy, state)
+        provenance = {**self._description.provenance, "step": step, "metrics": metrics}
+        if state.plateau is not None:
+            provenance["rate_scale"] = float(state.rate_scale)
+        description = dataclasses.replace(self._description, provenance=provenance)
+        items = {"variables": state.variables, "training": _training(state)}
+        self._begun = step
+        if isinstance(self._writer, _BucketWriter):
+            whole = {item: jax.tree.map(hosts.whole, tree) for item, tree in items.items()}
+            self._writer.save(directory, description, whole)
+            return
         if hosts.is_first():
             directory.mkdir(exist_ok=True)
-            provenance = {**self._description.provenance, "step": step, "metrics": metrics}
-            if state.plateau is not None:
-                provenance["rate_scale"] = float(state.rate_scale)
-            dataclasses.replace(self._description, provenance=provenance).write(directory)
-        items = {"variables": state.variables, "training": _training(state)}
+            description.write(directory)
         checkpoint.write_digests(directory, items)
         self._writer.save(
             directory / "tree",
             ocp.args.Composite(**{item: ocp.args.StandardSave(tree) for item, tree in items.items()}),
         )
+
+    def _finished(self) -> None:
+        if self._begun is not None:
+            self.newest = self._begun
 
     def rate_scale(self, step: int) -> float:
         """What the schedule "plateau" had brought the learning rate down to at a checkpoint, as a share: 0 to 1."""
@@ -127,6 +150,7 @@ class Checkpoints:
     def wait(self) -> None:
         """Waits until the last checkpoint is whole, then removes those that need not be kept."""
         self._writer.wait_until_finished()
+        self._finished()
         if hosts.is_first():
             steps = self.steps()
             kept = {*steps[-self._keep_last :], self.best()}
@@ -134,7 +158,7 @@ class Checkpoints:
                 if step not in kept:
                     # Without model.json it is no checkpoint any more, however far the removal comes.
                     (self.directory / str(step) / "model.json").unlink()
-                    shutil.rmtree(self.directory / str(step))
+                    files.remove_folder(self.directory / str(step))
 
     def restore(self, state: TrainState) -> TrainState:
         """Reads the newest checkpoint into the shapes and onto the devices of `state`.
@@ -163,6 +187,27 @@ class Checkpoints:
             # The live network's statistics, where they were not averaged, are those that it was evaluated with.
             variables = {"average": variables, "batch_stats": jax.tree.map(jnp.copy, variables["batch_stats"])}
         return TrainState(**{**variables, **training})
+
+
+class _BucketWriter:
+    """Writes checkpoints into a bucket in a thread of process 0, as far as a run uses Orbax's writer."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._written: Future | None = None
+
+    def save(self, directory: Path, description: checkpoint.Description, items: dict[str, Any]) -> None:
+        if hosts.is_first():
+            self._written = self._thread.submit(checkpoint.save_in_bucket, directory, description, items)
+
+    def wait_until_finished(self) -> None:
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def close(self) -> None:
+        self.wait_until_finished()
+        self._thread.shutdown()
 
 
 def _placed(value: np.ndarray, like: jax.Array) -> jax.Array:

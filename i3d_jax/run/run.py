@@ -18,6 +18,7 @@ from i3d_jax.run.evaluate import Evaluation, evaluate
 from i3d_jax.run.initial_weights import InitialWeights
 from i3d_jax.run.retention import Checkpoints
 from i3d_jax.run.training_clips import TrainingClips
+from i3d_jax.system import hosts
 from i3d_jax.training.loop import Cadence
 from i3d_jax.training.optimizer import Plateau
 from i3d_jax.training.partition import Devices
@@ -66,6 +67,7 @@ class Run:
       evaluation: what scores the run's networks.
       checkpoints: which of them are kept, and where.
       draws_its_data: whether the dataset is the embedded one, whose videos stand in the workdir.
+      reports: whether the run ends with `report.html` in its workdir.
     """
 
     began: float
@@ -86,6 +88,7 @@ class Run:
     evaluation: Evaluation
     checkpoints: Checkpoints
     draws_its_data: bool
+    reports: bool
 
     def draw_variables(self) -> dict[str, Any]:
         """Draws the network's initial variables."""
@@ -118,6 +121,10 @@ class Run:
           Stopped: SIGTERM ended it.
         """
         evaluate(self.evaluation, source)
+        if self.reports and hosts.is_first():
+            from i3d_jax.report.own import write
+
+            write(self.workdir, self.dataset, self.evaluation.split)
 
     def figures(self) -> Mapping[str, Any] | None:
         """The figures of the last step, as `results.json` holds them; None if the run is not finished.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from i3d_jax.evaluation import protocol
-from i3d_jax.training.logs import duration
+from i3d_jax.system.files import is_file, opened
+from i3d_jax.system.terminal import duration
 
 if TYPE_CHECKING:
     from i3d_jax.run.run import Run
@@ -64,6 +65,7 @@ def summary(run: Run, *, best: int | None, seconds: float) -> str:
         ("best so far", f"step {best}") if best != steps else None,
         ("figures", str(workdir / "results.json")),
         ("predictions", str(workdir / "predictions" / f"{split}.npz")),
+        ("report", str(workdir / "report.html")) if run.reports and is_file(workdir / "report.html") else None,
         ("curves", f"tensorboard --logdir {shlex.quote(str(workdir))}"),
         ("dataset", str(dataset.directory)),
     ]
@@ -72,7 +74,8 @@ def summary(run: Run, *, best: int | None, seconds: float) -> str:
         return "\n".join(lines)  # `predict` could not prepare a video as these frames were
     video = "VIDEO"
     if run.draws_its_data:
-        name = str(np.load(workdir / "predictions" / f"{split}.npz")["video"][0])
+        with opened(workdir / "predictions" / f"{split}.npz") as file:
+            name = str(np.load(file)["video"][0])
         video = shlex.quote(str(dataset.directory.parent / "videos" / name))
     lines += ["", "Now let it name the action in a video:"]
     lines += [f"  python -m i3d_jax.predict {video} --checkpoint {shlex.quote(str(workdir))}"]

@@ -14,6 +14,7 @@ import optax
 
 from i3d_jax import checkpoint
 from i3d_jax.data.batches import Batches
+from i3d_jax.report import own
 from i3d_jax.run import frozen_features, recipe
 from i3d_jax.run.run import Run
 from i3d_jax.run.summary import summary
@@ -44,9 +45,9 @@ def train(run: Run) -> None:
 
 
 def _advice(run: Run) -> str:
-    """Says from where the run goes on."""
-    steps = run.checkpoints.steps()
-    return f"start again to go on from step {steps[-1]}" if steps else "start again to go on"
+    """Says from where the run goes on; it looks nowhere, since the main thread may hold what Orbax would wait for."""
+    newest = run.checkpoints.newest
+    return "start again to go on" if newest is None else f"start again to go on from step {newest}"
 
 
 def _train(run: Run, termination: Termination) -> None:
@@ -107,6 +108,8 @@ def _train(run: Run, termination: Termination) -> None:
     for damage in batches.damaged:
         print(f"skipped in training: {damage}", file=sys.stderr, flush=True)
     if hosts.is_first():
+        if run.reports:
+            own.write(run.workdir, run.dataset, run.evaluation.split)
         print(summary(run, best=run.checkpoints.best(), seconds=time.perf_counter() - run.began))
 
 
@@ -153,7 +156,7 @@ def _tell_what_is_trained(run: Run, state: TrainState) -> None:
     )
     hosts.say(run.optimization.rates)
     if warning := run.evaluation.seen_in_training(run.clips.split):
-        hosts.say(warning)
+        hosts.warn(warning)
 
 
 def _to_train(

@@ -147,7 +147,7 @@ def _told(error: BaseException) -> int:
 
 def _scarce(error: BaseException) -> str:
     """Says of what the system gives no more, where an exception or one that caused it is that; else nothing."""
-    for cause in _causes(error):
+    for cause in all_causes(error):
         if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
             return "more files are open than the system allows: raise its limit (ulimit -n), or use fewer --processes"
         if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
@@ -155,13 +155,19 @@ def _scarce(error: BaseException) -> str:
     return ""
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def all_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an exception, what it was raised from, what that was raised from, and so on."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         yield cause
         cause = cause.__cause__ or cause.__context__
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the beginning of what an error says, in one line."""
+    return " ".join(str(error).split())[:300]
 
 
 def _nobody_reads() -> bool:
@@ -176,5 +182,5 @@ def is_full_disk(error: BaseException) -> bool:
     return any(
         (isinstance(cause, OSError) and cause.errno in _NO_ROOM)
         or any(os.strerror(number) in str(cause) for number in _NO_ROOM)
-        for cause in _causes(error)
+        for cause in all_causes(error)
     )

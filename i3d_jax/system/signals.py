@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from i3d_jax.system import terminal
 from i3d_jax.system.errors import INTERRUPTED_CODE, STOPPED_CODE, Stopped
 
 GRACE_SECONDS = 1.0
@@ -50,6 +51,18 @@ def watch() -> None:
             signal.signal(number, raised)
 
 
+def end_imports() -> None:
+    """Lets signals end this process at once from now on, until it calls `watch`: there is nothing yet to close."""
+    for number in CODES:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: object) -> None:
+    tell(sentence(signal.Signals(number)))
+    os._exit(CODES[signal.Signals(number)])
+
+
 def come() -> signal.Signals | None:
     """The signal that has come, None where none has."""
     return _come
@@ -77,7 +90,11 @@ def sentence(number: signal.Signals) -> str:
 
 @contextlib.contextmanager
 def advised(advice: Callable[[], str]) -> Iterator[None]:
-    """Within, the sentence of a signal ends with what `advice` says; it may be called in any thread."""
+    """Within, the sentence of a signal ends with what `advice` says.
+
+    It is called in any thread, in the main thread wherever that is, by the handler: so it takes no lock and calls no
+    library that may. A lock that the main thread holds would never be given back.
+    """
     _advice.append(advice)
     try:
         yield
@@ -95,7 +112,8 @@ def tell(text: str) -> None:
     """Writes a command's last sentence, where nothing has been said yet."""
     if _telling.acquire(blocking=False):
         # Not by print: the main thread may be at work in it.
-        os.write(2, f"{text}\n".encode(errors="backslashreplace"))
+        begin = "\n" if terminal.open_line else ""
+        os.write(2, f"{begin}{text}\n".encode(errors="backslashreplace"))
 
 
 def _end_in_time(woken: int) -> None:

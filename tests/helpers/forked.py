@@ -31,6 +31,15 @@ PATHS = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
 READ_BY_IMPORTS = ("JAX_", "TF_")
 
 
+def reads(process, words):
+    """Reads a process's standard error until the words have come."""
+    seen = ""
+    while words not in seen:
+        read = process.stderr.read(1)
+        assert read, seen
+        seen += read
+
+
 class Process:
     """A process in text mode, as far as tests use one what `subprocess.Popen` is.
 

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from helpers.tiny import Tiny, batch, variables
+from i3d_jax import checkpoint
 from i3d_jax.study import miniature
 from i3d_jax.system import cluster, hosts
 from i3d_jax.system.errors import UserError, run
@@ -77,6 +78,9 @@ def agree_and_step(output: Path) -> None:
     except UserError as error:
         told["refused"] = str(error)
     miniature.image_network(output / "image_network", IMAGE_NETWORK)
+    if hosts.is_first():
+        # As for the page of a run, while the others go on.
+        told["read"] = list(checkpoint.restore(output / "image_network", ["variables"])["variables"])
     (output / f"{process}.json").write_text(json.dumps(told))
 
 
