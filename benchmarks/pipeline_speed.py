@@ -4,6 +4,7 @@ A clip is 64 frames (or flow fields) of short side 256, of which 224 pixels are 
 same images from the same bytes with the same function through tf.data on all cores, and drops them: image by image, and
 a whole clip at a time, which is the fastest way found. PyTorch is a DataLoader with a worker for every core whose data
 set decodes the videos themselves by PyAV. They take turns; a ratio is ours by theirs, of neighbours in time.
+With --requests it tells instead what a clip reads of a dataset with flow, and what pauses before each request cost.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 
 import machine
 import numpy as np
+import stored_clips
 
 from i3d_jax.system import files
 from i3d_jax.system.errors import UserError, run
@@ -33,12 +35,15 @@ EXAMPLE = """\
 examples:
   python benchmarks/pipeline_speed.py --videos VIDEOS --json pipeline.json
   python benchmarks/pipeline_speed.py --videos VIDEOS --work WORK --streams rgb,flow
+  python benchmarks/pipeline_speed.py --videos VIDEOS --work WORK --requests
 """
 PACKAGES = ("tensorflow", "torch", "av")
 FRAMES, SHORT_SIDE, CROP = 64, 256, 224
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 # Of TV-L1 a core makes about one field a second: this many videos and seconds of each are enough for clips.
 FLOW_VIDEOS, FLOW_SECONDS = 2, 2.64
+# Where its frames and fields are repeated.
+SHORT_SECONDS = 0.4
 OURS, IMAGES, CLIPS, PYTORCH = "our pipeline", "decoder, image by image", "decoder, clip by clip", "PyTorch, PyAV"
 COLUMNS = ("stream", "", "clips/s", "CPU, ms a clip", "ours by it", "lowest to highest", "CPU, its by ours")
 
@@ -60,18 +65,27 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--clips must be a multiple of --batch, {options.batch}, found {options.clips}")
     if options.json and not options.json.parent.is_dir():
         raise UserError(f"the folder of --json does not exist: {options.json.parent}")
-    if importlib.util.find_spec("torch") is None:
+    if importlib.util.find_spec("torch") is None and not options.requests:
         raise UserError('PyTorch, which is compared with, is not installed: pip install -e ".[torch]"')
-    about = machine.about(PACKAGES, gpu=None)
+    about = machine.about([name for name in PACKAGES if importlib.util.find_spec(name)], gpu=None)
     machine.print_about(about)
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         videos = _videos(options.videos, work)
-        print(f"\n| {' | '.join(COLUMNS)} |\n|{'---|' * 2}{'---:|' * (len(COLUMNS) - 2)}", flush=True)
-        rows = [row for stream in options.streams for row in _rows(stream, videos, work, options)]
+        if options.requests:
+            directory = stored_clips.lengthened(_dataset("flow", videos, work / "short", SHORT_SECONDS), work / "long")
+            rows = stored_clips.measure(directory, clips=options.clips, batch=options.batch, repeats=options.repeats)
+        else:
+            rows = _all_rows(videos, work, options)
     if options.json:
         with files.written_whole(options.json) as file:
             file.write(json.dumps({**about, "rows": rows}, indent=1).encode())
+
+
+def _all_rows(videos: Sequence[Path], work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Times each stream's contenders, with a table for all."""
+    print(f"\n| {' | '.join(COLUMNS)} |\n|{'---|' * 2}{'---:|' * (len(COLUMNS) - 2)}", flush=True)
+    return [row for stream in options.streams for row in _rows(stream, videos, work, options)]
 
 
 def _rows(stream: str, videos: Sequence[Path], work: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -246,8 +260,11 @@ def _drawn(folder: Path) -> list[Path]:
     return paths
 
 
-def _dataset(stream: str, videos: Sequence[Path], work: Path) -> Path:
-    """Prepares the videos, by the command that users run; what an earlier run has left is kept."""
+def _dataset(stream: str, videos: Sequence[Path], work: Path, seconds: float = FLOW_SECONDS) -> Path:
+    """Prepares the videos, by the command that users run; what an earlier run has left is kept.
+
+    With flow it is so many seconds of the first.
+    """
     from i3d_jax import prepare
 
     chosen = videos if stream == "rgb" else videos[:FLOW_VIDEOS]
@@ -256,7 +273,7 @@ def _dataset(stream: str, videos: Sequence[Path], work: Path) -> Path:
     with open(annotations, "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("video", "label", "split", "start", "end"))
-        piece = ("", "") if stream == "rgb" else (0, FLOW_SECONDS)
+        piece = ("", "") if stream == "rgb" else (0, seconds)
         rows.writerows((path.name, "action", "train", *piece) for path in chosen)
     command = ["--annotations", str(annotations), "--videos", str(chosen[0].parent), "--output", str(directory)]
     if stream == "flow":
@@ -274,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--videos", metavar="DIR", type=Path, help="a folder of videos (default: drawn ones)")
     streams_help = "rgb, flow or both with a comma between them (default: rgb); TV-L1 takes minutes the first time"
     add("--streams", metavar="NAMES", type=lambda text: text.split(","), default=["rgb"], help=streams_help)
+    add("--requests", action="store_true", help="tell what clips read, and what slow requests cost")
     add("--work", metavar="DIR", type=Path, help="keeps the prepared videos for another run (default: nowhere)")
     add("--clips", metavar="N", type=machine.positive, default=48, help="of a timing (default: %(default)s)")
     add("--batch", metavar="N", type=machine.positive, default=8, help="clips of a batch (default: %(default)s)")

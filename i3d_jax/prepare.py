@@ -4,7 +4,8 @@ Videos are decoded, turned upright, brought to square pixels, resampled and resi
 from each frame to the next is stored beside them; a video that is missing or damaged
 is skipped and listed with its reason in skipped.csv, and what was mended in a file is said in notes.csv. Started again,
 it does only what is missing; with --verify also what the disk has damaged.
-With --check nothing is written: it tells what is there.
+With --check nothing is written: it tells what is there. With --index_only a dataset of before gets the index that
+training reads single frames by; its shards stay as they are.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import DIALECTS, AnnotatedClip, ClassList, read
 from i3d_jax.ingest.published_counts import SPECS
-from i3d_jax.system import signals
+from i3d_jax.system import files, signals, terminal
 from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 
@@ -49,6 +50,8 @@ FEW_SHARDS = 64  # So many may be asked for however few videos there are.
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options, beam_flags = _options(arguments)
+    if options.index_only:
+        return _index(files.path(options.index_only), options.processes or os.cpu_count() or 1)
     classes = ClassList.read(options.classes) if options.classes else None
     clips = read(options.dialect, options.annotations, options.videos, classes)
     if len(labels := {clip.label for clip in clips}) == 1:
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     if flow is None and options.flow_backend:
         print("no flow is computed: --flow_backend goes with --flow tvl1 or --flow_only", file=sys.stderr)
     make_shards = shard_maker(options.runner, flags=beam_flags, processes=options.processes, flow=flow)
-    directory = Path(options.output)
+    directory = files.path(options.output)
     made = DatasetOptions(
         name=options.name or directory.resolve().name,
         preprocessing=preprocessing,
@@ -119,13 +122,25 @@ def _check(clips: Sequence[AnnotatedClip], options: argparse.Namespace) -> int:
     return 2 if found.skipped else 0
 
 
+def _index(directory: Path, processes: int) -> int:
+    """Writes the indexes that a dataset lacks; returns 0 if every shard has one then, else 2."""
+    # Imported late: --help needs none of it.
+    from i3d_jax.ingest.indexing import index_dataset
+
+    with signals.advised(lambda: "the finished indexes stay; start again to go on"):
+        found = index_dataset(directory, processes=processes)
+    shards = f"{found.written} shard{'s' * (found.written != 1)}"
+    print(f"{directory}: wrote the index of {shards}; {found.there} had theirs, {found.left} are left as they are")
+    return 2 if found.left else 0
+
+
 def _choose_flow(backend: str) -> Choice:
     """Chooses who computes the flow and says so on standard error."""
     from i3d_jax.video.backend_choice import choose
 
     choice = choose(backend)
     computed_by = {"opencv": "OpenCV", "i3d_jax": "JAX"}[choice.implementation]
-    print(f"flow by {computed_by} on the {choice.platform.upper()}: {choice.reason}", file=sys.stderr)
+    terminal.say(f"flow by {computed_by} on the {choice.platform.upper()}: {choice.reason}")
     return choice
 
 
@@ -167,6 +182,9 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str
     dashes = arguments.index("--") if "--" in arguments else len(arguments)
     parser = _parser()
     options = parser.parse_args(arguments[:dashes])
+    if options.index_only:
+        _refuse_beside_index_only(parser, options, arguments[dashes + 1 :])
+        return options, ()
     if options.output is None and not options.check:
         parser.error("--output is required, except with --check")
     if options.spec and not options.check:
@@ -174,6 +192,26 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str
     if options.flow_only and options.flow == "none":
         parser.error("--flow_only adds flow, found --flow none")
     return options, arguments[dashes + 1 :]
+
+
+class _IndexOnly(argparse.Action):
+    """Takes the folder, and asks for nothing else: there are no annotations and no videos."""
+
+    def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any, *given: Any) -> None:
+        options.index_only = value
+        for action in parser._actions:
+            action.required = False
+
+
+def _refuse_beside_index_only(parser: Parser, options: argparse.Namespace, beam_flags: Sequence[str]) -> None:
+    usual = vars(parser.parse_args(["--index_only", options.index_only, *_given("--processes", options.processes)]))
+    beside = [f"--{name}" for name, value in vars(options).items() if value != usual[name]]
+    if found := [*beside, *beam_flags]:
+        parser.error(f"beside --index_only --processes and --quiet were expected alone, found {found[0]}")
+
+
+def _given(flag: str, value: Any) -> list[str]:
+    return [] if value is None else [flag, str(value)]
 
 
 def _parser() -> Parser:
@@ -211,7 +249,13 @@ def _parser() -> Parser:
         " again; without it those are found that are missing or have another size"
     )
     add("--verify", action="store_true", help=verify_help)
+    index_help = (
+        "write the index, in its present format, of a dataset that was prepared before there was one that says where"
+        " every frame stands; goes with --processes and --quiet alone"
+    )
+    add("--index_only", metavar="DIR", action=_IndexOnly, help=index_help)
     add("--name", help="of the dataset (default: the last part of --output)")
+    parser.add_quiet()
     _add_flow_and_runner(parser)
     return parser
 

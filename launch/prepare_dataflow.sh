@@ -7,17 +7,19 @@ usage() {
 usage: launch/prepare_dataflow.sh --project PROJECT --region REGION --bucket gs://BUCKET --image IMAGE [--workers N]
          [--dry_run] ARGUMENTS-OF-i3d_jax.prepare
 
-Prepares a dataset on Dataflow. Every worker, and this machine, must see the folders of videos and of the dataset under
-the same paths: \`prepare\` reads and writes files, not buckets. Dataflow's own images mount no shared file system, so
-IMAGE must be one of yours that holds i3d_jax with its extras \`all\` and \`beam\` and mounts it. Where that is not to
-be had, a Flink cluster (launch/prepare_flink.sh) or one machine with many cores are the ways. Not tried yet.
-The bucket takes Beam's temporary files alone. --dry_run prints the command in place of running it. PYTHON names the
-interpreter (default: python).
+Prepares a dataset on Dataflow. Videos and dataset are in a bucket, gs://..., since Dataflow's images mount no shared
+file system. IMAGE is one of yours that holds this checkout, as launch/Dockerfile makes it, and this machine has the
+same checkout with the extras \`all\` and \`beam\` on Python 3.12. Not tried on Dataflow yet.
+The bucket of --bucket takes Beam's temporary files. --dry_run prints the command in place of running it. PYTHON names
+the interpreter (default: python).
 Started again, it makes the shards that are missing.
+
+  docker build -f launch/Dockerfile -t us-docker.pkg.dev/my-project/images/i3d_jax .
+  docker push us-docker.pkg.dev/my-project/images/i3d_jax
 
   launch/prepare_dataflow.sh --project my-project --region us-central1 --bucket gs://my-bucket --workers 64 \\
     --image us-docker.pkg.dev/my-project/images/i3d_jax --dialect kinetics --annotations train.csv validate.csv \\
-    --videos /mnt/share/kinetics400 --output /mnt/share/datasets/kinetics400
+    --videos gs://my-bucket/kinetics400 --output gs://my-bucket/datasets/kinetics400
 END
 }
 

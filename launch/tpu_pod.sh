@@ -8,13 +8,13 @@ usage: launch/tpu_pod.sh COMMAND --name NAME --zone ZONE --project PROJECT [OPTI
 
 commands, in the order of a training:
   create    asks for the TPU (a queued resource) and waits until it is there
-  install   on all workers: mounts the share, copies this checkout, makes a virtual environment
+  install   on all workers: copies this checkout, makes a virtual environment, mounts the share if there is one
   fetch     copies BUCKET/datasets to SHARE/datasets (worker 0)
   run       starts i3d_jax.main, or with "study" i3d_jax.study, on all workers, with the arguments after --; it goes on
             when you log out
   log       follows the log of worker 0
   stop      tells the training to save and stop
-  keep      copies SHARE/runs to BUCKET/runs (worker 0)
+  keep      copies SHARE/runs to BUCKET/runs (worker 0); without a share the workers' logs to BUCKET/logs
   delete    gives the TPU back; the share and the bucket stay
   all       create, install, run, log
   resume    after a preemption: delete, then all; training goes on from its newest checkpoint
@@ -25,15 +25,16 @@ options:
   --type TYPE         for create (default: v5litepod-8)
   --runtime VERSION   for create (default: v2-alpha-tpuv5-lite, that of v5e; v2-alpha-tpuv5 for v5p)
   --spot              for create: cheaper, and may be preempted
-  --share HOST:/PATH  for install: a Filestore share, mounted as /mnt/share on every worker
-  --bucket gs://NAME  for fetch and keep
+  --bucket gs://NAME  where dataset and workdir are; with --share, for fetch and keep
+  --share HOST:/PATH  a Filestore share, mounted as /mnt/share on every worker, where they are instead
   --dry_run           prints the commands in place of running them
 
-All hosts of a TPU write one workdir and read one dataset: keep both under /mnt/share.
+All hosts of a TPU write one workdir and read one dataset: keep both in the bucket, or both under /mnt/share. Logs are
+in /mnt/share/logs, or without a share in the folder logs of each worker's user.
 
   launch/tpu_pod.sh all --name i3d --zone us-central1-a --project my-project --type v5litepod-64 --spot \\
-    --share 10.0.0.2:/share -- --config experiments/kinetics.py \\
-    --config.data.directory=/mnt/share/datasets/kinetics400 --workdir /mnt/share/runs/kinetics
+    --bucket gs://my-bucket -- --config experiments/kinetics.py \\
+    --config.data.directory=gs://my-bucket/datasets/kinetics400 --workdir gs://my-bucket/runs/kinetics
 END
 }
 
@@ -116,11 +117,19 @@ create() {
   done
 }
 
+# Where a worker's log is, as its shell finds it.
+# shellcheck disable=SC2016
+logs='$([ -d /mnt/share/logs ] && echo /mnt/share/logs || echo "$HOME/logs")'
+
 install() {
-  [ -n "$share" ] || mistake "install needs --share HOST:/PATH"
-  on_workers all "sudo apt-get -qq install -y nfs-common && sudo mkdir -p /mnt/share && \
+  if [ -n "$share" ]; then
+    on_workers all "sudo apt-get -qq install -y nfs-common && sudo mkdir -p /mnt/share && \
 (mountpoint -q /mnt/share || sudo mount -t nfs $share /mnt/share) && \
 sudo mkdir -p /mnt/share/datasets /mnt/share/runs /mnt/share/logs && sudo chmod 777 /mnt/share/*"
+  else
+    # The second fails where the workers' service account may not read the bucket.
+    on_workers all "mkdir -p \$HOME/logs && gcloud storage ls $bucket > /dev/null"
+  fi
   local archive
   archive=$(mktemp)
   do_or_print tar -czf "$archive" -C "$(dirname "$0")/.." \
@@ -144,18 +153,27 @@ run() {
   # One line: what `nohup` starts goes on when the connection ends, and its number is kept for `stop`.
   on_workers all "cd i3d_jax && { PYTHONUNBUFFERED=1 nohup ../.venv/bin/python -m $module --distributed$(
     printf ' %q' "${own[@]}"
-  ) >> /mnt/share/logs/$name-\$(hostname).log 2>&1 < /dev/null & echo \$! > ../i3d_jax.pid; }"
+  ) >> $logs/$name-\$(hostname).log 2>&1 < /dev/null & echo \$! > ../i3d_jax.pid; }"
 }
 
 log() {
-  on_workers 0 "tail -n 100 -F /mnt/share/logs/$name-\$(hostname).log"
+  on_workers 0 "tail -n 100 -F $logs/$name-\$(hostname).log"
 }
 
 case $command in
+  all | resume | install)
+    [ -n "$share$bucket" ] || mistake "$command needs --bucket gs://NAME or --share HOST:/PATH"
+    ;;
+esac
+case $command in
   all | resume)
     # Before a TPU is paid for.
-    [ -n "$share" ] || mistake "$command needs --share HOST:/PATH"
     ((${#arguments[@]})) || mistake "$command needs the arguments of i3d_jax.main, after --"
+    for argument in "${arguments[@]}"; do
+      if [[ $argument == */mnt/share* ]] && [ -z "$share" ]; then
+        mistake "nothing is at /mnt/share without --share HOST:/PATH, found $argument"
+      fi
+    done
     ;;
 esac
 case $command in
@@ -163,9 +181,14 @@ case $command in
   stop) on_workers all "kill -TERM \$(cat i3d_jax.pid)" ;;
   fetch | keep)
     [ -n "$bucket" ] || mistake "$command needs --bucket gs://NAME"
-    from=$bucket/datasets to=/mnt/share/datasets
-    [ "$command" = fetch ] || { from=/mnt/share/runs to=$bucket/runs; }
-    on_workers 0 "gcloud storage rsync --recursive $from $to"
+    if [ "$command" = fetch ]; then
+      [ -n "$share" ] || mistake "fetch copies to a share: it needs --share HOST:/PATH; without one there is no need"
+      on_workers 0 "gcloud storage rsync --recursive $bucket/datasets /mnt/share/datasets"
+    elif [ -n "$share" ]; then
+      on_workers 0 "gcloud storage rsync --recursive /mnt/share/runs $bucket/runs"
+    else
+      on_workers all "gcloud storage rsync --recursive \$HOME/logs $bucket/logs"
+    fi
     ;;
   delete) queued delete --force --quiet ;;
   all) create; install; run; log ;;

@@ -72,6 +72,7 @@ HEADER = "video,label,split,start,end\n"
     [
         ("video,label\na.mp4,b\n", None, "split missing, found video, label"),
         ("", None, "video, label, split missing, found none"),
+        ('",video\na.mp4,b\n' + 99 * "c.mp4,d\n", None, "split missing, found ,video a.mp4,b c.mp4,d c.mp4,d"),
         (HEADER, None, "a row for each video was expected, found none"),
         (HEADER + "a.mp4,x,train,,\nb.mp4, ,train,,\n", 3, "a label was expected"),
         (HEADER + "a.mp4,x\n", 2, "a split was expected"),
@@ -98,6 +99,8 @@ def test_mistakes_name_the_file_and_the_line(tmp_path, videos, text, line, words
     where = f"{file}, line {line}: " if line else f"{file}: "
     assert str(error.value).startswith(where)
     assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < len(where) + 300
 
 
 def test_mistakes_before_the_first_line(tmp_path, videos):

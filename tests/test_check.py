@@ -42,7 +42,7 @@ def clips(videos):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_is_found(videos, clips, processes):
-    found = check(clips, videos, processes=processes, progress=False)
+    found = check(clips, videos, processes=processes)
     assert found.splits == {
         "train": SplitCheck(listed=8, there=2, missing=2, unreadable=4),
         "val": SplitCheck(listed=2, there=1, missing=0, unreadable=1),
@@ -60,7 +60,7 @@ def test_what_is_found(videos, clips, processes):
 
 
 def test_the_report(videos, clips):
-    lines = report(check(clips, videos, processes=1, progress=False), SPEC)
+    lines = report(check(clips, videos, processes=1), SPEC)
     assert lines[:5] == [
         "train: 8 listed, 2 there, 2 missing, 4 unreadable; published 6 (2 more listed)",
         "val: 2 listed, 1 there, 0 missing, 1 unreadable; published 1 (1 more listed)",
@@ -74,7 +74,7 @@ def test_the_report(videos, clips):
 def test_the_report_names_ten_at_most(videos):
     rows = "".join(f"{number}.mp4,x,train\n" for number in range(12))
     (videos / "absent.csv").write_text("video,label,split\n" + rows)
-    found = check(read("csv", videos / "absent.csv", videos), videos, processes=1, progress=False)
+    found = check(read("csv", videos / "absent.csv", videos), videos, processes=1)
     lines = report(found, None)
     assert lines[:2] == ["train: 12 listed, 0 there, 12 missing, 0 unreadable", "classes: 1 listed"]
     assert lines[2:] == [*(f"  {number}.mp4: missing" for number in range(10)), "  and 2 more"]
@@ -83,7 +83,7 @@ def test_the_report_names_ten_at_most(videos):
 def test_a_video_counts_in_each_of_its_splits(videos, tmp_path):
     (tmp_path / "trainlist01.txt").write_text("A/a.mp4 1\nA/absent.avi 1\n")
     (tmp_path / "testlist02.txt").write_text("A/a.mp4\n")
-    found = check(read("ucf101", tmp_path, videos), videos, processes=1, progress=False)
+    found = check(read("ucf101", tmp_path, videos), videos, processes=1)
     assert {split: (counts.there, counts.missing) for split, counts in found.splits.items()} == {
         "test02": (1, 0),
         "train01": (1, 1),

@@ -110,7 +110,7 @@ def names_of(folder):
     """The names of all that is read of the split, where at most one video in twenty may be damaged."""
     reader = SplitReader(open_dataset(folder), "train", max_damaged_share=0.05)
     assert len(reader.places) == len(NAMES)
-    return [reader.read(place, lambda video: video.name) for place in reader.places]
+    return [reader.read(place, lambda video: video.image("rgb", 0) and video.name) for place in reader.places]
 
 
 # Without either nothing says which shard is which; an index that went with its shard says nothing of it.

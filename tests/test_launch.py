@@ -217,25 +217,30 @@ def test_slurm_does_not_requeue_what_failed_or_was_cancelled(environment, tmp_pa
 PLACE = ["--name", "pod", "--zone", "zone-a", "--project", "project-1"]
 
 
-def test_a_tpu_from_the_request_to_the_deletion(environment, tmp_path):
+@pytest.mark.parametrize("place", ["share", "bucket"])
+def test_a_tpu_from_the_request_to_the_deletion(environment, tmp_path, place):
     cloud = tmp_path / "cloud"
     for worker in (0, 1):
         (cloud / f"worker-{worker}").mkdir(parents=True)
     shutil.copytree(STAND_INS / "on_workers", cloud / "on_workers")
-    (cloud / "on_workers" / "sleep").write_text("#!/bin/sh\n")
-    (cloud / "on_workers" / "sleep").chmod(0o755)
-    environment["PATH"] = f"{cloud / 'on_workers'}:{environment['PATH']}"
-    options = [*PLACE, "--type", "v5litepod-16", "--spot", "--share", "10.0.0.2:/share", "--", *CONFIG]
+    for program, text in (("here/sleep", ""), ("on_workers/gcloud", 'echo "$*" >> "$CLOUD/asked-by-workers"\n')):
+        (cloud / program).parent.mkdir(exist_ok=True)
+        (cloud / program).write_text(f"#!/bin/sh\n{text}")
+        (cloud / program).chmod(0o755)
+    environment["PATH"] = f"{cloud / 'here'}:{environment['PATH']}"
+    where = {"share": ["--share", "10.0.0.2:/share"], "bucket": ["--bucket", "gs://b"]}[place]
+    options = [*PLACE, "--type", "v5litepod-16", "--spot", *where, "--", *CONFIG]
     done = call("tpu_pod.sh", "all", *options, env=environment)
     assert done.returncode == 0, done.stderr
     assert (cloud / "state").read_text() == "ACTIVE\n"
     assert re.findall(r"pod: (\w+)", done.stderr) == ["PROVISIONING", "ACTIVE"]
-    assert done.stdout.count("sudo mount -t nfs 10.0.0.2:/share") == 2
+    assert done.stdout.count("sudo mount -t nfs 10.0.0.2:/share") == (2 if place == "share" else 0)
     assert done.stdout.count("installed i3d_jax[all,tpu] of i3d_jax/setup.py as i3d_jax/constraints.txt has it") == 2
     asked = (cloud / "asked").read_text()
     assert "create pod --zone zone-a --project project-1 --node-id pod --accelerator-type v5litepod-16" in asked
 
-    logs = [cloud / "share" / "logs" / f"pod-worker-{worker}.log" for worker in (0, 1)]
+    folders = [cloud / "share" if place == "share" else cloud / f"worker-{worker}" for worker in (0, 1)]
+    logs = [folder / "logs" / f"pod-worker-{worker}.log" for worker, folder in enumerate(folders)]
     deadline = time.monotonic() + 120
     while not all(log.is_file() and "arguments" in log.read_text() for log in logs) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -249,6 +254,11 @@ def test_a_tpu_from_the_request_to_the_deletion(environment, tmp_path):
         time.sleep(0.1)
     assert stopped("".join(log.read_text() for log in logs)) > 1
 
+    if place == "bucket":
+        assert call("tpu_pod.sh", "keep", *PLACE, "--bucket", "gs://b", env=environment).returncode == 0
+        copies = [f"storage rsync --recursive {folder}/logs gs://b/logs" for folder in folders]
+        told = (cloud / "asked-by-workers").read_text().splitlines()
+        assert sorted(told) == sorted(["storage ls gs://b"] * 2 + copies)
     assert call("tpu_pod.sh", "delete", *PLACE, env=environment).returncode == 0
     assert not (cloud / "state").exists()
 
@@ -284,7 +294,7 @@ def test_tpu_commands_are_printed_and_not_run(environment):
     ],
 )
 def test_a_bucket_is_copied_from_and_to(command, copies):
-    done = call("tpu_pod.sh", command, *PLACE, "--bucket", "gs://b", "--dry_run")
+    done = call("tpu_pod.sh", command, *PLACE, "--bucket", "gs://b", "--share", "h:/s", "--dry_run")
     assert done.stdout.endswith(f"--worker=0 '--command=gcloud storage rsync --recursive {copies}' \n")
 
 
@@ -296,9 +306,14 @@ def test_a_bucket_is_copied_from_and_to(command, copies):
         (["tpu_pod.sh", "create", "--zones", "x"], "there is no option --zones"),
         (["tpu_pod.sh", "create", "--name"], "--name needs a value"),
         (["tpu_pod.sh", "run", *PLACE], "run needs the arguments of i3d_jax.main, after --"),
-        (["tpu_pod.sh", "install", *PLACE], "install needs --share HOST:/PATH"),
+        (["tpu_pod.sh", "install", *PLACE], "install needs --bucket gs://NAME or --share HOST:/PATH"),
+        (["tpu_pod.sh", "fetch", *PLACE, "--bucket", "gs://b"], "fetch copies to a share: it needs --share HOST:/PATH"),
+        (
+            ["tpu_pod.sh", "all", *PLACE, "--bucket", "gs://b", "--", *CONFIG, "--workdir", "/mnt/share/runs/x"],
+            "nothing is at /mnt/share without --share HOST:/PATH, found /mnt/share/runs/x",
+        ),
         (["tpu_pod.sh", "keep", *PLACE], "keep needs --bucket gs://NAME"),
-        (["tpu_pod.sh", "all", *PLACE, "--", *CONFIG], "all needs --share HOST:/PATH"),
+        (["tpu_pod.sh", "all", *PLACE, "--", *CONFIG], "all needs --bucket gs://NAME or --share HOST:/PATH"),
         (["tpu_pod.sh", "resume", *PLACE, "--share", "h:/s"], "resume needs the arguments of i3d_jax.main, after --"),
         (["local.sh", "--processes", "x"], "--processes must be a number of 1 or more, found 'x'"),
         (["local.sh", "--processes"], "--processes needs a number"),
@@ -347,3 +362,15 @@ def test_prepare_gets_its_own_arguments_and_beam_its_flags(script, own, flags, t
     assert (options.annotations, options.videos, options.output) == (["a b.csv"], "v", "o")
     assert options.runner == {"prepare_flink.sh": "FlinkRunner", "prepare_dataflow.sh": "DataflowRunner"}[script]
     assert set(flags) <= set(beam_flags)
+
+
+def test_the_image_of_dataflow_holds_this_checkout():
+    """Beam asks for the same version on its workers as where the pipeline is started; what is copied is there."""
+    lines = (LAUNCH / "Dockerfile").read_text().splitlines()
+    [image] = [line.removeprefix("FROM ") for line in lines if line.startswith("FROM ")]
+    pinned = re.search(r"^apache-beam==([0-9.]+)", (LAUNCH.parent / "constraints.txt").read_text(), re.MULTILINE)
+    assert image == f"apache/beam_python3.12_sdk:{pinned[1]}"
+    for line in lines:
+        if line.startswith("COPY "):
+            *sources, _ = line.split()[1:]
+            assert all((LAUNCH.parent / source).exists() for source in sources)

@@ -226,12 +226,21 @@ def replace_frames(dataset, video, frames):
     shutil.rmtree(dataset.directory / "index")
 
 
+def flip_bit_of(dataset, image):
+    path = dataset.shard_paths("train")[0]
+    flip_bit(path, path.read_bytes().index(image) + 200)
+
+
 def small_jpeg():
     return cv2.imencode(".jpg", np.zeros((15, WIDTH, 3), np.uint8))[1].tobytes()
 
 
 DAMAGES = {
-    "bit": lambda dataset: flip_bit(dataset.shard_paths("train")[0], 5000),
+    "bit": lambda dataset: flip_bit_of(dataset, jpegs(2, 4)[3]),
+    "bit, no index": lambda dataset: (
+        shutil.rmtree(dataset.directory / "index"),
+        flip_bit(dataset.shard_paths("train")[0], 5000),
+    ),
     "truncated": lambda dataset: cut_short(dataset.shard_paths("train")[0], -10),
     "undecodable": lambda dataset: replace_frames(dataset, 2, tuple(jpeg[:300] for jpeg in jpegs(2, 4))),
     "later frame undecodable": lambda dataset: replace_frames(dataset, 2, (*jpegs(2, 4)[:2], *([b"\xff\xd8"] * 2))),

@@ -67,7 +67,7 @@ def make(clips, videos, directory, *, processes=1, isolated=False, shards=2, pre
         videos,
         directory,
         DatasetOptions(name="moves", preprocessing=preprocessing, shards=shards),
-        make_shards=functools.partial(make_shards, processes=processes, isolated=isolated, progress=False),
+        make_shards=functools.partial(make_shards, processes=processes, isolated=isolated),
     )
 
 
@@ -99,11 +99,18 @@ def test_the_dataset(expected):
     assert train.frames == sum(20 + number for number in range(10) if number != 3)
     assert sorted(files(expected)) == [
         "dataset.json",
-        *(f"index/{split}-0000{shard}-of-00002.json" for split in ("test", "train") for shard in (0, 1)),
+        *(
+            f"index/{split}-0000{shard}-of-00002.{kind}"
+            for split in ("test", "train")
+            for shard in (0, 1)
+            for kind in ("json", "npz")
+        ),
         "skipped.csv",
         *(f"{split}-0000{shard}-of-00002.tfrecord" for split in ("test", "train") for shard in (0, 1)),
     ]
-    names = [name for path in (expected / "index").glob("train*") for name in json.loads(path.read_text())["names"]]
+    names = [
+        name for path in (expected / "index").glob("train*.json") for name in json.loads(path.read_text())["names"]
+    ]
     assert sorted(names) == sorted(f"{number}.mp4" for number in range(10) if number != 3)
     assert list(csv.reader((expected / "skipped.csv").open())) == [
         ["video", "reason", "split"],
@@ -162,7 +169,7 @@ def test_an_interruption_leaves_the_other_shards(videos, clips, tmp_path, monkey
     monkeypatch.setattr(shard_module, "encode", full_disk)
     with pytest.raises(OSError, match="No space left"):
         make(clips, own, directory)
-    assert sorted(path.name for path in (directory / "index").iterdir()) == [
+    assert sorted(path.name for path in (directory / "index").glob("*.json")) == [
         "test-00000-of-00002.json",
         "test-00001-of-00002.json",
         "train-00000-of-00002.json",
@@ -206,6 +213,23 @@ def test_a_shard_that_is_not_whole_is_made_again(videos, clips, expected, tmp_pa
     else:
         index.write_text("{")
     make(clips, videos, directory)
+    assert files(directory) == files(expected)
+
+
+def test_shards_of_the_time_before_their_table_of_images_are_not_made_again(videos, clips, expected, tmp_path):
+    directory = tmp_path / "dataset"
+    make(clips, videos, directory)
+    for path in directory.glob("index/*.json"):
+        fields = json.loads(path.read_text())
+        del fields["format_version"], fields["table_crc32c"]
+        path.write_text(json.dumps(fields, indent=1))
+        path.with_suffix(".npz").unlink()
+    (directory / "train-00001-of-00002.tfrecord").unlink()
+    before = written_at(directory)
+    make(clips, videos, directory)
+    assert before.items() <= written_at(directory).items()
+    assert sorted(path.name for path in directory.glob("index/*.npz")) == ["train-00001-of-00002.npz"]
+    assert prepare.main(["--index_only", str(directory), "--processes", "2"]) == 0
     assert files(directory) == files(expected)
 
 

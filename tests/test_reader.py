@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import shutil
 
 import cv2
@@ -184,30 +185,47 @@ def test_names_of_other_programs_records(dataset, missing, expected):
     assert reader.parse(altered(context=[(key, None) for key in missing]), place, labels=3).name == expected
 
 
-def test_each_damaged_record_is_counted_and_told_once(dataset, caplog):
+def place_of(record, image):
+    """Where an image begins, in bytes of the shard."""
+    return record.path.read_bytes().index(image)
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        (1, "the bytes do not match their checksum"),
+        (
+            2,
+            r"its frame 0 does not match its checksum: \d+ bytes at byte \d+ of the CRC-32C \w{8} were expected",
+        ),
+    ],
+)
+def test_each_damaged_record_is_counted_and_told_once(tmp_path, caplog, version, told):
+    dataset = write_dataset(tmp_path / "dataset", LENGTHS, shards=1, index_version=version)
     split = reader.SplitReader(dataset, "train", max_damaged_share=0.5)
     place = split.places[1]
-    flip_bit(place.path, place.offset + 20)
+    flip_bit(place.path, place_of(place, jpegs(1, 1)[0]) + 200)
     for _ in range(3):
-        assert split.read(place, lambda video: video.name) is None
-        assert split.read(split.places[2], lambda video: video.name) == "video2"
+        assert split.read(place, lambda video: video.image("rgb", 0)) is None
+        assert split.read(split.places[2], lambda video: video.image("rgb", 0)) == jpegs(2, 2)[0]
     assert list(split.damaged) == [place]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"left out a damaged record: {SHARD}, record 1: the bytes do not match their checksum"
-    ]
+    [record] = caplog.records
+    assert re.match(rf"left out a damaged record: {SHARD}, record 1: {told}", record.getMessage())
 
 
-def test_more_than_the_allowed_share_ends_the_reading(dataset):
+@pytest.mark.parametrize("version", [1, 2])
+def test_more_than_the_allowed_share_ends_the_reading(tmp_path, version):
+    dataset = write_dataset(tmp_path / "dataset", LENGTHS, shards=1, index_version=version)
     split = reader.SplitReader(dataset, "train", max_damaged_share=1 / 3)
-    for place in split.places:
-        flip_bit(place.path, place.offset + 20)
-    assert split.read(split.places[0], lambda video: video.name) is None
+    for number, place in enumerate(split.places):
+        flip_bit(place.path, place_of(place, jpegs(number, LENGTHS[number])[0]) + 200)
+    assert split.read(split.places[0], lambda video: video.image("rgb", 0)) is None
     with pytest.raises(
         UserError,
         match=rf"2 of the 3 records of split 'train' are damaged, 66.7% where 33.3% are allowed; "
-        rf"the last one is {SHARD}, record 2: the bytes",
+        rf"the last one is {SHARD}, record 2: (the bytes|its frame 0) do",
     ):
-        split.read(split.places[2], lambda video: video.name)
+        split.read(split.places[2], lambda video: video.image("rgb", 0))
 
 
 def test_an_unknown_and_an_empty_split(dataset):

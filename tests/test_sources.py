@@ -37,6 +37,7 @@ def arguments(workdir, **keys):
         "model.width_multiplier": 0.0625,
         "optimizer.boundaries": (5,),
         "evaluation.frames": 16,
+        "report": False,
         **keys,
     }
     changes = [f"--config.{key.replace('__', '.')}={value}" for key, value in keys.items()]

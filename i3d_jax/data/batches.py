@@ -93,6 +93,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         *,
         batch_rows: int,
         rows: int | None,
+        parallel_reads: int | None = None,
     ):
         """Makes batches of the clips of rows 0, 1, …; nothing is read before the first batch is asked for.
 
@@ -103,6 +104,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
           decoding: how images become pixels.
           batch_rows: of a batch.
           rows: of all batches, a multiple of `batch_rows`; None for no end.
+          parallel_reads: clips that are read at the same time; None: one for every core.
         """
         self._reader = reader
         self._clip = clip
@@ -110,6 +112,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         self._batch_rows = batch_rows
         self._end = np.iinfo(np.int64).max if rows is None else rows
         self._row = 0
+        self._parallel_reads = parallel_reads or os.cpu_count() or 1
         # The only reference to tf.data's iterator, once it has started. Its threads call Python: were they still at
         # work when Python ends, the two would wait for each other for ever, so that it is dropped before.
         self._iterators: list[Iterator[dict[str, np.ndarray]]] = []
@@ -152,12 +155,17 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     def _start(self) -> Iterator[dict[str, np.ndarray]]:
         """Starts tf.data at the next row."""
         tf = cpu_tensorflow.load()
+        cores = os.cpu_count() or 1
         rows = tf.data.Dataset.range(self._row, self._end)
-        decoded = rows.map(self._loader.load, num_parallel_calls=os.cpu_count(), deterministic=True)
+        # Apart, since a clip that is read waits, and one that is decoded computes.
+        clips_read = rows.map(self._loader.read, num_parallel_calls=self._parallel_reads, deterministic=True)
+        decoded = clips_read.map(self._loader.decode, num_parallel_calls=cores, deterministic=True)
         batches = decoded.batch(self._batch_rows, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
         options = tf.data.Options()
         # Nothing here is left for it to choose, and its thread lets whoever drops the iterator wait for up to a minute.
         options.autotune.enabled = False
+        # Else there are as many as cores, however many clips are to be waited for.
+        options.threading.private_threadpool_size = self._parallel_reads + cores
         return batches.with_options(options).as_numpy_iterator()
 
     def _exclude_undecodable(self, error: Exception) -> None:
@@ -214,11 +222,14 @@ class _Loader:
         self._crop, self._short_side, self._flow_rounding, self._crops = decoding
         self.failure: Exception | None = None
 
-    def load(self, row):
-        """Takes a scalar int64 tensor, gives the tensors of a batch's row: uint8 pixels, label, mask, video."""
+    def read(self, row):
+        """Takes a scalar int64 tensor, gives the tensors of a clip that has been read and not yet decoded."""
         tf = cpu_tensorflow.load()
         types = [tf.int64, tf.bool, tf.int32, tf.bool, tf.string, *[tf.string, tf.int64] * len(self._counts)]
-        corners, mirrored, label, mask, video, *encoded = tf.numpy_function(self._encoded, [row], types)
+        return tuple(tf.numpy_function(self._encoded, [row], types))
+
+    def decode(self, corners, mirrored, label, mask, video, *encoded):
+        """Takes these tensors, gives those of a batch's row: uint8 pixels, label, mask, video."""
         corners.set_shape([self._crops, 2])
         mirrored.set_shape([self._crops])
         for scalar in (label, mask, video):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from i3d_jax.records import shards
 from i3d_jax.records.shards import RecordPlace, ShardIndex, framed, index_path, places, scan_lengths
+from i3d_jax.system import files
 from i3d_jax.system.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -25,11 +26,9 @@ def listed(paths: Sequence[Path], videos: Sequence[int], sizes: Sequence[int]) -
       videos: of each.
       sizes: of each, in bytes.
     """
-    return [
-        place
-        for path, count, size in zip(paths, videos, sizes, strict=True)
-        for place in _filled(path, _lengths(path, count, size), count)
-    ]
+    said = {path: (count, size) for path, count, size in zip(paths, videos, sizes, strict=True)}
+    found = files.each(lambda path: _lengths(path, *said[path]), paths)
+    return [place for path, own in zip(paths, found, strict=True) for place in _filled(path, own, said[path][0])]
 
 
 def counted(paths: Sequence[Path], videos: int, split: str) -> list[RecordPlace]:
@@ -38,7 +37,7 @@ def counted(paths: Sequence[Path], videos: int, split: str) -> list[RecordPlace]
     Raises:
       UserError: there are more records.
     """
-    indexes = [ShardIndex.read(index_path(path)) for path in paths]
+    indexes = files.each(lambda path: ShardIndex.read(index_path(path)), paths)
     lengths = [
         scan_lengths(path) if index is None else index.lengths for path, index in zip(paths, indexes, strict=True)
     ]
@@ -88,5 +87,7 @@ def _lengths(path: Path, videos: int, size: int) -> Sequence[int]:
 def _filled(path: Path, lengths: Sequence[int], videos: int) -> list[RecordPlace]:
     """Returns the places of a shard's records, and after them some for those that are missing."""
     found = list(places(path, lengths))
+    if len(found) >= videos:
+        return found
     end = max(framed(lengths), shards.size(path))
     return found + [RecordPlace(path, number, end, 0) for number in range(len(found), videos)]

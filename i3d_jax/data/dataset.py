@@ -6,16 +6,19 @@ import dataclasses
 import os
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from i3d_jax.data import contents
 from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.records import image_table
+from i3d_jax.records.image_table import ImageTable
 from i3d_jax.records.layout import Layout, MediaSequence
 from i3d_jax.records.shards import RecordPlace, shard_name
+from i3d_jax.system import files
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import entries, instead, is_file, is_folder, read_object, written_whole
+from i3d_jax.system.files import instead, is_file, is_folder, read_object, written_whole
 from i3d_jax.system.terminal import json_text
 
 FORMAT_VERSION = 1
@@ -121,6 +124,15 @@ class Dataset:
             return contents.counted(paths, size.videos, part) if paths else []
         return contents.listed(paths, size.shard_videos, size.shard_bytes)
 
+    def image_table(self, shard: Path, streams: Collection[str]) -> ImageTable | None:
+        """Returns where the images of a shard stand; None where its index does not say it: then records are read whole.
+
+        Args:
+          shard: its path.
+          streams: of which images are asked for.
+        """
+        return image_table.read(shard, self.labels, streams)
+
 
 def write_description(
     directory: str | os.PathLike,
@@ -141,7 +153,7 @@ def write_description(
     }
     if combined:
         description["combined"] = {split: list(parts) for split, parts in combined.items()}
-    with written_whole(Path(directory, DESCRIPTION)) as file:
+    with written_whole(files.path(directory) / DESCRIPTION) as file:
         text = json_text(description, indent=2)
         # The counts of the shards on a line: there may be thousands.
         text = re.sub(r"\[\n\s+\d+(,\n\s+\d+)*\n\s+\]", lambda counts: " ".join(counts[0].split()), text)
@@ -155,7 +167,7 @@ def open_dataset(directory: str | os.PathLike) -> Dataset:
       UserError: there is no such folder, it is not a dataset, its description cannot be read or is of another format
         version, or shards are missing.
     """
-    directory = Path(directory)
+    directory = files.path(directory)
     if not is_folder(directory):
         raise UserError(f"a dataset folder was expected at {directory}, found {instead(directory)}")
     path = directory / DESCRIPTION
@@ -237,7 +249,7 @@ def _is_count(value: Any) -> bool:
 
 def _refuse_missing_shards(dataset: Dataset) -> None:
     # By the files that are there, which are few, however many shards a description may claim.
-    there = {path for path in entries(dataset.directory) if is_file(path)}
+    there = set(files.files_in(dataset.directory))
     shards = sum(split.shards for split in dataset.splits.values())
     every = (
         dataset.directory / shard_name(split, shard, size.shards)

@@ -92,6 +92,7 @@ def dense_batches(dataset: Dataset, split: str, options: BatchOptions, cut: Piec
         decoding_of(dataset, options),
         batch_rows=options.rows,
         rows=None,
+        parallel_reads=options.parallel_reads,
     )
     return DenseBatches(batches, table, options.rows)
 

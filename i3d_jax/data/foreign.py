@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,9 @@ class ForeignDataset(Dataset):
 
     def _records_of(self, part: str) -> list[RecordPlace]:
         return [place for path, lengths in self.shards[part].items() for place in places(path, lengths)]
+
+    def image_table(self, shard: Path, streams: Collection[str]) -> None:
+        """Implements `Dataset`: other programs write no index."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

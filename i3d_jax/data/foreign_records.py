@@ -21,6 +21,7 @@ from i3d_jax.flow import codec
 from i3d_jax.records import example, sequence_example
 from i3d_jax.records.layout import MediaSequence, label_name
 from i3d_jax.records.shards import HEADER_BYTES, RecordPlace, places
+from i3d_jax.system import files
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import entries, is_file, is_folder, opened
 
@@ -43,14 +44,14 @@ def open_records(directory: str | os.PathLike, *, labels: str | None, stated: St
     Raises:
       UserError: it is no such folder, shards are missing, the labels have no names, or no record can be read.
     """
-    directory = Path(directory)
+    directory = files.path(directory)
     if not is_folder(directory):
         raise UserError(f"a folder of TFRecord shards was expected at {directory}")
     if is_file(directory / DESCRIPTION):
         raise UserError(f"{directory} is a dataset that `prepare` wrote: it is read with --config.data.source=prepared")
     shards = foreign.scan(_find_shards(directory), directory)
     first = foreign.first_record(shards, MediaSequence(), directory)
-    names = _collect_labels(shards, directory) if labels is None else _read_labels(Path(labels))
+    names = _collect_labels(shards, directory) if labels is None else _read_labels(files.path(labels))
     return foreign.describe(
         directory=directory,
         name=directory.resolve().name,

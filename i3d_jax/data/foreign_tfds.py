@@ -20,6 +20,7 @@ from i3d_jax.data import cpu_tensorflow, foreign
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.foreign import Stated
 from i3d_jax.records.layout import FlatExample
+from i3d_jax.system import files
 from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.system.files import entries, is_folder
 
@@ -43,6 +44,8 @@ def open_set(name: str, directory: str | os.PathLike, *, stated: Stated) -> Data
     match = _NAME.fullmatch(name)
     if match is None:
         raise UserError(f"data.tfds_name was expected to be SET[/CONFIGURATION][:VERSION], found {name!r}")
+    if files.is_in_bucket(directory):
+        raise UserError(f"TensorFlow Datasets' data_dir was expected on this machine, found {directory}: copy it here")
     built = _find(match, Path(directory).expanduser())
     library = _library()
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -19,7 +20,16 @@ from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.preprocessing import Crop, crop_places, resized, resized_size
 from i3d_jax.data.reader import DamagedRecord, EncodedVideo, SplitReader
 from i3d_jax.flow import codec
-from i3d_jax.system.errors import UserError
+from i3d_jax.system.errors import UserError, did_you_mean
+
+# How videos follow each other in training: each epoch in an order of its own, whatever shards they are in; or shard by
+# shard, where disks and networks dislike random reads: the shards in an order of the epoch's own, and of the videos, in
+# the order of these shards, always so many shuffled, which are those of a few shards.
+RANDOM, SHARDS = "random", "shards"
+ORDERS = (RANDOM, SHARDS)
+SHUFFLED_TOGETHER = 1024
+# Each is a thread.
+MOST_READS = 1024
 
 # One row's number or those of several, int64.
 Rows = TypeVar("Rows", int, np.ndarray)
@@ -44,6 +54,9 @@ class BatchOptions:
       network_short_side: pixels of the shorter side to which larger frames are resized before the crop; None: as they
         are stored. Not with flow, whose displacements are in pixels of the stored frames.
       max_damaged_share: share of a split's records, 0 to 1, that may be damaged before reading stops.
+      order: of the videos in training, one of `ORDERS`.
+      parallel_reads: clips that are read at the same time, of which most wait for the disk or the network; None: one
+        for every core.
       host: this host's number, from 0.
       hosts: how many hosts share each batch; each gets an equal run of its rows.
 
@@ -57,6 +70,8 @@ class BatchOptions:
     crop: int
     max_damaged_share: float
     network_short_side: int | None = None
+    order: str = RANDOM
+    parallel_reads: int | None = None
     host: int = 0
     hosts: int = 1
 
@@ -67,6 +82,12 @@ class BatchOptions:
                 raise UserError(f"{name} must be 1 or more, found {getattr(self, name)}")
             if getattr(self, name) > _MOST[name]:
                 raise UserError(f"{name} must be at most {_MOST[name]}, found {getattr(self, name)}")
+        if self.order not in ORDERS:
+            raise UserError(
+                f"order must be {' or '.join(ORDERS)}, found {self.order!r}{did_you_mean(str(self.order), ORDERS)}"
+            )
+        if self.parallel_reads is not None and not 1 <= self.parallel_reads <= MOST_READS:
+            raise UserError(f"parallel_reads must be 1 to {MOST_READS}, found {self.parallel_reads}")
         if self.network_short_side is not None:
             if "flow" in self.streams:
                 raise UserError(
@@ -104,10 +125,10 @@ def training_batches(
 ) -> Batches:
     """Returns endless training batches: random windows, crops and flips, every video once an epoch, in random order.
 
-    Clip n (counted over the run and over all hosts) is a function of the seed and n: its video is number n % N in a
-    random order of the split's N videos that each epoch n // N draws anew; window, crop and flip are drawn once for a
-    clip, frames and flow alike. A video that is too short is looped. A damaged record gives way to the next good one in
-    its epoch's order.
+    Clip n (counted over the run and over all hosts) is a function of the seed and n: its video is number n % N in an
+    order of the split's N videos that each epoch n // N draws anew, as `options.order` says; window, crop and flip are
+    drawn once for a clip, frames and flow alike. A video that is too short is looped. A damaged record gives way to the
+    next good one in its epoch's order.
 
     Args:
       dataset: the opened dataset.
@@ -137,6 +158,7 @@ def training_batches(
         decoding_of(dataset, options),
         batch_rows=options.rows,
         rows=None,
+        parallel_reads=options.parallel_reads,
     )
 
 
@@ -169,6 +191,7 @@ def evaluation_batches(dataset: Dataset, split: str, options: BatchOptions, *, w
         decoding_of(dataset, options, crops=crops),
         batch_rows=options.rows,
         rows=options.rounds(len(reader.places)) * options.rows,
+        parallel_reads=options.parallel_reads,
     )
 
 
@@ -194,7 +217,10 @@ def open_reader(dataset: Dataset, split: str, options: BatchOptions) -> SplitRea
 def _training_clip(reader: SplitReader, options: BatchOptions, *, flip: bool, seed: int, number: int) -> EncodedClip:
     videos = len(reader.places)
     epoch, position = divmod(number, videos)
-    order = _epoch_order(seed, epoch, videos)
+    if options.order == RANDOM:
+        order = _epoch_order(seed, epoch, videos)
+    else:
+        order = _epoch_order_of_shards(seed, epoch, reader.shard_sizes)
     window, top, left, mirror = np.random.default_rng([seed, _CLIP, number]).random(4)
 
     def choose(video: EncodedVideo) -> EncodedClip:
@@ -214,6 +240,15 @@ def _training_clip(reader: SplitReader, options: BatchOptions, *, flip: bool, se
 @functools.lru_cache(maxsize=2)  # two, since clips of the next epoch are read before the last of this one
 def _epoch_order(seed: int, epoch: int, videos: int) -> np.ndarray:
     return np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(videos)
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch_order_of_shards(seed: int, epoch: int, shard_sizes: tuple[int, ...]) -> np.ndarray:
+    random = np.random.default_rng([seed, _SHUFFLE, epoch])
+    shards = np.split(np.arange(sum(shard_sizes)), np.cumsum(shard_sizes)[:-1])
+    videos = np.concatenate([shards[number] for number in random.permutation(len(shards))])
+    together = [videos[start : start + SHUFFLED_TOGETHER] for start in range(0, len(videos), SHUFFLED_TOGETHER)]
+    return np.concatenate([random.permutation(some) for some in together])
 
 
 def _evaluation_clip(
@@ -241,13 +276,16 @@ def frame_size(video: EncodedVideo, options: BatchOptions) -> tuple[int, int]:
 
 def encoded_clip(video: EncodedVideo, indices: Mapping[str, np.ndarray], crops: tuple[Crop, ...]) -> EncodedClip:
     """Returns a video's clip of the frames and fields of these numbers, int64 by stream, and of these crops."""
-    streams = {stream: _encoded_stream(video, stream, numbers) for stream, numbers in indices.items()}
+    numbers = {stream: list(dict.fromkeys(wanted.reshape(-1).tolist())) for stream, wanted in indices.items()}
+    images = iter(video.images([(stream, number) for stream, own in numbers.items() for number in own]))
+    streams = {
+        stream: EncodedStream(own, list(itertools.islice(images, len(own))), _order(own, indices[stream]))
+        for stream, own in numbers.items()
+    }
     return EncodedClip(place=video.place, name=video.name, label=video.label, streams=streams, crops=crops)
 
 
-def _encoded_stream(video: EncodedVideo, stream: str, indices: np.ndarray) -> EncodedStream:
-    flat = indices.reshape(-1).tolist()
-    places = {number: place for place, number in enumerate(dict.fromkeys(flat))}
-    images = [video.image(stream, number) for number in places]
-    order = np.array([places[number] for number in flat]).reshape(indices.shape)
-    return EncodedStream(list(places), images, order)
+def _order(numbers: list[int], indices: np.ndarray) -> np.ndarray:
+    """Returns where each of `indices` stands in `numbers`."""
+    places = {number: place for place, number in enumerate(numbers)}
+    return np.array([places[number] for number in indices.reshape(-1).tolist()]).reshape(indices.shape)

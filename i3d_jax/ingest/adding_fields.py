@@ -17,6 +17,7 @@ from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.plan import Shard, plan
 from i3d_jax.records.shards import ShardIndex
+from i3d_jax.system import files
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import is_file
 
@@ -125,5 +126,5 @@ def refuse_other_clips(directory: Path, planned: Sequence[Shard], planned_withou
 def refuse_changed(directory: Path, clips: Sequence[AnnotatedClip], videos: str, target: Target) -> None:
     """Refuses a complete folder whose shards are not what the annotations and videos give (`refuse_other_clips`)."""
     how = {name: getattr(target.made, name) for name in ("labels", "preprocessing", "shards")}
-    planned = plan(clips, Path(videos), **how)
+    planned = plan(clips, files.path(videos), **how)
     refuse_other_clips(directory, planned, planned)

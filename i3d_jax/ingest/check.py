@@ -8,12 +8,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.process import MISSING, Skipped, absence
 from i3d_jax.ingest.published_counts import Spec
 from i3d_jax.ingest.shard import crashed
+from i3d_jax.system import files, progress
 from i3d_jax.system.workers import in_order
 from i3d_jax.video.decode import UnreadableVideo, check_header
 
@@ -43,18 +42,17 @@ class Check:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def check(clips: Sequence[AnnotatedClip], videos: str | os.PathLike, *, processes: int, progress: bool = True) -> Check:
+def check(clips: Sequence[AnnotatedClip], videos: str | os.PathLike, *, processes: int) -> Check:
     """Looks for every clip's file and opens it, decoding nothing; a file that is damaged further on passes.
 
     Args:
       clips: at least one.
       videos: the folder of the video files.
       processes: that open files, 1 or more; 1 is this one, and then a file that crashes the decoder ends the run.
-      progress: whether a progress bar is shown on standard error.
     """
-    look = functools.partial(_look, videos=Path(videos))
+    look = functools.partial(_look, videos=files.path(videos))
     results = in_order(look, clips, processes=processes, crashed=lambda clip: (crashed(clip).reason, ()))
-    found = dict(zip(clips, tqdm(results, total=len(clips), unit=" videos", disable=not progress), strict=True))
+    found = dict(zip(clips, progress.over(results, "looking", total=len(clips), unit="videos"), strict=True))
     reasons = {clip: reason for clip, (reason, _) in found.items()}
     by_split: dict[str, list[AnnotatedClip]] = {}
     for clip in clips:

@@ -12,10 +12,12 @@ from pathlib import Path
 from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION, UNFINISHED
 from i3d_jax.data.preprocessing import Preprocessing, comparable
 from i3d_jax.ingest.plan import Shard
-from i3d_jax.system import lock
+from i3d_jax.records.shards import index_path, table_path
+from i3d_jax.system import buckets, lease, lock
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import (
     entries,
+    files_in,
     instead,
     is_file,
     is_folder,
@@ -30,7 +32,7 @@ from i3d_jax.system.terminal import json_text
 SKIPPED = "skipped.csv"
 NOTES = "notes.csv"
 
-_SHARD = r"[A-Za-z0-9_-]+-\d{5}-of-\d{5}\.(tfrecord|json)"
+_SHARD = r"[A-Za-z0-9_-]+-\d{5}-of-\d{5}\.(tfrecord|json|npz)"
 _TEMPORARY = (
     rf"({_SHARD}|{re.escape(DESCRIPTION)}|{re.escape(UNFINISHED)}|{re.escape(SKIPPED)}|{re.escape(NOTES)})\.tmp-\d+"
 )
@@ -118,11 +120,16 @@ def held(directory: Path) -> Iterator[None]:
     """Keeps other runs out of the folder, which is made, and removed again if nothing is put into it.
 
     The lock is the kernel's, on the folder itself, so that no file tells of it and it ends with the process. Where the
-    file system has none for folders, as some network file systems, nobody is kept out.
+    file system has none for folders, as some network file systems, nobody is kept out. In a bucket it is a `lease`.
 
     Raises:
       UserError: another run is at work in it, or it cannot be made.
     """
+    in_use = f"another prepare is at work in {directory}: wait for it, or stop it"
+    if (place := buckets.parse(directory / ".lock")) is not None:
+        with lease.held(place, in_use):
+            yield
+        return
     made = not is_folder(directory)
     make_folder(directory)
     try:
@@ -131,7 +138,7 @@ def held(directory: Path) -> Iterator[None]:
         raise UserError(f"the folder {directory} cannot be read: {error.strerror}") from error
     try:
         if lock.taken(descriptor):
-            raise UserError(f"another prepare is at work in {directory}: wait for it, or stop it")
+            raise UserError(in_use)
         yield
     finally:
         if made and not any(directory.iterdir()):
@@ -165,7 +172,8 @@ def remove_temporaries(directory: Path) -> None:
 
 def remove_stale(directory: Path, shards: Iterable[Shard]) -> None:
     """Removes shards and indexes that are not among `shards`: of another shard count or of splits that are gone."""
-    current = {path for shard in shards for path in (shard.path(directory), shard.index_path(directory))}
+    paths = [shard.path(directory) for shard in shards]
+    current = {path for shard in paths for path in (shard, index_path(shard), table_path(shard))}
     for path in _files(directory):
         if re.fullmatch(_SHARD, path.name) and path not in current:
             path.unlink()
@@ -173,7 +181,7 @@ def remove_stale(directory: Path, shards: Iterable[Shard]) -> None:
 
 def _files(directory: Path) -> list[Path]:
     """Returns the files of the folder and of its folder of indexes."""
-    return [path for path in (*directory.glob("*"), *directory.glob("index/*")) if path.is_file()]
+    return [*files_in(directory), *files_in(directory / "index")]
 
 
 def _is_harmless(name: str) -> bool:

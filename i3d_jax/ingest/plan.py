@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from i3d_jax.data.dataset import FORMAT_VERSION
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.records.shards import ShardIndex, framed, index_path, shard_name
+from i3d_jax.system import files
 
 CLIPS_PER_SHARD = 64  # Some 500 MB of ten-second videos at the default preprocessing.
 # Some 230 MB. Their flow takes hours of a core, and a run that is killed loses the shards that it was making.
@@ -54,7 +56,7 @@ class Shard:
         if index is None or index.fingerprint != self.fingerprint:
             return None
         try:
-            size = os.path.getsize(self.path(directory))
+            size = files.size(self.path(directory))
         except FileNotFoundError:
             return None
         return index if size == framed(index.lengths) else None
@@ -83,6 +85,7 @@ def plan(
     Returns:
       The shards of every split, the splits in the order in which they first appear.
     """
+    sizes = _Sizes(videos)
     label_indexes = {label: index for index, label in enumerate(labels)}
     placed = []
     for split in dict.fromkeys(clip.split for clip in clips):
@@ -98,7 +101,7 @@ def plan(
         for clip in sorted(members, key=_hash):
             contents[_hash(clip) % count].append(clip)
         for number, content in enumerate(contents):
-            fingerprint = _fingerprint(content, videos, label_indexes, preprocessing)
+            fingerprint = _fingerprint(content, sizes, label_indexes, preprocessing)
             placed.append(
                 Shard(split=split, number=number, shards=count, clips=tuple(content), fingerprint=fingerprint)
             )
@@ -110,7 +113,7 @@ def _hash(clip: AnnotatedClip) -> int:
 
 
 def _fingerprint(
-    clips: Sequence[AnnotatedClip], videos: Path, label_indexes: Mapping[str, int], preprocessing: Preprocessing
+    clips: Sequence[AnnotatedClip], sizes: _Sizes, label_indexes: Mapping[str, int], preprocessing: Preprocessing
 ) -> str:
     """Returns a hash of everything that decides about a shard's bytes."""
     made_from = {
@@ -121,7 +124,7 @@ def _fingerprint(
                 # Not `splits`, which says no more than `split`.
                 (clip.name, clip.path, clip.label, clip.split, clip.start, clip.end),
                 label_indexes[clip.label],
-                _size_in_bytes(videos / clip.path),
+                sizes.of(clip.path),
             ]
             for clip in clips
         ],
@@ -129,9 +132,19 @@ def _fingerprint(
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
 
-def _size_in_bytes(path: Path) -> int | None:
-    try:
-        return os.path.getsize(path)
-    # The second where file names have an encoding that lacks a letter of this one.
-    except (OSError, ValueError):
-        return None
+class _Sizes:
+    """The sizes of the video files, in bytes; those of a bucket are listed at once."""
+
+    def __init__(self, videos: Path):
+        self._videos = videos
+        self._listed = files.sizes_below(videos)
+
+    def of(self, path: str) -> int | None:
+        """Returns the size of a file by its path in the folder, None where there is none."""
+        if self._listed is not None:
+            return self._listed.get(posixpath.normpath(path))
+        try:
+            return os.path.getsize(self._videos / path)
+        # The second where file names have an encoding that lacks a letter of this one.
+        except (OSError, ValueError):
+            return None

@@ -19,6 +19,7 @@ from i3d_jax.ingest.plan import Shard, plan
 from i3d_jax.ingest.process import MISSING, Skipped
 from i3d_jax.ingest.shard import Job
 from i3d_jax.records.shards import ShardIndex, framed
+from i3d_jax.system import files
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import written_whole
 
@@ -76,7 +77,7 @@ def prepare_dataset(
       UserError: the folder holds something else, cannot be made, or another run is at work in it; two clips have one
         name; or no clip at all could be read.
     """
-    videos, directory = Path(videos), Path(directory)
+    videos, directory = files.path(videos), files.path(directory)
     if not clips:
         raise UserError("at least one clip was expected, found none")
     repeated = [clip_name for clip_name, count in Counter(clip.name for clip in clips).items() if count > 1]

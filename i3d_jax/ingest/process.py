@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.records.example import StoredVideo
+from i3d_jax.system.copies import on_this_machine
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import is_file
-from i3d_jax.video.decode import UnreadableVideo
+from i3d_jax.video.decode import UnreadableVideo, seconds_of
 from i3d_jax.video.encoded import decode_images, streams_of
 
 # The reason of a video that is not there.
 MISSING = "missing"
+# A video that takes no longer is not asked how far it has come.
+SHORT_SECONDS = 1.0
+
+# Is given a share, 0 to 1, and the number of frames and of fields.
+Tell = Callable[[float, int, int], None]
+
+
+def no_tell(share: float, frames: int, fields: int) -> None:
+    """Takes what nobody wants to know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +53,33 @@ def absence(path: Path) -> str | None:
         return str(error)
 
 
+class _Share:
+    """Tells how much of a clip is done, while its frames are made.
+
+    What a video that takes its time has to give is asked of its header; of a short one nobody asks.
+    """
+
+    def __init__(self, clip: AnnotatedClip, path: Path, preprocessing: Preprocessing, tell: Tell):
+        self._clip, self._path, self._preprocessing, self._tell = clip, path, preprocessing, tell
+        self._began = time.monotonic()
+        self._expected: float | None = None
+        self._frames = self._fields = 0
+
+    def seen(self, frames: int, fields: int) -> None:
+        """Takes notice of how many there are by now; a video that is read twice begins anew."""
+        self._frames, self._fields = max(self._frames, frames), max(self._fields, fields)
+        if self._expected is None and time.monotonic() - self._began > SHORT_SECONDS:
+            try:
+                seconds = seconds_of(self._path, self._clip.start, self._clip.end)
+            except UnreadableVideo:
+                seconds = math.inf
+            self._expected = max(1.0, seconds * float(self._preprocessing.frame_rate))
+        done = self._frames if self._preprocessing.flow is None else self._fields
+        self._tell(min(1.0, done / self._expected) if self._expected else 0.0, self._frames, self._fields)
+
+
 def process(
-    clip: AnnotatedClip, videos: Path, labels: Sequence[str], preprocessing: Preprocessing
+    clip: AnnotatedClip, videos: Path, labels: Sequence[str], preprocessing: Preprocessing, *, tell: Tell = no_tell
 ) -> Prepared | Skipped:
     """Reads a clip and prepares its frames; a missing or damaged video gives `Skipped` instead of an exception.
 
@@ -51,13 +88,17 @@ def process(
       videos: the folder of the video files.
       labels: the actions of the dataset, in its order.
       preprocessing: how frames are made.
+      tell: is given, again and again, the share that is done, 0 to 1, and how many frames and fields there are by now.
     """
     path = videos / clip.path
     if reason := absence(path):
         return Skipped(clip.name, reason)
     notes: list[str] = []
     try:
-        streams = streams_of(path, preprocessing, start=clip.start, end=clip.end, note=notes.append)
+        # It is opened more than once.
+        with on_this_machine(path) as found:
+            seen = _Share(clip, found, preprocessing, tell).seen
+            streams = streams_of(found, preprocessing, start=clip.start, end=clip.end, note=notes.append, seen=seen)
     except UnreadableVideo as error:
         return Skipped(clip.name, str(error))
     frames = streams["rgb"]

@@ -12,7 +12,10 @@ from i3d_jax.ingest.annotations import AnnotatedClip
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.process import Prepared, Skipped, process
 from i3d_jax.records.example import encode
-from i3d_jax.records.shards import ShardIndex, ShardWriter
+from i3d_jax.records.image_table import TableWriter
+from i3d_jax.records.shards import ShardIndex, ShardWriter, table_path
+from i3d_jax.system import workers
+from i3d_jax.system.files import make_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +35,8 @@ class Job:
     preprocessing: Preprocessing
 
     def read(self, clip: AnnotatedClip) -> Prepared | Skipped:
-        """Reads one clip."""
-        return process(clip, self.videos, self.labels, self.preprocessing)
+        """Reads one clip, and tells how far it has come (`workers.tell`)."""
+        return process(clip, self.videos, self.labels, self.preprocessing, tell=workers.tell)
 
 
 def crashed(clip: AnnotatedClip) -> Skipped:
@@ -48,17 +51,21 @@ def size_in_bytes(result: Prepared | Skipped) -> int:
 
 def make_shard(shard: Shard, directory: Path, results: Iterator[Prepared | Skipped]) -> ShardIndex:
     """Writes a shard from the next results, then its index: without one, a shard is made again by the next run."""
+    path = shard.path(directory)
     shard.index_path(directory).unlink(missing_ok=True)
     names, frames, skipped, notes = [], [], [], []
-    with ShardWriter(shard.path(directory)) as writer:
+    table = TableWriter()
+    with ShardWriter(path) as writer:
         for result in itertools.islice(results, len(shard.clips)):
             if isinstance(result, Skipped):
                 skipped.append((result.name, result.reason))
             else:
-                writer.write(encode(result))
+                record = encode(result)
+                table.add(writer.write(record), record)
                 names.append(result.name)
                 frames.append(len(result.frames))
                 notes += [(result.name, note) for note in result.notes]
+    make_folder(table_path(path).parent)
     index = ShardIndex(
         fingerprint=shard.fingerprint,
         names=tuple(names),
@@ -66,6 +73,7 @@ def make_shard(shard: Shard, directory: Path, results: Iterator[Prepared | Skipp
         lengths=tuple(writer.lengths),
         skipped=tuple(skipped),
         notes=tuple(notes),
+        table_crc32c=table.write(path),
     )
     index.write(shard.index_path(directory))
     return index

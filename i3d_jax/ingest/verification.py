@@ -6,12 +6,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from i3d_jax.data.reader import DamagedRecord, read_record
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.records.layout import MediaSequence
 from i3d_jax.records.shards import ShardIndex, places
+from i3d_jax.system import progress
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +21,7 @@ def damaged(shards: Sequence[Shard], directory: Path) -> set[Path]:
     Of a shard the first such record is told. It takes as long as the disk takes to read them.
     """
     found = set()
-    for shard in tqdm(shards, desc="verifying", unit=" shards"):
+    for shard in progress.over(shards, "verifying", total=len(shards), unit="shards"):
         index = shard.finished(directory)
         problem = None if index is None else _problem(shard.path(directory), index)
         if problem:

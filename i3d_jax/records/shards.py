@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import google_crc32c
 
+from i3d_jax.system import files
 from i3d_jax.system.files import is_file, make_folder, opened, read_object, refuse_unreadable, written_whole
 from i3d_jax.system.terminal import json_text
 
@@ -74,7 +75,7 @@ def places(path: Path, lengths: Iterable[int]) -> Iterator[RecordPlace]:
 def size(path: str | os.PathLike) -> int:
     """Returns the bytes of a shard; 0 for one that has been removed since its folder was listed."""
     try:
-        return os.path.getsize(path)
+        return files.size(path)
     except FileNotFoundError:
         return 0
 
@@ -86,7 +87,7 @@ def scan_lengths(path: Path) -> tuple[int, ...]:
     """
     lengths = []
     with opened(path) as file:
-        end = os.fstat(file.fileno()).st_size
+        end = file.seek(0, os.SEEK_END)
         offset = 0
         while offset < end:
             file.seek(offset)
@@ -119,15 +120,19 @@ class ShardWriter:
     def __exit__(self, *exception) -> bool | None:
         return self._stack.__exit__(*exception)
 
-    def write(self, record: bytes) -> None:
-        """Appends one record."""
+    def write(self, record: bytes) -> RecordPlace:
+        """Appends one record; returns where it stands."""
+        place = RecordPlace(files.path(self._path), len(self.lengths), framed(self.lengths), len(record))
         self._file.writelines((header(len(record)), record, footer(record)))
         self.lengths.append(len(record))
+        return place
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardIndex:
     """What a shard holds, so that nobody has to read it to know; a JSON file of its own for every shard.
+
+    Of format version 2 there is a second file, where every image of the shard stands (`image_table`).
 
     Attributes:
       fingerprint: of everything that the shard was made from; another one means that it has to be made again.
@@ -136,6 +141,7 @@ class ShardIndex:
       lengths: bytes of each record.
       skipped: (name, reason) of the videos that belong to this shard and could not be read.
       notes: (name, sentence) on what was mended in a video.
+      table_crc32c: CRC-32C of the second file, which is written before this one; None: there is none, as in version 1.
     """
 
     fingerprint: str
@@ -144,25 +150,32 @@ class ShardIndex:
     lengths: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...]
     notes: tuple[tuple[str, str], ...] = ()
+    table_crc32c: int | None = None
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes the index whole, making its folder where there is none."""
-        make_folder(Path(path).parent)
+        make_folder(files.path(path).parent)
         fields = dataclasses.asdict(self)
         if not self.notes:
             # Few have any; without them an index has the bytes that it had before there were notes.
             del fields["notes"]
+        if self.table_crc32c is None:
+            del fields["table_crc32c"]
+        else:
+            fields = {"format_version": 2, **fields}
         with written_whole(path) as file:
             file.write(json_text(fields, indent=1).encode())
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> ShardIndex | None:
         """Reads an index; None where there is none or it is not a whole one."""
-        if not is_file(path):
-            return None
-        refuse_unreadable(path)
+        # In a bucket each look is a request.
+        if not files.is_in_bucket(path):
+            if not is_file(path):
+                return None
+            refuse_unreadable(path)
         try:
-            fields = read_object(Path(path))
+            fields = read_object(files.path(path))
             index = cls(
                 fingerprint=str(fields["fingerprint"]),
                 names=tuple(map(str, fields["names"])),
@@ -171,6 +184,11 @@ class ShardIndex:
                 skipped=tuple((str(name), str(reason)) for name, reason in fields["skipped"]),
                 notes=tuple((str(name), str(note)) for name, note in fields.get("notes", ())),
             )
+            if "format_version" in fields:
+                if fields["format_version"] != 2:
+                    raise ValueError(f"format version {fields['format_version']!r}")
+                [checksum] = _counts([fields["table_crc32c"]])
+                index = dataclasses.replace(index, table_crc32c=checksum)
         except (ValueError, KeyError, TypeError):
             return None
         return index if len(index.names) == len(index.frames) == len(index.lengths) else None
@@ -192,3 +210,8 @@ def shard_name(split: str, shard: int, shards: int) -> str:
 def index_path(shard: Path) -> Path:
     """Returns where a shard's index stands: "DIR/train-00000-of-00004.tfrecord" has "DIR/index/train-….json"."""
     return (shard.parent / "index" / shard.name).with_suffix(".json")
+
+
+def table_path(shard: Path) -> Path:
+    """Returns where the second file of a shard's index stands: "DIR/index/train-….npz"."""
+    return index_path(shard).with_suffix(".npz")

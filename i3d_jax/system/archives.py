@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
+from typing import BinaryIO
 
 import numpy as np
 
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import opened
+from i3d_jax.system.files import opened, size
 
 # What a small archive may unpack to, and how many times its size a larger one.
 _SMALL = 64 << 20
@@ -22,7 +24,7 @@ def refuse_inflated(path: str | os.PathLike, unpacked: int) -> None:
       path: of the archive.
       unpacked: bytes that it says it unpacks to.
     """
-    if unpacked > max(_SMALL, _MOST_TIMES * os.path.getsize(path)):
+    if unpacked > max(_SMALL, _MOST_TIMES * size(path)):
         raise UserError(f"{path} is no archive of arrays: it would unpack to {unpacked} bytes")
 
 
@@ -38,17 +40,26 @@ def read_arrays(path: str | os.PathLike, what: str) -> dict[str, np.ndarray]:
         that is not known, or would unpack to more than 64 MiB and 20 times its size.
     """
     with opened(path) as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                unpacked = sum(member.file_size for member in archive.infolist())
-                if unpacked > max(_SMALL, _MOST_TIMES * os.fstat(file.fileno()).st_size):
-                    raise ValueError(f"it would unpack to {unpacked} bytes")
-                names = archive.namelist()
-                return {name.removesuffix(".npy"): _array(archive, name) for name in dict.fromkeys(names)}
-        # What is damaged is met with exceptions of many kinds, of zipfile, zlib, lzma and NumPy.
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"{path} cannot be read as an .npz file of {what}: {reason}") from None
+        return _read(file, size(path), path, what)
+
+
+def parse_arrays(content: bytes, path: str | os.PathLike, what: str) -> dict[str, np.ndarray]:
+    """Does what `read_arrays` does with the bytes of a file that have been read."""
+    return _read(io.BytesIO(content), len(content), path, what)
+
+
+def _read(file: BinaryIO, stored: int, path: str | os.PathLike, what: str) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > max(_SMALL, _MOST_TIMES * stored):
+                raise ValueError(f"it would unpack to {unpacked} bytes")
+            names = archive.namelist()
+            return {name.removesuffix(".npy"): _array(archive, name) for name in dict.fromkeys(names)}
+    # What is damaged is met with exceptions of many kinds, of zipfile, zlib, lzma and NumPy.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} cannot be read as an .npz file of {what}: {reason}") from None
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:

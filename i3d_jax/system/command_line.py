@@ -6,9 +6,38 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from i3d_jax.system import files, terminal
 from i3d_jax.system.errors import UserError
+
+QUIET_HELP = "tell nothing of the progress: results, warnings and errors alone"
+
+
+def place(text: str) -> Path:
+    """Returns the path that an argument stands for, a type of argparse's; one of a bucket where it begins so."""
+    try:
+        return files.path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def local_path(text: str) -> Path:
+    """Returns the path that an argument stands for, where none of a bucket will do."""
+    if files.is_in_bucket(place(text)):
+        raise argparse.ArgumentTypeError(f"a path on this machine was expected, found {text}")
+    return Path(text)
+
+
+class _Quiet(argparse.Action):
+    """Quietens this process; nothing stays in the options, which are compared among the processes of a run."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any):
+        super().__init__(option_strings, argparse.SUPPRESS, **options)
+
+    def __call__(self, *given: Any) -> None:
+        terminal.be_quiet()
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +66,10 @@ class Parser(argparse.ArgumentParser):
             if len(argument) > 2 and not argument.startswith("--") and self._is_flag(argument[:2]):
                 self.error(f"unrecognized arguments: {argument}")
         return super().parse_known_args(self._given, namespace)
+
+    def add_quiet(self, more: str = "") -> None:
+        """Adds --quiet, which lets the command tell nothing of its progress; its help ends with `more`."""
+        self.add_argument("--quiet", action=_Quiet, nargs=0, help=f"{QUIET_HELP}{more}")
 
     def error(self, message: str) -> NoReturn:
         """Raises a `UserError` with what argparse says and where to find more."""

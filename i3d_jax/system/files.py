@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, on this machine and in buckets."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ import os
 import re
 import reprlib
 import secrets
+import shutil
 import stat
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
+from i3d_jax.system import buckets
+from i3d_jax.system.buckets import BucketPath
 from i3d_jax.system.errors import UserError
 
+Result = TypeVar("Result")
+
+# Of what is asked of a server at a time.
+_AT_ONCE = 32
 # What the system says of a path at which no file can be written, whatever the state of the disk.
 _WRONG_PLACE = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 
@@ -29,13 +38,32 @@ _MOST_LEVELS = 30
 _NO_TEXT = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 
 
+def path(text: str | os.PathLike) -> Path:
+    """Returns the path that a text stands for: of this machine, or the place in a bucket of gs:// and s3://.
+
+    Raises:
+      UserError: it is an address of another kind.
+    """
+    # It has pathlib's words, as far as any are used here.
+    return cast(Path, found) if (found := buckets.parse(text)) is not None else Path(text)
+
+
+def is_in_bucket(path: str | os.PathLike) -> bool:
+    """Says whether a path leads into a bucket, where nothing can be renamed, appended to or locked."""
+    return buckets.parse(path) is not None
+
+
 def is_file(path: str | os.PathLike) -> bool:
     """Says whether a file stands at a path; a `UserError` says that the system does not let us know."""
+    if (place := buckets.parse(path)) is not None:
+        return place.is_file()
     return (mode := _mode(path)) is not None and stat.S_ISREG(mode)
 
 
 def is_folder(path: str | os.PathLike) -> bool:
     """Says whether a folder stands at a path; a `UserError` says that the system does not let us know."""
+    if (place := buckets.parse(path)) is not None:
+        return place.is_dir()
     return (mode := _mode(path)) is not None and stat.S_ISDIR(mode)
 
 
@@ -47,6 +75,8 @@ def instead(path: str | os.PathLike) -> str:
 
 
 def _mode(path: str | os.PathLike) -> int | None:
+    if (place := buckets.parse(path)) is not None:
+        return stat.S_IFREG if place.is_file() else stat.S_IFDIR if place.is_dir() else None
     try:
         return os.stat(path).st_mode
     except PermissionError as error:
@@ -58,10 +88,26 @@ def _mode(path: str | os.PathLike) -> int | None:
 
 def entries(folder: str | os.PathLike) -> list[Path]:
     """Returns the paths of what a folder holds, sorted; a `UserError` says why it cannot be listed."""
+    if (place := buckets.parse(folder)) is not None:
+        return cast(list[Path], list(place.iterdir()))
     try:
         return sorted(Path(folder, name) for name in os.listdir(folder))
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Returns the paths of the files in a folder, sorted: of a bucket's in one request; none where it is not there."""
+    if (place := buckets.parse(folder)) is not None:
+        return cast(list[Path], place.files())
+    return [entry for entry in sorted(folder.glob("*")) if entry.is_file()]
+
+
+def names(folder: str | os.PathLike) -> list[str]:
+    """Returns the names in a folder; an `OSError` says why it cannot be listed."""
+    if (place := buckets.parse(folder)) is None:
+        return os.listdir(folder)
+    return [path.name for path in place.iterdir()]
 
 
 def refuse_unreadable_below(folder: str | os.PathLike) -> None:
@@ -70,6 +116,8 @@ def refuse_unreadable_below(folder: str | os.PathLike) -> None:
     def refuse(error: OSError) -> None:
         raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
 
+    if buckets.parse(folder) is not None:
+        return  # What may not be read there is told when it is read.
     for parent, _, names in os.walk(Path(folder), onerror=refuse):
         for name in names:
             refuse_unreadable(Path(parent, name))
@@ -78,8 +126,9 @@ def refuse_unreadable_below(folder: str | os.PathLike) -> None:
 @contextlib.contextmanager
 def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Opens a file for reading its bytes; a `UserError` says why it cannot be opened or read."""
+    place = buckets.parse(path)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if place is None else place.open() as file:
             yield file
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -89,6 +138,19 @@ def refuse_unreadable(path: str | os.PathLike) -> None:
     """Raises a `UserError` for a file that cannot be opened, for the libraries that call it missing."""
     with opened(path):
         pass
+
+
+def refuse_no_folder(path: Path, what: str = "") -> None:
+    """Raises a `UserError` unless the folder is there that something is to be written into; a bucket has all folders.
+
+    Args:
+      path: of what is to be written.
+      what: it is, such as " of --output", for the sentence.
+    """
+    if (place := buckets.parse(path)) is not None:
+        place.parent.mkdir()
+    elif not is_folder(path.parent):
+        raise UserError(f"the folder {path.parent}{what} does not exist")
 
 
 def make_folder(path: Path) -> None:
@@ -183,6 +245,10 @@ def replaceable(path: str | os.PathLike) -> Path:
       UserError: something else stands there (a folder, a device, a pipe), which no file is to take the place of.
     """
     found = instead(path)
+    if (place := buckets.parse(path)) is not None:
+        if found not in ("nothing", "a file"):
+            raise UserError(f"{path} cannot be written: a file was expected there, or nothing, found {found}")
+        return cast(Path, place)
     if found == "nothing" and Path(path).name in ("", ".."):
         found = "a folder"
     if found not in ("nothing", "a file"):
@@ -210,12 +276,17 @@ def written_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
     Until then it is PATH.tmp-NUMBER in the same folder, another number each time: two machines that write one file of a
     shared folder do not write into each other's. An exception removes it and leaves what stood at `path` as it was.
-    Of a symbolic link, the file that it leads to is replaced. A device, a pipe and standard output are no files that
+    Of a symbolic link, the file that it leads to is replaced. In a bucket an object appears when it is whole: it is
+    written to a temporary file on this machine first. A device, a pipe and standard output are no files that
     another may replace: they are written to.
 
     Raises:
       UserError: no file can be written there: `path` is a folder, or its folder is not there or is not ours to write.
     """
+    if (place := buckets.parse(path)) is not None:
+        with _uploaded(place) as file:
+            yield file
+        return
     if is_standard_output(path) or instead(path) == "a device or pipe":
         with _written_through(Path(path)) as file:
             yield file
@@ -234,6 +305,68 @@ def written_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno in _WRONG_PLACE and str(error.filename) == str(temporary):
             raise UserError(f"{path} cannot be written: {error.strerror}") from error
         raise
+
+
+@contextlib.contextmanager
+def _uploaded(place: BucketPath) -> Iterator[BinaryIO]:
+    """Opens a temporary file for writing that becomes an object."""
+    if not place.key or place.is_dir():
+        raise UserError(f"{place} cannot be written: a file was expected there, or nothing, found a folder")
+    with tempfile.NamedTemporaryFile(prefix="i3d_jax-") as file:
+        yield cast(BinaryIO, file)
+        file.flush()
+        place.upload(Path(file.name))
+
+
+def size(path: str | os.PathLike) -> int:
+    """Returns the bytes of a file; an `OSError` says that it is not there."""
+    return os.path.getsize(path) if (place := buckets.parse(path)) is None else place.stat().st_size
+
+
+def each(function: Callable[[Path], Result], paths: Sequence[Path]) -> list[Result]:
+    """Returns what a function gives for each path: of a bucket's by threads, since each waits for a server."""
+    if not paths or not is_in_bucket(paths[0]):
+        return [function(path) for path in paths]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(function, paths))
+
+
+def matching(pattern: str) -> list[str]:
+    """Returns the objects of a bucket that fit a pattern, such as "gs://BUCKET/videos/*.mp4".
+
+    Raises:
+      UserError: it is a pattern of another kind: of buckets, or of any depth.
+    """
+    place = buckets.parse(pattern)
+    if place is None or "**" in pattern or any(sign in place.bucket for sign in "*?["):
+        raise UserError(f"a pattern of objects below a bucket, without **, was expected, found {pattern!r}")
+    bucket = place.parents[-1] if place.key else place
+    return [str(path) for path in bucket.glob(place.key) if path.is_file()]
+
+
+def sizes_below(folder: Path) -> dict[str, int] | None:
+    """Returns the bytes of all objects below a folder of a bucket by their paths in it; None of a folder elsewhere."""
+    return None if (place := buckets.parse(folder)) is None else place.sizes()
+
+
+def append(path: Path, content: bytes) -> None:
+    """Adds bytes to the end of a file, which is made; in a bucket it is written anew, since no object can grow."""
+    if (place := buckets.parse(path)) is not None:
+        before = b""
+        with contextlib.suppress(FileNotFoundError):
+            before = place.read_bytes()
+        place.write_bytes(before + content)
+        return
+    with open(path, "ab") as file:
+        file.write(content)
+
+
+def remove_folder(path: Path, *, ignore_errors: bool = False) -> None:
+    """Removes a folder and all that is in it."""
+    if (place := buckets.parse(path)) is not None:
+        place.remove_below()
+    else:
+        shutil.rmtree(path, ignore_errors=ignore_errors)
 
 
 @contextlib.contextmanager

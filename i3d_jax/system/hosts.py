@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from i3d_jax.system import terminal
 from i3d_jax.system.errors import UserError
 
 # A process that has not been heard of for so long counts as dead.
@@ -38,7 +39,13 @@ def is_first() -> bool:
 
 
 def say(text: str) -> None:
-    """Tells of progress, a line on standard error, where this is process 0."""
+    """Tells of progress, a line on standard error, where this is process 0 and was not told to be quiet."""
+    if is_first():
+        terminal.say(text)
+
+
+def warn(text: str) -> None:
+    """Says what is wrong, a line on standard error, where this is process 0."""
     if is_first():
         print(text, file=sys.stderr, flush=True)
 

@@ -9,8 +9,11 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from i3d_jax.system import buckets, lease
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import is_folder, make_folder
+
+_IN_USE = "is in use by {holder}: it is for one run at a time"
 
 
 @contextlib.contextmanager
@@ -18,14 +21,18 @@ def held(directory: Path) -> Iterator[None]:
     """Holds `DIRECTORY/lock`, which says by whom; the folder is made, and removed again if nothing is put into it.
 
     The lock is the kernel's (flock), so it ends with the process, however that ends. Between machines it works where
-    the file system passes locks on, as NFS does; where it has none, nobody is kept out.
+    the file system passes locks on, as NFS does; where it has none, nobody is kept out. In a bucket it is a `lease`.
 
     Raises:
       UserError: another process holds it, whose number and machine are named; or the folder cannot be made or written.
     """
+    path = directory / "lock"
+    if (place := buckets.parse(path)) is not None:
+        with lease.held(place, f"{directory} {_IN_USE}"):
+            yield
+        return
     made = not is_folder(directory)
     make_folder(directory)
-    path = directory / "lock"
     descriptor = _lock(path)
     try:
         os.ftruncate(descriptor, 0)
@@ -64,7 +71,7 @@ def _lock(path: Path) -> int:
         if taken(descriptor):
             holder = os.read(descriptor, 1000).decode(errors="replace").strip()
             os.close(descriptor)
-            raise UserError(f"{path.parent} is in use by {holder or 'another process'}: it is for one run at a time")
+            raise UserError(f"{path.parent} {_IN_USE.format(holder=holder or 'another process')}")
         # The holder before may have removed the file between our two calls.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):

@@ -1,6 +1,7 @@
 """Standard output and standard error, whatever their encoding and whatever is written there.
 
-Names of files and labels come from anywhere: what a terminal would take for a command is shown as an escape.
+Names of files and labels come from anywhere: what a terminal would take for a command is shown as an escape. A command
+that was told to be quiet tells nothing of its progress.
 """
 
 from __future__ import annotations
@@ -22,6 +23,32 @@ _BYTES = range(0xDC80, 0xDD00)
 _UNSEEN = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 # Commands to a terminal: all control characters but tabs, the ends of lines, and the return of progress bars.
 _COMMANDS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+_quiet = False
+# Whether a progress bar stands where the cursor is, so that who writes by other ways than Python's begins a new line.
+open_line = False
+
+
+def be_quiet() -> None:
+    """Lets this process tell nothing of its progress from now on; results, warnings and errors stay."""
+    global _quiet
+    _quiet = True
+
+
+def is_quiet() -> bool:
+    """Says whether the process was told to be quiet."""
+    return _quiet
+
+
+def is_watched() -> bool:
+    """Says whether standard error is a terminal, where somebody may look on."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def say(text: str) -> None:
+    """Tells of progress, a line on standard error, unless the process was told to be quiet."""
+    if not _quiet:
+        print(text, file=sys.stderr, flush=True)
 
 
 def tolerate() -> None:
@@ -79,3 +106,15 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
     """Prints a value as JSON, at once, with escapes for what the encoding of standard output may lack."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(json_text(value, indent=indent, ascii_only=codecs.lookup(encoding).name != "utf-8"), flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Writes seconds as people say them: "45 s", "3 min 20 s", "2 h 05 min", "4 d 03 h"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    if seconds < 86400:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 86400} d {seconds % 86400 // 3600:02d} h"

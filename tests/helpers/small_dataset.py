@@ -14,6 +14,7 @@ from i3d_jax.data.dataset import Dataset, Split, open_dataset, write_description
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.flow import codec
 from i3d_jax.records.example import StoredVideo, encode
+from i3d_jax.records.image_table import TableWriter
 from i3d_jax.records.shards import ShardIndex, ShardWriter, index_path, shard_name
 
 HEIGHT, WIDTH = 18, 21
@@ -66,22 +67,31 @@ def stored_video(video: int, frames: int, *, flow: bool = False) -> StoredVideo:
 
 
 def write_dataset(
-    directory: Path, lengths: Sequence[int], *, shards: int = 2, split: str = "train", flow: bool = False
+    directory: Path,
+    lengths: Sequence[int],
+    *,
+    shards: int = 2,
+    split: str = "train",
+    flow: bool = False,
+    index_version: int = 2,
 ) -> Dataset:
     """Writes video0, video1, … of `lengths` frames, in this order from the first shard to the last."""
     directory.mkdir(exist_ok=True)
     for shard, numbers in enumerate(np.array_split(np.arange(len(lengths)), shards)):
         videos = [stored_video(int(number), lengths[number], flow=flow) for number in numbers]
         path = directory / shard_name(split, shard, shards)
+        table = TableWriter()
         with ShardWriter(path) as writer:
             for video in videos:
-                writer.write(encode(video))
+                table.add(writer.write(encode(video)), encode(video))
+        index_path(path).parent.mkdir(exist_ok=True)
         index = ShardIndex(
             fingerprint="test",
             names=tuple(video.name for video in videos),
             frames=tuple(len(video.frames) for video in videos),
             lengths=tuple(writer.lengths),
             skipped=(),
+            table_crc32c=table.write(path) if index_version == 2 else None,
         )
         index.write(index_path(path))
     size = Split(videos=len(lengths), frames=sum(lengths), shards=shards, skipped=0)

@@ -21,7 +21,7 @@ from i3d_jax.ingest.annotations.table import read_csv
 from i3d_jax.ingest.annotations.ucf101 import LISTS, read_ucf101
 from i3d_jax.ingest.annotations.video_files import VideoFiles
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import entries, instead, is_folder
+from i3d_jax.system.files import entries, instead, is_folder, path
 
 __all__ = ["DIALECTS", "AnnotatedClip", "ClassList", "combined_splits", "read"]
 
@@ -79,13 +79,13 @@ def read(
     """
     if dialect not in DIALECTS:
         raise UserError(f"the dialect of the annotations must be one of {', '.join(DIALECTS)}, found {dialect!r}")
-    chosen, videos = DIALECTS[dialect], Path(videos)
+    chosen, videos = DIALECTS[dialect], path(videos)
     given = [files] if isinstance(files, str | os.PathLike) else files
-    paths = [path for one in given for path in _files(Path(one), chosen.files)]
+    paths = [file for one in given for file in _files(path(one), chosen.files)]
     if not is_folder(videos):
         raise UserError(f"a folder of videos was expected at {videos}, found {instead(videos)}")
     video_files = VideoFiles(videos)
-    listed = [one for path in paths for one in chosen.read(path, video_files)]
+    listed = [one for file in paths for one in chosen.read(file, video_files)]
     if not listed:
         raise UserError(f"{paths[0]}: at least one video of a split was expected, found none")
     if classes is not None:

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def read_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Row]:
         header = [name.strip() for name in next(reader, [])]
         missing = [column for column in columns if column not in header]
         if missing:
-            found = ", ".join(header) or "none"
+            # A quotation mark that is left open makes one name of many lines.
+            found = textwrap.shorten(", ".join(header), 200) or "none"
             raise UserError(
                 f"{file}: the columns {', '.join(columns)} were expected, {', '.join(missing)} missing, found {found}"
             )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from i3d_jax.system import files
 from i3d_jax.system.errors import UserError
 
 _USUAL = (".mp4", ".mkv", ".webm", ".avi", ".mov")
@@ -31,7 +31,7 @@ class VideoFiles:
         """
         if folder not in self._names:
             try:
-                self._names[folder] = frozenset(os.listdir(self._videos / folder))
+                self._names[folder] = frozenset(files.names(self._videos / folder))
             except PermissionError as error:
                 raise UserError(
                     f"the folder of videos {self._videos / folder} cannot be read: {error.strerror}"
