@@ -181,4 +181,5 @@ def test_a_mistake_is_one_sentence_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "i3d_jax.convert", "--source", tmp_path / "absent", "--format", "torch_i3d"]
     done = subprocess.run([*command, "--output", tmp_path / "x"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert done.stderr == f"error: there is no PyTorch file {tmp_path / 'absent'}\n"
+    told = f"reading {tmp_path / 'absent'} …\nerror: there is no PyTorch file {tmp_path / 'absent'}\n"
+    assert done.stderr == told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import re
@@ -18,7 +19,7 @@ from helpers import forked, small_checkpoints
 
 import i3d_jax
 from i3d_jax import checkpoint, convert, export
-from i3d_jax.importers import hub
+from i3d_jax.importers import exports, hub
 from i3d_jax.system.errors import UserError
 
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -51,7 +52,8 @@ def assert_the_same_network(original, other):
 
 
 def test_there_and_back_to_the_last_bit(original, exported, tmp_path):
-    assert sorted(path.name for path in exported.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    files = sorted(path.name for path in exported.iterdir())
+    assert files == ["README.md", "config.json", "digests.json", "model.safetensors"]
     convert.main(["--source", str(exported), "--format", "hub", "--output", str(tmp_path / "again")])
     assert_the_same_network(original, tmp_path / "again")
 
@@ -69,7 +71,7 @@ def test_another_program_reads_it_as_its_card_says(original, exported):
     count = "\nimport numpy\nprint(sum(float(numpy.abs(one).sum(dtype='float64')) for one in arrays.values()))"
     refuse = "import sys; sys.modules['jax'] = sys.modules['i3d_jax'] = None\n"
     done = subprocess.run(
-        [sys.executable, "-c", refuse + program + count], cwd=exported, capture_output=True, text=True, timeout=60
+        [sys.executable, "-I", "-c", refuse + program + count], cwd=exported, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     labels, shape, total = done.stdout.splitlines()
@@ -80,13 +82,13 @@ def test_another_program_reads_it_as_its_card_says(original, exported):
 
 
 def test_an_export_that_differs_is_refused_and_leaves_nothing(original, tmp_path, monkeypatch):
-    def one_bit_off(folder, description, variables, write=hub.write):
-        kernel = variables["params"]["Conv3d_1a_7x7"]["conv_3d"]["kernel"]
+    def one_bit_off(folder, original, write=hub.write):
+        kernel = original.variables["params"]["Conv3d_1a_7x7"]["conv_3d"]["kernel"]
         kernel.view(np.uint32)[0, 0, 0, 0, 0] ^= 1
-        write(folder, description, variables)
+        write(folder, original)
         kernel.view(np.uint32)[0, 0, 0, 0, 0] ^= 1
 
-    monkeypatch.setattr(hub, "write", one_bit_off)
+    monkeypatch.setitem(exports.TARGETS, "hub", dataclasses.replace(exports.TARGETS["hub"], write=one_bit_off))
     with pytest.raises(UserError, match=r"differs from .*: nothing was kept"):
         export.main(["--checkpoint", str(original), "--to", "hub", "--output", str(tmp_path / "hub")])
     assert list(tmp_path.iterdir()) == []
@@ -151,6 +153,7 @@ HUGE = (1 << 62).to_bytes(8, "little")
         (changed_bytes(lambda content: content[:-1]), "is no whole safetensors file"),
         (changed_bytes(lambda content: content + b"more"), "is no whole safetensors file"),
         (changed_bytes(lambda content: b""), "is no whole safetensors file"),
+        (changed_bytes(lambda content: content[:-1] + bytes([content[-1] ^ 1])), r"is damaged: 1 of its \d+ arrays"),
         (changed_bytes(lambda content: HUGE + content[8:]), "is no whole safetensors file"),
     ],
 )
@@ -203,7 +206,7 @@ class _Endpoint(http.server.BaseHTTPRequestHandler):
             siblings = [{"rfilename": name} for name in sizes]
             told = {"id": "someone/actions", "sha": COMMIT, "siblings": siblings, "private": False}
             return self._answer(json.dumps(told).encode())
-        file = re.fullmatch(rf"/someone/actions/resolve/{COMMIT}/(config\.json|model\.safetensors)", self.path)
+        file = re.fullmatch(rf"/someone/actions/resolve/{COMMIT}/(\w+\.(?:json|safetensors))", self.path)
         if file:
             return self._answer((self.folder / file[1]).read_bytes(), etag=file[1])
         return self._answer(b"{}", status=404, error="RepoNotFound")

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import pickle
+import re
 import shutil
 import tarfile
 import zipfile
@@ -17,6 +18,7 @@ from helpers.mirrors import index_entries, served
 
 from i3d_jax import checkpoint, convert
 from i3d_jax.importers import download, package_index, pretrained, published
+from i3d_jax.system import progress
 from i3d_jax.system.errors import UserError
 
 NAME = "rgb_scratch"
@@ -89,7 +91,8 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != "lock")
 
 
-def test_from_a_mirror_and_then_from_the_cache(mirror, cache, arrays, tmp_path, capsys):
+def test_from_a_mirror_and_then_from_the_cache(mirror, cache, arrays, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     run("--pretrained", NAME, "--mirror", f"{mirror.address}/", "--output", tmp_path / "rgb")
     assert mirror.requests == [(path, None) for path in (INDEX, "/label_map.txt", DATA)]
     assert files(cache / NAME) == ["label_map.txt", "model.ckpt.data-00000-of-00001", "model.ckpt.index"]
@@ -101,7 +104,9 @@ def test_from_a_mirror_and_then_from_the_cache(mirror, cache, arrays, tmp_path, 
     assert (metadata["provenance"]["release"], metadata["provenance"]["format"]) == (NAME, "sonnet_i3d")
     output = capsys.readouterr()
     assert "release: rgb_scratch, by the CRC32C of every array" in output.out
-    assert "rgb_scratch/model.ckpt.data-00000-of-00001: 100%" in output.err
+    assert re.search(
+        r"^downloading rgb_scratch/model\.ckpt\.data-00000-of-00001: (\S+ MiB) of \1 in ", output.err, re.MULTILINE
+    )
 
     # Nobody is asked for what is whole, and what the user names comes before what is in the cache.
     (cache / NAME / "model.ckpt.index").write_bytes(b"damaged")

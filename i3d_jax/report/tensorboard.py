@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import time
@@ -13,7 +14,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from i3d_jax.records.shards import HEADER_BYTES, footer, framed, header, places, scan_lengths
-from i3d_jax.system.files import make_folder, written_whole
+from i3d_jax.system.files import append, make_folder, written_whole
 
 
 class TensorBoard:
@@ -65,8 +66,9 @@ class TensorBoard:
                     file.writelines(kept)
 
     def _append(self, event: Event) -> None:
-        with open(self._path, "ab") as file:
-            RecordWriter(file).write(event.SerializeToString())
+        record = io.BytesIO()
+        RecordWriter(record).write(event.SerializeToString())
+        append(self._path, record.getvalue())
 
 
 def _split(event: Event) -> str:

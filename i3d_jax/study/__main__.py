@@ -21,6 +21,7 @@ from i3d_jax.study.plan import Cell, PlannedRun, chosen, runs, with_sources
 from i3d_jax.system import cluster, hosts, lock
 from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
+from i3d_jax.system.files import path as place
 from i3d_jax.system.files import written_whole
 
 if TYPE_CHECKING:
@@ -71,25 +72,25 @@ def main(arguments: Sequence[str]) -> int:
     with cluster.explained():
         given = {f"--{name}": value for name, value in vars(options).items() if name not in cluster.FLAGS}
         hosts.refuse_different({**given, "--config.KEY=VALUE": overrides}, what="arguments")
-        output = Path(options.output)
+        output = place(options.output)
         # Of several processes the first holds the folder, for all of them.
         with lock.held(output) if hosts.is_first() else contextlib.nullcontext():
-            return _fill(_study(options, overrides), needed)
+            return _fill(_study(options, overrides), needed, report=not options.no_report)
 
 
 def _study(options: argparse.Namespace, overrides: Sequence[str]) -> Study:
     from i3d_jax.study.runs import Study
 
     return Study(
-        output=Path(options.output),
-        datasets={name: Path(getattr(options, name)) for name in DATASETS if getattr(options, name) is not None},
-        imagenet=None if options.imagenet is None else Path(options.imagenet),
+        output=place(options.output),
+        datasets={name: place(getattr(options, name)) for name in DATASETS if getattr(options, name) is not None},
+        imagenet=None if options.imagenet is None else place(options.imagenet),
         overrides=overrides,
         miniature=options.miniature,
     )
 
 
-def _fill(study: Study, needed: Sequence[Cell]) -> int:
+def _fill(study: Study, needed: Sequence[Cell], *, report: bool) -> int:
     """Trains what the cells need and writes the tables; returns the exit code."""
     # Imported late, as what `_study` imports: --help and mistakes in what is chosen need none of it.
     from i3d_jax.study.runs import accuracy, check, train_all
@@ -105,8 +106,10 @@ def _fill(study: Study, needed: Sequence[Cell]) -> int:
         measured = {cell: accuracy(study, cell, failures) for cell in needed if cell.sums}
         note = DRAWN_NOTE if study.miniature else ""
         _write(study.output, table.fill(needed, measured), earlier, note)
+        if report:
+            _write_page(study.output)
     for failed, reason in failures.items():
-        hosts.say(f"failed: {failed.name}: {reason}")
+        hosts.warn(f"failed: {failed.name}: {reason}")
     return 2 if failures else 0
 
 
@@ -171,6 +174,20 @@ def _write(output: Path, filled: Sequence[table.Filled], earlier: Sequence[table
     print(f"\nAlso in {output / 'table.md'} and {output / 'table.csv'}")
 
 
+def _write_page(output: Path) -> None:
+    """Writes `report.html`; where that fails, what was measured stands, and a sentence says why there is no page."""
+    try:
+        from i3d_jax.study.page import page_of_study
+
+        with written_whole(output / "report.html") as file:
+            file.write(page_of_study(output).encode())
+    # Whatever it is: days of training have ended well.
+    except Exception as error:
+        print(f"warning: {output / 'report.html'} could not be written: {error}", file=sys.stderr)
+    else:
+        print(f"and, to be read, in {output / 'report.html'}")
+
+
 def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the options and the changes of every recipe."""
     options, overrides = _parser().parse_known_args(arguments)
@@ -202,13 +219,20 @@ def _parser() -> Parser:
     add("--source", choices=SOURCES, default="minikinetics", help=source_help)
     add("--rows", metavar="ROW", nargs="+", default=[], help=f"of {', '.join(published.ARCHITECTURES)} (default: all)")
     add("--columns", metavar="COLUMN", nargs="+", default=[], help="such as ucf101 or hmdb51/rgb (default: all)")
-    add("--output", metavar="DIR", required=True, help="gets runs/NAME/ of every run, table.md and table.csv")
+    add(
+        "--output",
+        metavar="DIR",
+        required=True,
+        help="gets runs/NAME/ of every run, table.md, table.csv and report.html",
+    )
     add("--dry_run", action="store_true", help="print the commands of the runs and do nothing")
+    add("--no_report", action="store_true", help="leave report.html out")
     miniature_help = (
         "narrow networks and few steps, on three datasets that are drawn where none are named; without --table it fills"
         " accuracy and transfer"
     )
     add("--miniature", action="store_true", help=miniature_help)
+    parser.add_quiet()
     data = parser.add_argument_group("what the chosen cells need")
     for name in DATASETS:
         data.add_argument(FLAGS[name], metavar="DIR", help=f"{name} as `python -m i3d_jax.prepare` wrote it")

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from i3d_jax import checkpoint, models
 from i3d_jax.drawn.miniature_actions import ACTIONS, FRAME_RATE, draw
-from i3d_jax.system import hosts
+from i3d_jax.system import hosts, progress
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import make_folder, written_whole
 
@@ -74,7 +73,7 @@ def make(folder: Path, size: Size, *, prepare: Callable[[list[str]], int], write
     _refuse_other_size(folder, size)
     layouts = dict(zip(DRAWN, (_minikinetics(size), _ucf101(size), _hmdb51(size)), strict=True))
     planned = [(name, video) for name, layout in layouts.items() for video in layout.videos]
-    for name, video in tqdm(planned, desc="drawing videos", unit="video", file=sys.stderr):
+    for name, video in progress.over(planned, "drawing", total=len(planned), unit="videos"):
         path = folder / "videos" / name / video.path
         if not path.exists():
             make_folder(path.parent)

@@ -158,7 +158,7 @@ def train_all(study: Study, runs: Sequence[PlannedRun]) -> dict[PlannedRun, str]
         title = f"run {number} of {len(runs)}: {run.name}"
         if run.start in failures:
             failures[run] = f"it starts from {run.start.name}, which failed"
-            hosts.say(f"{title} is left out: {failures[run]}")
+            hosts.warn(f"{title} is left out: {failures[run]}")
             continue
         try:
             reason = None
@@ -167,7 +167,7 @@ def train_all(study: Study, runs: Sequence[PlannedRun]) -> dict[PlannedRun, str]
             reason = str(error)
         if (reason := hosts.failure_of_any(reason)) is not None:
             failures[run] = reason
-            hosts.say(f"{title} failed: {reason}")
+            hosts.warn(f"{title} failed: {reason}")
     return failures
 
 

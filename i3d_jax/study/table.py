@@ -11,7 +11,7 @@ from pathlib import Path
 from i3d_jax.study import published
 from i3d_jax.study.plan import Cell, cells, runs
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import instead, refuse_unreadable
+from i3d_jax.system.files import instead, opened, refuse_unreadable
 
 CSV_COLUMNS = ("table", "row", "column", "value", "published", "difference", "runs", "splits", "reason")
 
@@ -185,8 +185,8 @@ def from_csv(path: Path) -> list[Filled]:
         return []
     refuse_unreadable(path)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [_from_row(row) for row in csv.DictReader(file)]
+        with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+            return [_from_row(row) for row in csv.DictReader(text)]
     except (OSError, ValueError, KeyError, StopIteration) as error:
         raise UserError(
             f"{path} cannot be read as the table of a study: move it away, or choose another --output"
