@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from i3d_jax import checkpoint
 from i3d_jax.inference import inputs
 from i3d_jax.inference.presets import DENSE, FORMATS, POOLS, PRESETS, Preset, frame_rate_of
+from i3d_jax.system import files
 from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, install_hint, run
 from i3d_jax.training.compilation import keep_compiled
@@ -50,11 +49,11 @@ def main(arguments: Sequence[str]) -> int:
 
     extraction = Extraction(
         checkpoints=tuple(
-            os.fspath(checkpoint.find(directory, int(options.step) if options.step.isdecimal() else options.step))
+            str(checkpoint.find(directory, int(options.step) if options.step.isdecimal() else options.step))
             for directory in (options.checkpoint, options.flow_checkpoint)
             if directory
         ),
-        output=Path(options.output),
+        output=files.path(options.output),
         preset=preset,
         preset_name=options.preset,
         endpoint=options.endpoint,
@@ -145,6 +144,7 @@ def _parser() -> Parser:
     parser.add_argument("--processes", metavar="N", type=int, default=1, help=processes_help)
     precision_help = "highest: float32 on every device; default: as the device is quickest (default: %(default)s)"
     parser.add_argument("--precision", choices=PRECISIONS, default="highest", help=precision_help)
+    parser.add_quiet()
     return parser
 
 

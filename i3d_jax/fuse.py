@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from i3d_jax.evaluation.accuracy import score
 from i3d_jax.evaluation.fusion import fuse
 from i3d_jax.evaluation.predictions import Predictions
+from i3d_jax.system import files
 from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 from i3d_jax.system.files import is_standard_output
@@ -22,10 +22,10 @@ example:
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
     options = _parser().parse_args(arguments)
-    files = (options.first, options.second)
-    first, second = (Predictions.load(file) for file in files)
-    fused = fuse(first, second, _weights(options.weights), names=files)
-    rows = [*zip(files, (first, second), strict=True), ("the sum", fused)]
+    names = (options.first, options.second)
+    first, second = (Predictions.load(file) for file in names)
+    fused = fuse(first, second, _weights(options.weights), names=names)
+    rows = [*zip(names, (first, second), strict=True), ("the sum", fused)]
     width = max(len(name) for name, _ in rows)
     # The figures are not to get among the bytes of a file.
     screen = sys.stderr if options.output and is_standard_output(options.output) else sys.stdout
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
             file=screen,
         )
     if options.output:
-        fused.save(Path(options.output))
+        fused.save(files.path(options.output))
         print(f"the predictions of the sum are in {options.output}", file=screen)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from i3d_jax import checkpoint
 from i3d_jax.inference import inputs
+from i3d_jax.system import files, terminal
 from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 from i3d_jax.training.compilation import keep_compiled
@@ -41,11 +42,10 @@ def main(arguments: Sequence[str]) -> int:
     directories = _directories(options)
     found = [_found(directory, options.step) for directory in directories]
     # Imported late: PyAV and OpenCV are not needed to say that a checkpoint is missing.
-    from tqdm import tqdm
-
     from i3d_jax.inference.answers import Answer, answers
     from i3d_jax.inference.captions import save_video
     from i3d_jax.inference.loaded import LoadedNetwork, refuse_other_streams
+    from i3d_jax.inference.videos import VideosBar
     from i3d_jax.inference.writing import Writer, standard_output_to
     from i3d_jax.video.plans import Sliding, Spread
 
@@ -70,11 +70,9 @@ def main(arguments: Sequence[str]) -> int:
     failures = 0
     with (
         standard_output_to(options.output),
-        tqdm(total=len(paths), unit=" videos", disable=None, leave=False) as bar,
-        tqdm(unit=" windows", disable=None, leave=False) as windows_bar,
+        VideosBar("predicting", len(paths), stays=False) as bar,
     ):
-        for answer in answers(networks, paths, plan, start=options.start, end=end, seen=windows_bar.update):
-            bar.update()
+        for answer in answers(networks, paths, plan, start=options.start, end=end, bar=bar):
             if isinstance(answer, Answer):
                 writer.add(answer)
                 if options.save_video:
@@ -117,11 +115,11 @@ def _directories(options: argparse.Namespace) -> list[str]:
 def _found(directory: str, step: str) -> Path:
     """Returns a checkpoint directory, and says which one where it is one of several."""
     found = checkpoint.find(directory, int(step) if step.isdecimal() else step)
-    if found != Path(directory).resolve():
+    if found != files.path(directory).resolve():
         steps = checkpoint.steps_in(found.parent)
         best = checkpoint.best_in(found.parent)
         known = "" if best is None else f", the best {best}"
-        print(f"{directory}: the checkpoint of step {found.name}; the newest is {steps[-1]}{known}", file=sys.stderr)
+        terminal.say(f"{directory}: the checkpoint of step {found.name}; the newest is {steps[-1]}{known}")
     return found
 
 
@@ -166,6 +164,7 @@ def _parser() -> Parser:
         "(default: %(default)s)"
     )
     parser.add_argument("--precision", choices=PRECISIONS, default="highest", help=precision_help)
+    parser.add_quiet()
     return parser
 
 

@@ -122,7 +122,7 @@ def test_without_notes_there_is_no_file_of_them(folder, tmp_path):
     command[1] = str(tmp_path / "usual.csv")
     assert prepare.main(command) == 0
     assert not (tmp_path / "dataset" / "notes.csv").exists()
-    [index] = (tmp_path / "dataset" / "index").iterdir()
+    [index] = tmp_path.glob("dataset/index/*.json")
     assert "notes" not in json.loads(index.read_text())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from i3d_jax.ingest.annotations import read
 from i3d_jax.ingest.local import make_shards
 from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.preparation import prepare_dataset
+from i3d_jax.system import progress
 from i3d_jax.system.errors import UserError
 from i3d_jax.video.write import write_video
 
@@ -32,9 +34,14 @@ def dataset(tmp_path_factory):
     return open_dataset(folder / "dataset")
 
 
+def told(text):
+    """How many of the eight videos were scored, line by line."""
+    return [int(number) for number in re.findall(r"^scoring test: (\d+) of 8 videos(?=,| in|$)", text, re.MULTILINE)]
+
+
 def evaluate(dataset, directory, workdir, *, variant="small", **more):
     keys = {"data.directory": dataset.directory, "data.crop": 32, "evaluation.frames": 9, "evaluation.split": "test"}
-    keys |= {f"evaluation.{name}": value for name, value in more.items()}
+    keys |= {"report": False, **{f"evaluation.{name}": value for name, value in more.items()}}
     changes = [f"--config.{key}={value}" for key, value in keys.items()]
     where = ["--workdir", str(workdir), "--mode", "evaluate", "--checkpoint", str(directory)]
     main.main(["--config", f"experiments/custom.py:{variant}", *where, *changes])
@@ -74,11 +81,13 @@ def test_what_cannot_be_scored(dataset, tmp_path):
         main.main(["--config", "experiments/custom.py:small", "--checkpoint", str(tmp_path / "other")])
 
 
-def test_the_protocol_is_printed_and_stands_beside_the_figures(dataset, tmp_path, capsys):
+def test_the_protocol_is_printed_and_stands_beside_the_figures(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
     save_stream(tmp_path / "network", stream="rgb", labels=dataset.labels)
     ten = {"protocol": "windows", "windows": 2, "crops": 10, "average": "probabilities"}
-    evaluate(dataset, tmp_path / "network", tmp_path / "ten", **ten)
-    printed = capsys.readouterr().out
+    evaluate(dataset, tmp_path / "network", tmp_path / "ten", batch_size=4, **ten)
+    printed, progress_lines = capsys.readouterr()
+    assert told(progress_lines) == [4, 8, 8]
     assert "  protocol     windows: 2 windows of 9 frames, 10 crops, probabilities averaged\n" in printed
     figures = json.loads((tmp_path / "ten" / "results.json").read_text())["test"]
     found = np.load(tmp_path / "ten" / "predictions" / "test.npz")
@@ -95,11 +104,13 @@ def test_the_protocol_is_printed_and_stands_beside_the_figures(dataset, tmp_path
     assert list(figures["class_accuracy"].values()) == np.diag(found["confusion"]).tolist()
 
 
-def test_a_whole_video_of_any_length_is_not_for_every_network(dataset, tmp_path):
+def test_a_whole_video_of_any_length_is_not_for_every_network(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
     save_stream(tmp_path / "network", stream="rgb", labels=dataset.labels)
     with pytest.raises(UserError, match=r"'dense' takes videos of any length.*; C3D sees clips of a length of its own"):
         evaluate(dataset, tmp_path / "network", tmp_path / "figures", variant="c3d", protocol="dense")
-    evaluate(dataset, tmp_path / "network", tmp_path / "figures", protocol="dense")
+    evaluate(dataset, tmp_path / "network", tmp_path / "figures", protocol="dense", batch_size=4)
+    assert told(capsys.readouterr().err) == [4, 8, 8]
     figures = json.loads((tmp_path / "figures" / "results.json").read_text())["test"]
     assert {"protocol": "dense", "stride": 1, "average": "logits"}.items() <= figures.items()
     assert not {"frames", "windows", "crops"} & figures.keys()

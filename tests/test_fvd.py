@@ -158,9 +158,11 @@ def test_statistics_take_the_place_of_videos_and_network(folder, usual, tmp_path
     save_stream(tmp_path / "other", stream="rgb", labels=("left", "right"))
     with pytest.raises(UserError, match=r"real.npz and the network .*other cannot .*: crc32c '\w+' against '\w+'"):
         main(arguments(folder, tmp_path / "real.npz", Path("generated.npy"), network=tmp_path / "other"))
-    np.savez(tmp_path / "real.npz", **{**shown, "mean": shown["mean"] + 1})
-    with pytest.raises(UserError, match="its mean is not that of its features"):
-        main(arguments(folder, tmp_path / "real.npz", tmp_path / "generated.npz", network=None))
+    mean = shown["mean"]
+    for altered in (mean + 1, mean[1:], mean.astype(str), mean.astype(bytes), mean.view([("a", mean.dtype)])):
+        np.savez(tmp_path / "real.npz", **{**shown, "mean": altered})
+        with pytest.raises(UserError, match="its mean is not that of its features"):
+            main(arguments(folder, tmp_path / "real.npz", tmp_path / "generated.npz", network=None))
 
 
 @pytest.mark.parametrize(

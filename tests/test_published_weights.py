@@ -6,13 +6,16 @@ them, they are the release's files to the byte, which a server on this machine t
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import av
 import chex
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -21,6 +24,10 @@ from helpers.mirrors import served
 
 from i3d_jax import checkpoint
 from i3d_jax.importers import flax_i3d, pickled_arrays, published
+from i3d_jax.inference.answers import answers
+from i3d_jax.inference.loaded import LoadedNetwork
+from i3d_jax.video.plans import Sliding
+from i3d_jax.video.write import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT.parent / "shared" / "reference"
@@ -97,6 +104,22 @@ def test_real_clips_are_named(rgb, real_videos):
     found = {Path(one["video"]).name: one["predictions"][0] for one in told}
     assert {name: best["label"] for name, best in found.items()} == CLIPS
     assert min(best["probability"] for best in found.values()) >= LEAST
+
+
+def test_a_change_in_a_long_video_is_found_within_a_stride(rgb, real_videos, tmp_path):
+    """Two real clips, one behind the other."""
+    clips = {"arm_wrestling.mp4": "arm wrestling", "cleaning_pool.mp4": "cleaning pool"}
+    pieces = []
+    for name in clips:
+        with av.open(str(real_videos / name)) as container:
+            frames = itertools.islice(container.decode(video=0), 56)
+            pieces += [cv2.resize(frame.to_ndarray(format="rgb24"), (340, 256)) for frame in frames]
+    write_video(tmp_path / "both.mp4", np.stack(pieces), 25)
+    network = LoadedNetwork(rgb, few_runs=True)
+    [answer] = answers([network], [str(tmp_path / "both.mp4")], Sliding(window=32, stride=16))
+    first, second = answer.stretches()
+    assert [first.label, second.label] == list(clips.values())
+    assert abs(first.end - 56 / 25) <= 16 / 25
 
 
 def test_the_distance_of_videos_without_content_that_a_port_publishes(rgb):

@@ -16,7 +16,7 @@ from jaxtyping import TypeCheckError
 
 from i3d_jax import models
 from i3d_jax.flow import codec, sampling, tvl1
-from i3d_jax.models import batch_norm, lowering, winograd
+from i3d_jax.models import batch_norm, lowering, pooling, winograd
 from i3d_jax.models.conv_lstm import BatchNormalisedLSTM
 from i3d_jax.models.network import cross_entropy
 from i3d_jax.training.metrics import masked_sum
@@ -70,8 +70,8 @@ def c3d(dtype):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: lowering.max_pool(zeros(7), (2,), (2,)), "batch ... channels"),
-        (lambda: lowering.max_pool(zeros(1, 4, 4, 2, dtype=np.int32), (2, 2), (2, 2)), "batch ... channels"),
+        (lambda: pooling.max_pool(zeros(7), (2,), (2,)), "batch ... channels"),
+        (lambda: pooling.max_pool(zeros(1, 4, 4, 2, dtype=np.int32), (2, 2), (2, 2)), "batch ... channels"),
         (lambda: lowering.convolution(zeros(1, 4, 4, 2), zeros(3, 3, 5, 6), (1, 1), ((1, 1),) * 2), "channels=2"),
         (lambda: winograd.convolution(zeros(1, 8, 8, 2), zeros(5, 5, 2, 3)), "3 3 channels features"),
         (lambda: normalised_relu(5), "channels=4"),
@@ -96,7 +96,7 @@ def test_other_arrays_are_refused(call, words):
 
 @pytest.mark.parametrize("library", [np, jnp])
 def test_those_of_the_signature_pass(library):
-    assert lowering.max_pool(library.zeros((1, 4, 4, 2), jnp.bfloat16), (2, 2), (2, 2)).dtype == jnp.bfloat16
+    assert pooling.max_pool(library.zeros((1, 4, 4, 2), jnp.bfloat16), (2, 2), (2, 2)).dtype == jnp.bfloat16
     assert normalised_relu(4).shape == (2, 4)
     assert warp(4).shape == (1, 3, 4, 5)
     assert cross_entropy(library.zeros((2, 5, 3)), library.zeros((2, 5), np.int32)).shape == (2, 5)

@@ -122,12 +122,13 @@ def test_scores_of_streams_are_the_same_for_any_batch_and_any_number_of_devices(
 def test_a_split_of_which_nothing_can_be_scored(tmp_path):
     broken = write_dataset(tmp_path / "dataset", [4, 5], shards=1, split="test", flow=True)
     [shard] = broken.directory.glob("*.tfrecord")
-    # Of each record the last byte of its contents.
+    # Of each record a byte of every image.
     content, end = bytearray(shard.read_bytes()), 0
     for length in ShardIndex.read(index_path(shard)).lengths:
         # Behind a record's header of 12 bytes and its own stands its checksum, of 4.
         end += 12 + length + 4
-        content[end - 5] ^= 1
+        for place in range(end - 4 - length, end - 4, 50):
+            content[place] ^= 1
     shard.write_bytes(content)
     with pytest.raises(UserError, match=r"no video of 'test' could be scored, all 2 are damaged, .* test-0"):
         evaluate(broken, tmp_path / "run", batch_size=2, devices=1, max_damaged_share=1.0)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 
 import av
+import jax
 import numpy as np
 import pytest
 from helpers.moving_pictures import sliding, write_lossless
 from helpers.small_checkpoints import LABELS, save_stream
 
 import i3d_jax
-from i3d_jax import predict
-from i3d_jax.inference.timeline import stretches
+from i3d_jax import models, predict
+from i3d_jax.clips import CHANNELS
+from i3d_jax.inference.batching import with_steps
+from i3d_jax.inference.timeline import Steps, stretches
 from i3d_jax.inference.writing import clock
 from i3d_jax.system.errors import UserError
 from i3d_jax.video.write import write_video
@@ -55,20 +59,66 @@ def test_each_window_has_its_seconds_and_classes(folder, capsys):
     # The whole is the mean.
     whole = {each["label"]: each["logit"] for each in found["predictions"]}
     np.testing.assert_allclose([whole[label] for label in LABELS], np.mean(logits, 0), rtol=1e-5)
+    assert (found["stretches"][0]["start"], found["stretches"][-1]["end"]) == (0, (STRIDE * 5 + WINDOW) / 25)
     text = said(capsys, folder, folder / "videos" / "a.mkv", *timeline).out.splitlines()
+    assert len(text) == 1 + len(found["stretches"])
     assert text[0].endswith("a.mkv  (0.0 s to 1.4 s, 6 windows)")
-    assert len(text) >= 2
 
 
 def test_neighbours_of_one_label_are_joined():
     logits = np.array([[2, 0], [3, 0], [0, 1], [0, 2], [1, 0]], float)
     spans = [(0, 4), (1, 5), (2, 6), (3, 7), (4, 8)]
-    found = stretches(logits, spans, ["run", "jump"])
+    # A step in the middle of each window, that says what the window does.
+    found = stretches(logits, spans, ["run", "jump"], Steps(logits[:, None], [0.5]))
     assert [(one.start, one.end, one.label) for one in found] == [(0, 3.5, "run"), (3.5, 5.5, "jump"), (5.5, 8, "run")]
     sigmoid = lambda x: 1 / (1 + np.exp(-x))
     np.testing.assert_allclose(
         [one.probability for one in found], [(sigmoid(2) + sigmoid(3)) / 2, (sigmoid(1) + sigmoid(2)) / 2, sigmoid(1)]
     )
+
+
+# The steps lie at 2, 6, 10 and so on: a change is found in the middle of two.
+@pytest.mark.parametrize(("change", "between"), [(21, 20), (27, 28), (33, 32), (39, 40)])
+@pytest.mark.parametrize("strength", [1, 3])
+def test_a_change_is_where_the_steps_change(change, between, strength):
+    """However many windows the stronger label wins: they show it from a quarter of their length on."""
+    spans = [(start, start + 16) for start in range(0, 48, 4)]
+    centres = [1 / 8, 3 / 8, 5 / 8, 7 / 8]
+    times = np.array([[start + 16 * centre for centre in centres] for start, _ in spans])
+    of_steps = np.where(times[..., None] < change, [1.0, 0.0], [0.0, strength])
+    found = stretches(of_steps.mean(1), spans, ["run", "jump"], Steps(of_steps, centres))
+    assert [(one.start, one.end, one.label) for one in found] == [(0, between, "run"), (between, 60, "jump")]
+
+
+def test_no_change_comes_before_the_one_before_it():
+    """Though every step of the last label lies before those of the one in the middle."""
+    logits = np.eye(3)[[0, 0, 1, 2, 2]]
+    spans = [(start, start + 4) for start in range(5)]
+    of_steps = np.tile(np.eye(3)[[2, 1, 0]], (5, 1, 1))
+    found = stretches(logits, spans, ["a", "b", "c"], Steps(of_steps, [0.25, 0.5, 0.75]))
+    edges = [found[0].start, *(one.end for one in found)]
+    assert [one.label for one in found] == ["a", "b", "c"]
+    assert edges == sorted(edges)
+    assert [one.start for one in found[1:]] == edges[1:-1]
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow", None])
+def test_the_steps_of_a_window_are_its_logits_on_average(stream):
+    """A step of I3D's last pool is scored as a clip of nothing else would be."""
+    options = {"num_classes": 3, "width_multiplier": 0.125, "last_block": "Mixed_3c"}
+    name, own = ("i3d", {"stream": stream}) if stream else ("two_stream_i3d", {})
+    model = models.create(name, **options, **own)
+    random = np.random.default_rng(0)
+    clip = {one: random.uniform(-1, 1, (2, 25, 32, 32, CHANNELS[one])).astype(np.float32) for one in model.streams}
+    variables = model.init(jax.random.key(0), clip)
+    logits, endpoints = jax.jit(model.apply)(variables, clip)
+    found = with_steps(model, variables, logits, endpoints)
+    # Up to that block one frame in two is left.
+    assert found.shape == (2, 1 + 12, 3)
+    np.testing.assert_array_equal(found[:, 0], logits)
+    np.testing.assert_allclose(found[:, 1:].mean(1), logits, rtol=1e-4, atol=1e-5)
+    assert np.ptp(found[:, 1:], axis=1).min() > 0
+    assert model.step_centres(3) == [1 / 4, 2 / 4, 3 / 4]
 
 
 def test_a_piece_is_scored_as_the_piece_alone(folder, tmp_path, capsys):
@@ -168,3 +218,12 @@ def test_seconds_are_written_as_people_write_them():
         "3:07.2",
         "1:03:07.2",
     ]
+
+
+def test_a_workdir_is_loaded_from_python(folder, tmp_path):
+    """It has a `config.json` beside its checkpoints, as a Hub folder has one beside its arrays."""
+    shutil.copytree(folder / "rgb", tmp_path / "checkpoints" / "7")
+    (tmp_path / "config.json").write_text("{}")
+    network, expected = i3d_jax.load(tmp_path), i3d_jax.load(folder / "rgb")
+    assert network.labels == expected.labels
+    assert network.predict(folder / "videos" / "a.mkv") == expected.predict(folder / "videos" / "a.mkv")

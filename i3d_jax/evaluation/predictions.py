@@ -98,10 +98,10 @@ class Predictions:
             raise UserError(f"{path}: the arrays video, label and logits were expected, found {found}")
         video, label, logits = (arrays[name] for name in ("video", "label", "logits"))
         fits = video.ndim == label.ndim == 1 and logits.ndim == 2 and len(video) == len(label) == len(logits)
-        whole = np.issubdtype(label.dtype, np.integer) and np.issubdtype(logits.dtype, np.floating)
-        if not fits or not whole:
+        kinds = video.dtype.kind == "U" and label.dtype.kind in "iu" and logits.dtype.kind == "f"
+        if not fits or not kinds:
             raise UserError(
-                f"{path}: video [N], whole numbers label [N] and float logits [N, classes] were expected, found "
+                f"{path}: texts video [N], whole numbers label [N] and float logits [N, classes] were expected, found "
                 f"{video.dtype} {list(video.shape)}, {label.dtype} {list(label.shape)}, "
                 f"{logits.dtype} {list(logits.shape)}"
             )
@@ -111,8 +111,15 @@ class Predictions:
                 f"{path}: labels of {logits.shape[1]} classes were expected, found {label[outside[0]]} "
                 f"for the video {str(video[outside[0]])!r}"
             )
-        if not np.isfinite(logits).all():
-            raise UserError(f"{path}: finite logits were expected, found others")
+        prefix = "logits_"
+        streams = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        for name, own in {"logits": logits, **{prefix + name: own for name, own in streams.items()}}.items():
+            if own.shape != logits.shape or own.dtype.kind != "f":
+                raise UserError(
+                    f"{path}: {name} was expected to be float {list(logits.shape)}, found {own.dtype} {list(own.shape)}"
+                )
+            if not np.isfinite(own).all():
+                raise UserError(f"{path}: finite {name} were expected, found others")
         classes = arrays.get("classes")
         if classes is not None and (classes.dtype.kind != "U" or classes.shape != logits.shape[1:]):
             raise UserError(
@@ -124,8 +131,6 @@ class Predictions:
             protocol = parse_json(str(arrays["protocol"]), f"'protocol' in {path}")
             if not isinstance(protocol, dict):
                 raise UserError(f"{path}: a protocol, as JSON of an object, was expected, found {protocol!r:.80}")
-        prefix = "logits_"
-        streams = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         return cls(video, label, logits, streams, classes=classes, protocol=protocol)
 
 

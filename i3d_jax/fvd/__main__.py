@@ -14,12 +14,12 @@ Protocols fix how frames are resized, which are taken, and the covariance:
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from i3d_jax.fvd.protocols import PROTOCOLS
+from i3d_jax.system import progress
 from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
 from i3d_jax.system.files import instead
@@ -117,10 +117,7 @@ def _spread(one: Any) -> str:
 
 
 def _bar(clips: Iterator[Any], count: int | None, name: str) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    # Where nobody looks on, nothing is drawn.
-    return iter(tqdm(clips, total=count, desc=name, unit=" videos", disable=None, file=sys.stderr))
+    return progress.over(clips, f"features of {name}", total=count, unit="videos")
 
 
 def _chosen(options: argparse.Namespace) -> Any:
@@ -200,6 +197,7 @@ def _parser() -> Parser:
     add("--shard", metavar="I/N", help="with --save_statistics: one of N shares of the videos")
     format_help = "for people or for programs (default: %(default)s)"
     add("--format", choices=("text", "json"), default="text", help=format_help)
+    parser.add_quiet()
     return parser
 
 

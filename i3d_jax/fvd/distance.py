@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from i3d_jax.fvd.networks import Network
 from i3d_jax.fvd.options import GENERATED, RANDOM, REAL, Options
 from i3d_jax.fvd.protocols import named
 from i3d_jax.fvd.saved import Statistics
+from i3d_jax.system import files
 from i3d_jax.system.errors import UserError
 
 # Videos of each side: with fewer, the distance says more of their number than of the videos.
@@ -105,7 +105,7 @@ def opened(source: Any, options: Options) -> Any:
     if isinstance(source, Statistics):
         return source
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
+        path = files.path(source)
         return saved.read(path) if saved.are_at(path) else sets.open_set(path, options.value_range)
     if hasattr(source, "ndim") and hasattr(source, "dtype"):
         return sets.Arrays(np.asarray(source), "the array", options.value_range)

@@ -19,6 +19,7 @@ import numpy as np
 from i3d_jax.evaluation.frechet import Moments
 from i3d_jax.fvd.facts import Facts
 from i3d_jax.fvd.protocols import named
+from i3d_jax.system import files
 from i3d_jax.system.archives import read_arrays
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import entries, is_file, is_folder, make_folder, opened, parse_json, written_whole
@@ -65,7 +66,7 @@ class Statistics:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes an .npz file with the arrays, `mean`, `scatter` and `description` (JSON), whole or not at all."""
-        make_folder(Path(path).parent)
+        make_folder(files.path(path).parent)
         description = json_text({"format_version": FORMAT_VERSION, **self.description})
         with written_whole(path) as file:
             np.savez(
@@ -144,8 +145,10 @@ def _names(path: Path) -> list[str]:
     try:
         with opened(path) as file, zipfile.ZipFile(file) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
-    # Whatever else the file is, it is no statistics; what reads it says what is wrong.
-    except zipfile.BadZipFile:
+    except UserError:
+        raise
+    # Whatever else the file is, zipfile says so by exceptions of many kinds; what reads it says what is wrong.
+    except Exception:
         return []
 
 
@@ -162,7 +165,9 @@ def _read(path: Path) -> Statistics:
         )
     if not np.isfinite(features).all():
         raise UserError(f"{path}: finite features were expected, found others")
-    if arrays["mean"].shape != features.shape[1:] or not np.allclose(arrays["mean"], features.mean(0, np.float64)):
+    mean = arrays["mean"]
+    fits = mean.dtype.kind == "f" and mean.shape == features.shape[1:]
+    if not fits or not np.allclose(mean, features.mean(0, np.float64)):
         raise UserError(f"{path}: its mean is not that of its features: the file was altered")
     description = parse_json(str(arrays["description"][()]), f"'description' in {path}")
     return Statistics(features, place, video, dict(_checked(description, f"'description' in {path}")))

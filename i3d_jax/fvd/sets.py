@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from i3d_jax.fvd.protocols import Cut
+from i3d_jax.system import copies, files
 from i3d_jax.system.archives import read_arrays
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import entries, instead, is_file, is_folder, opened
@@ -218,7 +219,8 @@ class Records:
 
         def choose(video: Any) -> np.ndarray:
             chosen = _chosen(video.num_frames, place, cut, fewest, str(video.place))
-            return np.stack([_decoded(video.image("rgb", index), str(video.place)) for index in chosen.tolist()])
+            images = video.images([("rgb", index) for index in chosen.tolist()])
+            return np.stack([_decoded(image, str(video.place)) for image in images])
 
         pixels = self._reader.read(self._reader.places[number], choose)
         # Else it has been refused: no share of the records may be damaged.
@@ -237,10 +239,10 @@ def open_set(path: str | os.PathLike, value_range: tuple[float, float] | None = 
     Raises:
       UserError: it is none of these, or there is no video in it.
     """
-    folder, split = Path(path), None
+    folder, split = files.path(path), None
     named = re.fullmatch(r"(.+):([A-Za-z0-9_-]+)", str(path))
-    if named and instead(folder) == "nothing" and is_file(Path(named[1], DESCRIPTION)):
-        folder, split = Path(named[1]), named[2]
+    if named and instead(folder) == "nothing" and is_file(files.path(named[1]) / DESCRIPTION):
+        folder, split = files.path(named[1]), named[2]
     if is_file(folder):
         return Arrays(_array(folder), str(folder), value_range)
     if not is_folder(folder):
@@ -269,6 +271,11 @@ def _found(folder: Path) -> tuple[list[str], list[str]]:
     def refuse(error: OSError) -> None:
         raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
 
+    if files.is_in_bucket(folder):
+        below = [path.relative_to(folder) for path in folder.rglob("*")]
+        videos = [str(own) for own in below if _is(own.name, VIDEOS)]
+        images = list({str(own.parent) for own in below if _is(own.name, IMAGES)})
+        return sorted(videos, key=natural), sorted(images, key=natural)
     for parent, _, names in os.walk(folder, onerror=refuse):
         own = Path(parent).relative_to(folder)
         videos += [str(own / name) for name in names if _is(name, VIDEOS)]
@@ -307,7 +314,7 @@ def _header(path: Path) -> tuple[float | None, str, float | None]:
         rate = float(stream.average_rate) if stream.average_rate else None
         frames = stream.frames or float(stated_duration(container, stream).seconds) * (rate or 0)
         pixels = frames * stream.width * stream.height
-        return rate, stream.codec_context.name, 8 * os.path.getsize(path) / pixels if pixels else None
+        return rate, stream.codec_context.name, 8 * files.size(path) / pixels if pixels else None
 
 
 def _array(path: Path) -> np.ndarray:
@@ -315,14 +322,16 @@ def _array(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            with opened(path):
-                return np.load(path, mmap_mode="r", allow_pickle=False)
+            # A map stays, even of a copy that is removed.
+            with opened(path), copies.on_this_machine(path) as found:
+                return np.load(found, mmap_mode="r", allow_pickle=False)
         if suffix == ".npz":
-            return _member(path)
+            with opened(path), copies.on_this_machine(path) as found:
+                return _member(found)
+    except UserError:
+        raise
     # What is no array is met with exceptions of many kinds.
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, UserError):
-            raise
+    except Exception as error:
         raise UserError(f"{path} cannot be read as an array: {' '.join(str(error).split())[:200]}") from None
     raise UserError(
         f"{path}: a folder of videos or a file .npy or .npz was expected; no other file is opened, pickles least of all"

@@ -7,7 +7,7 @@ import functools
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy as np
 from i3d_jax.inference.batching import Wanted
 from i3d_jax.inference.loaded import LoadedNetwork, sources_of
 from i3d_jax.inference.scores import best
-from i3d_jax.inference.timeline import moments
-from i3d_jax.inference.videos import Video, videos
+from i3d_jax.inference.timeline import Steps, Stretch, moments, stretches
+from i3d_jax.inference.videos import Video, VideosBar, videos
 from i3d_jax.system.errors import UserError
 from i3d_jax.video.plans import Plan, Sliding
 
@@ -31,6 +31,7 @@ class Answer:
       logits: of each window, float32 [N, classes]: sums over networks.
       spans: of each window the seconds from its start to its end, from the start of the file.
       mean: their means, float32 [classes].
+      steps: of the windows of a timeline.
     """
 
     video: str
@@ -38,6 +39,7 @@ class Answer:
     logits: np.ndarray
     spans: Sequence[tuple[float, float]]
     mean: np.ndarray
+    steps: Steps | None = None
 
     @property
     def scored(self) -> tuple[float, float]:
@@ -61,7 +63,13 @@ class Answer:
         if timeline:
             windows = moments(self.logits, self.spans, self.labels, top_k)
             said["timeline"] = [moment.to_json() for moment in windows]
+            said["stretches"] = [dataclasses.asdict(stretch) for stretch in self.stretches()]
         return said
+
+    def stretches(self) -> list[Stretch]:
+        """Returns neighbouring windows of a timeline that have one label, joined."""
+        assert self.steps is not None
+        return stretches(self.logits, self.spans, self.labels, self.steps)
 
 
 def answers(
@@ -71,7 +79,7 @@ def answers(
     *,
     start: float | None = None,
     end: float | None = None,
-    seen: Callable[[], None] = lambda: None,
+    bar: VideosBar | None = None,
 ) -> Iterator[Answer | UserError]:
     """Yields what is said of each video, in order; of one that cannot be read why.
 
@@ -80,12 +88,12 @@ def answers(
       paths: of the videos.
       plan: which windows are scored.
       start, end: seconds of the piece of each.
-      seen: called for each window.
+      bar: shows how far it is.
     """
     window = plan.window if isinstance(plan, Sliding) else None
-    programs = [network.program(Wanted(), window) for network in networks]
+    programs = [network.program(Wanted(steps=window is not None), window) for network in networks]
     sources = sources_of(networks, paths, plan, start=start, end=end, note=_tell)
-    for video in videos(programs, sources, plan, [network.view for network in networks], seen=seen):
+    for video in videos(programs, sources, plan, [network.view for network in networks], bar=bar):
         path = paths[video.number]
         try:
             yield _answer(networks, path, video, start or 0)
@@ -99,10 +107,14 @@ def _answer(networks: Sequence[LoadedNetwork], path: str, video: Video, start: f
     rate = video.frame_rate
     # Not 1.2000000000000002.
     spans = [(round(start + first / rate, 6), round(start + after / rate, 6)) for first, after in video.spans]
-    # Networks may see other numbers of windows, where these are spread over the video.
-    together = functools.reduce(operator.add, logits) if len({*map(len, logits)}) == 1 else logits[0]
+    # Networks may see other numbers of windows, where these are spread over the video, and of steps.
+    together = functools.reduce(operator.add, logits) if len({own.shape for own in logits}) == 1 else logits[0]
+    steps = None
+    if together.ndim == 3:
+        steps = Steps(together[:, 1:], networks[0].model.step_centres(together.shape[1] - 1))
+        logits, together = [own[:, 0] for own in logits], together[:, 0]
     mean = functools.reduce(operator.add, (own.mean(0) for own in logits))
-    return Answer(path, networks[0].labels, together, spans, mean)
+    return Answer(path, networks[0].labels, together, spans, mean, steps)
 
 
 def _tell(path: str, sentence: str) -> None:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from i3d_jax.clips import STREAMS
+from i3d_jax.models.classifier import classify
 from i3d_jax.models.network import Network
 from i3d_jax.models.purpose import for_few_runs
 from i3d_jax.system.errors import UserError, did_you_mean
@@ -38,10 +39,13 @@ class Wanted:
     Attributes:
       endpoint: the name of one; None for the logits; "" for what its classifiers see.
       pooled: whether an endpoint's mean is taken over all axes but the first and the last.
+      steps: whether the logits, endpoint None, are followed by those of each step alone that the classifiers see:
+        [1 + steps, classes] of a window.
     """
 
     endpoint: str | None = None
     pooled: bool = True
+    steps: bool = False
 
 
 class Program:
@@ -117,6 +121,8 @@ def windows_step(model: Network, wanted: Wanted, at_once: int = 1) -> Callable[[
 
         def of_group(group: Mapping[str, jax.Array]) -> jax.Array:
             applied: Any = model.apply(variables, {stream: scaled(pixels) for stream, pixels in group.items()})
+            if wanted.steps:
+                return with_steps(model, variables, *applied)
             return chosen(model, wanted, *applied)
 
         results = jax.lax.map(of_group, grouped)
@@ -141,6 +147,17 @@ def chosen(model: Network, wanted: Wanted, logits: jax.Array, endpoints: Mapping
         values = jnp.concatenate(list(model.classifier_inputs(endpoints).values()), axis=-1)
     values = values.astype(jnp.float32)
     return values.mean(tuple(range(1, values.ndim - 1))) if wanted.pooled and values.ndim > 2 else values
+
+
+def with_steps(
+    model: Network, variables: Mapping[str, Any], logits: jax.Array, endpoints: Mapping[str, jax.Array]
+) -> jax.Array:
+    """Returns float32 [B, 1 + n, classes]: the logits, and behind them those of each step as if it were alone."""
+    seen = model.classifier_inputs(endpoints)
+    [(batch, steps)] = {values.shape[:2] for values in seen.values()}
+    alone = {scope: values.reshape(batch * steps, 1, -1) for scope, values in seen.items()}
+    of_steps, _ = classify(model, variables["params"], alone)
+    return jnp.concatenate([logits[:, None], of_steps.reshape(batch, steps, -1)], axis=1)
 
 
 def ahead(items: Iterable[Item], most: int = _AHEAD) -> Generator[Item]:

@@ -17,6 +17,7 @@ from i3d_jax.inference.extraction import Compute, Extraction, Opens, compute_her
 from i3d_jax.inference.feature_files import Folder
 from i3d_jax.inference.loaded import LoadedNetwork
 from i3d_jax.ingest.beam import count, make_pipeline, run_to_its_end
+from i3d_jax.system import files
 from i3d_jax.system.workers import leave_after
 from i3d_jax.training.compilation import keep_compiled
 
@@ -58,7 +59,7 @@ def computing(*, runner: str, flags: Sequence[str], processes: int) -> Compute:
         extraction: Extraction, networks: Sequence[LoadedNetwork], missing: Mapping[str, Opens], folder: Folder
     ) -> int:
         del networks
-        paths = [os.path.abspath(path) for path, _ in missing.values()]
+        paths = [str(files.path(path).absolute()) for path, _ in missing.values()]
         there = dataclasses.replace(folder, path=folder.path.absolute())
         launcher = os.getpid() if runner.lower() == "direct" else None
         pipeline = make_pipeline(runner, flags, processes)

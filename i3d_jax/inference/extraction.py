@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from i3d_jax import checkpoint
 from i3d_jax.data.dataset import open_dataset
@@ -23,7 +22,7 @@ from i3d_jax.inference.hdf5 import assemble, is_assembled, parts_of
 from i3d_jax.inference.loaded import LoadedNetwork, refuse_other_streams, sources_of
 from i3d_jax.inference.presets import H5, NATIVE, NPZ, Preset
 from i3d_jax.inference.stored import records_of
-from i3d_jax.inference.videos import Video, videos
+from i3d_jax.inference.videos import Video, VideosBar, videos
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import make_folder
 from i3d_jax.video.frames import Frames
@@ -162,10 +161,7 @@ def compute_here(
 
     failures = 0
     names = list(missing)
-    with (
-        tqdm(total=len(missing), unit=" videos", disable=None) as bar,
-        tqdm(unit=" windows", disable=None) as windows_bar,
-    ):
+    with VideosBar("computing features", len(missing)) as bar:
         views = [network.view for network in networks]
         found = videos(
             programs,
@@ -173,10 +169,9 @@ def compute_here(
             extraction.preset.plan,
             views,
             crop=crop,
-            seen=windows_bar.update,
+            bar=bar,
         )
         for video in found:
-            bar.update()
             name = names[video.number]
             try:
                 if isinstance(video.failure, TooShort):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from i3d_jax.system.copies import on_this_machine
 from i3d_jax.system.errors import UserError, install_hint
-from i3d_jax.system.files import instead, is_file, parse_json, written_whole
+from i3d_jax.system.files import instead, is_file, opened, parse_json, remove_folder, written_whole
 from i3d_jax.system.terminal import json_text
 
 
@@ -39,7 +39,7 @@ def is_assembled(path: Path, settings: Mapping[str, Any], names: Sequence[str]) 
             raise UserError(f"an HDF5 file was to be written at {path}, where there is {found}")
         return False
     try:
-        with library.File(path, "r") as file:
+        with on_this_machine(path) as here, library.File(here, "r") as file:
             stored = parse_json(str(file.attrs["settings"]), f"'settings' in {path}")
             there = set(file)
     except (OSError, KeyError) as error:
@@ -65,7 +65,7 @@ def assemble(path: Path, parts: Path, settings: Mapping[str, Any], names: Sequen
     with written_whole(path) as target, library.File(target, "w") as file:
         file.attrs["settings"] = json_text(dict(settings))
         for name in names:
-            with np.load(parts / f"{name}.npz") as arrays:
+            with opened(parts / f"{name}.npz") as part, np.load(part) as arrays:
                 for key in arrays.files:
                     file.create_dataset(f"{name}/{key}", data=arrays[key])
-    shutil.rmtree(parts, ignore_errors=True)
+    remove_folder(parts, ignore_errors=True)

@@ -6,8 +6,8 @@ import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
+from i3d_jax.system import files
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import is_folder
 
@@ -49,12 +49,14 @@ def _paths(argument: str) -> Iterator[str]:
 
 def _named(name: str) -> list[str]:
     if is_folder(name):
-        videos = sorted(os.fspath(path) for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        videos = sorted(str(path) for path in files.path(name).rglob("*") if path.suffix.lower() in SUFFIXES)
         if not videos:
             raise UserError(f"the folder {name} holds no video: files of {', '.join(sorted(SUFFIXES))} were expected")
         return videos
-    if not os.path.lexists(name) and glob.has_magic(name):
-        videos = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
+    in_bucket = files.is_in_bucket(name)
+    if glob.has_magic(name) and not (files.is_file(name) if in_bucket else os.path.lexists(name)):
+        matching = files.matching(name) if in_bucket else glob.glob(name, recursive=True)
+        videos = sorted(path for path in matching if in_bucket or os.path.isfile(path))
         if not videos:
             raise UserError(f"no file matches {name!r}")
         return videos

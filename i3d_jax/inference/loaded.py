@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +19,7 @@ from i3d_jax.inference.scores import best, refuse_not_finite
 from i3d_jax.inference.timeline import moments
 from i3d_jax.inference.videos import Video, videos
 from i3d_jax.models.network import Network
+from i3d_jax.system import copies, files, terminal
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import is_file
 from i3d_jax.training.partition import Devices
@@ -74,11 +73,13 @@ class LoadedNetwork:
         Raises:
           UserError: as `checkpoint.load`; or the network sees no videos, or pixels that cannot be prepared here.
         """
-        self.directory = Path(directory)
-        self.name = os.fspath(directory) if name is None else name
+        self.directory = files.path(directory)
+        self.name = str(directory) if name is None else name
         self.model: Network
-        if is_file(self.directory / hub.CONFIG) and not checkpoint.is_whole(self.directory):
-            description, variables, _ = hub.read(self.directory)
+        # A workdir has a config.json, too.
+        if is_file(self.directory / hub.ARRAYS) and not checkpoint.is_whole(self.directory):
+            with copies.on_this_machine(self.directory) as here:
+                description, variables, _ = hub.read(here)
             self.model, self.metadata = description.create_model(), dataclasses.asdict(description)
         else:
             self.model, variables, self.metadata = checkpoint.load(directory)
@@ -146,10 +147,10 @@ class LoadedNetwork:
         Raises:
           UserError: as `predict`; or the video is shorter than a window.
         """
-        done = self._of_video(video, Wanted(), Sliding(window, stride), window)
+        done = self._of_video(video, Wanted(steps=True), Sliding(window, stride), window)
         rate = float(self.view.stored.frame_rate)
         spans = [(first / rate, after / rate) for first, after in done.spans]
-        logits = self.logits(done, video_name(video))
+        logits = self.logits(done, video_name(video))[:, 0]
         return [moment.to_json() for moment in moments(logits, spans, self.labels, top_k)]
 
     def features(
@@ -182,7 +183,10 @@ class LoadedNetwork:
         return values
 
     def logits(self, done: Video, name: str, number: int = 0) -> np.ndarray:
-        """Returns the logits of a video's windows, float32 [N, classes], means over crops, of which all are numbers."""
+        """Returns the logits of a video's windows, float32 [N, classes], means over crops, of which all are numbers.
+
+        With `Wanted.steps` those of each step, too: [N, 1 + steps, classes].
+        """
         logits = np.stack([own.mean(0) for own in done.results[number]])
         self.refuse_not_finite(logits, "scores", name)
         return logits
@@ -244,7 +248,7 @@ def sources_of(
             return FrameArray(video, frames or Frames.of(stored), making)
         refuse_missing(video)
         if "flow" in streams:
-            print(f"computing the flow of {name} …", file=sys.stderr, flush=True)
+            terminal.say(f"computing the flow of {name} …")
         source = VideoFile(video, frames or Frames.of(stored), making, start=start, end=end, note=tell)
         reach = max(view.reach for view in views)
         if plan.needs_count and (warning := too_few(source.count(reach), reach)):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from i3d_jax.clips import CHANNELS
 from i3d_jax.data.dataset import Dataset
-from i3d_jax.data.reader import DamagedRecord, EncodedVideo, parse, read_record
+from i3d_jax.data.reader import DamagedRecord, EncodedVideo, VideoOpener
 from i3d_jax.records.shards import RecordPlace
 from i3d_jax.system.errors import UserError
 from i3d_jax.video.decode import UnreadableVideo
 from i3d_jax.video.encoded import decode_images
 from i3d_jax.video.pictures import Needed, OtherCount, Picture, Source, UnusableTimestamps
+
+# Images: some 4 MB.
+_READ_TOGETHER = 128
 
 
 class StoredFrames:
@@ -35,6 +39,10 @@ class StoredFrames:
         """See `Source`."""
         return self._video.num_frames
 
+    def about(self) -> float:
+        """See `Source`."""
+        return self._video.num_frames
+
     def begin_anew(self, error: OtherCount | UnusableTimestamps) -> None:
         """See `Source`; it is never needed."""
         raise error
@@ -42,12 +50,17 @@ class StoredFrames:
     def pictures(self, spans: Sequence[tuple[int, int | None]], needed: Needed) -> Iterator[Picture | int]:
         """See `Source`."""
         count = self._video.num_frames
+        wanted = (
+            (stream, number)
+            for number in range(count)
+            for stream in self._video.counts
+            if number < count - (stream == "flow") and needed(stream, number)
+        )
         try:
-            for number in range(count):
-                for stream in self._video.images:
-                    if number < count - (stream == "flow") and needed(stream, number):
-                        [pixels] = decode_images([self._video.image(stream, number)])
-                        yield Picture(stream, number, pixels[..., : CHANNELS[stream]])
+            while together := list(itertools.islice(wanted, _READ_TOGETHER)):
+                for (stream, number), encoded in zip(together, self._video.images(together), strict=True):
+                    [pixels] = decode_images([encoded])
+                    yield Picture(stream, number, pixels[..., : CHANNELS[stream]])
         except DamagedRecord as error:
             raise UnreadableVideo(str(error)) from error
         except (ValueError, TypeError) as error:
@@ -63,9 +76,11 @@ def records_of(dataset: Dataset, split: str, streams: Collection[str]) -> dict[s
     """
     frame_rate = float(dataset.preprocessing.frame_rate)
 
+    videos = VideoOpener(dataset, streams)
+
     def opened(place: RecordPlace) -> Source:
         try:
-            video = parse(read_record(place), place, len(dataset.labels), streams, dataset.layout)
+            video = videos.open(place)
         except DamagedRecord as error:
             raise UnreadableVideo(str(error)) from error
         if "flow" in streams and video.num_frames < 2:
@@ -74,16 +89,16 @@ def records_of(dataset: Dataset, split: str, streams: Collection[str]) -> dict[s
 
     found: dict[str, Callable[[], Source]] = {}
     for place in dataset.records(split):
-        name = _name(place, dataset, streams)
+        name = _name(place, videos)
         if name in found:
             raise UserError(f"{dataset.directory}: two videos of {split!r} are called {name}")
         found[name] = lambda place=place: opened(place)  # type: ignore[misc]
     return found
 
 
-def _name(place: RecordPlace, dataset: Dataset, streams: Collection[str]) -> str:
+def _name(place: RecordPlace, videos: VideoOpener) -> str:
     """Returns the name of a record's video; its place where it is damaged, which is told when it is opened."""
     try:
-        return parse(read_record(place), place, len(dataset.labels), streams, dataset.layout).name
+        return videos.open(place).name
     except DamagedRecord:
         return str(place)

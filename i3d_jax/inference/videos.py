@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from i3d_jax.inference.batching import Program, ahead, computed
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.progress import Bar
 from i3d_jax.video.decode import UnreadableVideo
 from i3d_jax.video.pictures import Source
 from i3d_jax.video.plans import Plan
@@ -56,6 +58,30 @@ class Video:
             raise UserError(f"the video {name} cannot be read: {self.failure}") from self.failure
 
 
+class VideosBar(Bar):
+    """Shows how many videos are done, and how many windows of them are computed.
+
+    Args:
+      doing: what is done.
+      count: of the videos.
+      stays: as of `Bar`.
+    """
+
+    def __init__(self, doing: str, count: int, *, stays: bool = True):
+        super().__init__(doing, total=count, unit="videos", rate_of="windows", stays=stays)
+        self._videos = self._windows = 0
+
+    def window(self, share: float) -> None:
+        """Takes notice of a window, with which about this share of its video is done."""
+        self._windows += 1
+        self.to(self._videos + min(1.0, share), windows=self._windows)
+
+    def video(self) -> None:
+        """Takes notice of a video's end."""
+        self._videos += 1
+        self.to(self._videos)
+
+
 def videos(
     programs: Sequence[Program],
     sources: Iterable[Callable[[], Source]],
@@ -63,7 +89,7 @@ def videos(
     views: Sequence[View],
     *,
     crop: Crop = middle,
-    seen: Callable[[], None] = lambda: None,
+    bar: VideosBar | None = None,
 ) -> Iterator[Video]:
     """Yields what networks compute of each video, in order, while the next ones are read.
 
@@ -73,14 +99,18 @@ def videos(
       plan: which windows.
       views: what each network sees.
       crop: as of `windows`.
-      seen: called for each window that is computed.
+      bar: shows how far it is.
     """
 
+    # About how many frames each video has that has been opened.
+    about: dict[int, float] = {}
+
     def read() -> Iterator[Window | _Ended]:
-        for source in sources:
+        for number, source in enumerate(sources):
             try:
                 opened = source()
                 frame_rate = opened.frame_rate
+                about[number] = opened.about() if bar is not None else math.inf
                 frames = yield from windows(opened, plan, views, crop=crop)
             except (UnreadableVideo, UserError) as error:
                 yield _Ended(error)
@@ -92,6 +122,8 @@ def videos(
         for item, results in computed(programs, items, rows):
             if isinstance(item, _Ended):
                 video.failure, video.frame_rate, video.frames = item
+                if bar is not None:
+                    bar.video()
                 yield video
                 video = Video(video.number + 1, results=[[] for _ in programs])
                 continue
@@ -101,7 +133,8 @@ def videos(
             for own, result in zip(video.results, results, strict=True):
                 if len(result):
                     own.append(result)
-            seen()
+            if bar is not None:
+                bar.window(item.after / max(1, about[video.number]))
 
 
 def rows(item: Window | _Ended) -> Sequence[Sequence[Mapping[str, np.ndarray]]]:

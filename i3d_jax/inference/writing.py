@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from i3d_jax.inference.answers import Answer
-from i3d_jax.inference.timeline import stretches
 from i3d_jax.system.files import written_whole
 from i3d_jax.system.terminal import print_json
 
@@ -81,7 +80,7 @@ def as_text(answer: Answer, top_k: int, *, timeline: bool) -> str:
     windows = f"{len(answer.spans)} window{'s' * (len(answer.spans) != 1)}"
     lines = [f"{answer.video}  ({clock(start)} to {clock(end)}, {windows})"]
     if timeline:
-        for stretch in stretches(answer.logits, answer.spans, answer.labels):
+        for stretch in answer.stretches():
             seconds = f"{clock(stretch.start):>9} – {clock(stretch.end):>9}"
             lines.append(f"  {seconds}  {100 * stretch.probability:5.1f}%  {stretch.label}")
         return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -20,6 +20,13 @@ MOST_BYTES = 2**30
 LONG_SECONDS = 300
 NO_FLOW = "it has one frame, and flow needs two"
 
+# Is given the number of frames and of fields.
+Seen = Callable[[int, int], None]
+
+
+def no_seen(frames: int, fields: int) -> None:
+    """Takes what nobody wants to know."""
+
 
 def streams_of(
     path: str | os.PathLike,
@@ -29,6 +36,7 @@ def streams_of(
     end: float | None = None,
     flow_threads: int = 1,
     note: Note = no_note,
+    seen: Seen = no_seen,
 ) -> dict[str, list[bytes]]:
     """Reads a video file and returns its streams as a dataset stores them.
 
@@ -40,6 +48,7 @@ def streams_of(
       flow_threads: pairs of frames whose flow OpenCV computes at a time; more than one where this process is the only
         one at work. It changes no byte.
       note: called once with each sentence on what was mended in the file, after it was read.
+      seen: called after each frame with how many frames and fields there are; from 0 again where a file is read again.
 
     Returns:
       "rgb": an RGB JPEG for each of N frames; if the preprocessing has flow, "flow": a PNG for each of N - 1 fields.
@@ -51,23 +60,23 @@ def streams_of(
     notes: dict[str, None] = {}
     piece = {"start": start, "end": end, "note": notes.setdefault}
     try:
-        streams = _streams_of(path, preprocessing, piece, flow_threads)
+        streams = _streams_of(path, preprocessing, piece, flow_threads, seen)
     except UnusableTimestamps:
-        streams = _streams_of(path, preprocessing, {**piece, "by_timestamps": False}, flow_threads)
+        streams = _streams_of(path, preprocessing, {**piece, "by_timestamps": False}, flow_threads, seen)
     for sentence in notes:
         note(sentence)
     return streams
 
 
 def _streams_of(
-    path: str | os.PathLike, preprocessing: Preprocessing, piece: Mapping[str, Any], flow_threads: int
+    path: str | os.PathLike, preprocessing: Preprocessing, piece: Mapping[str, Any], flow_threads: int, seen: Seen
 ) -> dict[str, list]:
     if preprocessing.flow is not None and seconds_of(path, piece["start"], piece["end"]) > LONG_SECONDS:
         # Hours of flow would be lost on a video that turns out too long, and fields take as much as frames.
         frames_alone = dataclasses.replace(preprocessing, flow=None)
-        _encode(decode(path, preprocessing, **piece), frames_alone, None, most_bytes=MOST_BYTES // 2)
+        _encode(decode(path, preprocessing, **piece), frames_alone, None, most_bytes=MOST_BYTES // 2, seen=seen)
     flow = None if preprocessing.flow is None else FieldEncoder(preprocessing.flow["implementation"], flow_threads)
-    return _encode(decode(path, preprocessing, **piece), preprocessing, flow, most_bytes=MOST_BYTES)
+    return _encode(decode(path, preprocessing, **piece), preprocessing, flow, most_bytes=MOST_BYTES, seen=seen)
 
 
 def decode_images(images: Sequence[bytes]) -> np.ndarray:
@@ -78,7 +87,12 @@ def decode_images(images: Sequence[bytes]) -> np.ndarray:
 
 
 def _encode(
-    frames: Iterable[np.ndarray], preprocessing: Preprocessing, encoder: FieldEncoder | None, *, most_bytes: int
+    frames: Iterable[np.ndarray],
+    preprocessing: Preprocessing,
+    encoder: FieldEncoder | None,
+    *,
+    most_bytes: int,
+    seen: Seen,
 ) -> dict[str, list[bytes]]:
     """Encodes frames, uint8 RGB [H, W, 3], while they stream by; a frame that repeats is encoded once."""
     jpegs: list[bytes] = []
@@ -92,6 +106,7 @@ def _encode(
         jpegs.append(encoded)
         ready = [] if encoder is None else encoder.add(frame)
         fields += ready
+        seen(len(jpegs), len(fields))
         total += len(encoded) + sum(map(len, ready))
         if total > most_bytes:
             raise UnreadableVideo(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import av
 
+from i3d_jax.system.copies import on_this_machine
+from i3d_jax.system.files import is_file
 from i3d_jax.video.errors import UnreadableVideo
 
 # Metadata is often in another encoding than UTF-8: before version 19 PyAV raises there unless it is told, since then it
@@ -19,15 +23,24 @@ PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
 VIDEOS_ALONE = {"format_whitelist": ",".join(sorted(av.formats_available - PLAYLISTS))}
 
 
-def opened(path: str | os.PathLike) -> av.container.InputContainer:
-    """Opens a file as a video; an `UnreadableVideo` says why it cannot be."""
-    if not os.path.isfile(path):
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
+    """Opens a file as a video, one of a bucket as a copy on this machine; an `UnreadableVideo` says why it cannot be.
+
+    FFmpeg seeks to and fro: over the network that would take longer than all of the file.
+    """
+    if not is_file(path):
         raise UnreadableVideo("it is not a file")
+    with on_this_machine(path) as found, _opened(found) as container:
+        yield container
+
+
+def _opened(path: Path) -> av.container.InputContainer:
     if os.path.getsize(path) == 0:
         raise UnreadableVideo("the file is empty")
     try:
         # Absolute, so that a colon in the name is not taken for a protocol.
-        return av.open(str(Path(path).absolute()), options=VIDEOS_ALONE, **LENIENT_METADATA)
+        return av.open(str(path.absolute()), options=VIDEOS_ALONE, **LENIENT_METADATA)
     except av.ArgumentError as error:
         raise UnreadableVideo("it is damaged, or a playlist: the files that one names are not opened") from error
     except av.FFmpegError as error:

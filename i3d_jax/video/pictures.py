@@ -13,9 +13,19 @@ import cv2
 import numpy as np
 
 from i3d_jax.data.preprocessing import Preprocessing
+from i3d_jax.system.copies import copied_for
 from i3d_jax.system.errors import UserError
 from i3d_jax.video.counting import expected_count, native_rate
-from i3d_jax.video.decode import Note, UnreadableVideo, UnusableTimestamps, count_frames, decode, exact, no_note
+from i3d_jax.video.decode import (
+    Note,
+    UnreadableVideo,
+    UnusableTimestamps,
+    count_frames,
+    decode,
+    exact,
+    no_note,
+    seconds_of,
+)
 from i3d_jax.video.encoded import NO_FLOW, decode_images, jpeg
 from i3d_jax.video.fields import Fields
 from i3d_jax.video.frames import Frames
@@ -53,6 +63,13 @@ class Source(Protocol):
 
     def count(self, most: int | None = None) -> int:
         """Returns how many frames there are, as far as can be told; where `most` is enough, at least so many."""
+
+    def about(self) -> float:
+        """Returns about how many frames there are, by what is stated, for a progress bar; infinity if nothing says it.
+
+        Raises:
+          UnreadableVideo: it cannot be opened.
+        """
 
     def begin_anew(self, error: OtherCount | UnusableTimestamps) -> None:
         """Takes notice of what reading has shown; the pictures are to be asked for again."""
@@ -150,6 +167,10 @@ class FrameArray:
         self._making.refuse_without_flow(len(self._frames))
         return len(self._frames)
 
+    def about(self) -> float:
+        """See `Source`."""
+        return len(self._frames)
+
     def begin_anew(self, error: OtherCount | UnusableTimestamps) -> None:
         """See `Source`; it is never needed."""
         raise error
@@ -188,7 +209,8 @@ class VideoFile:
         end: float | None = None,
         note: Note = no_note,
     ):
-        self._path = path
+        # It is opened more than once.
+        self._path = copied_for(self, path)
         self._frames = frames
         self._making = making
         self._start = None if start is None else exact(start)
@@ -229,6 +251,13 @@ class VideoFile:
                 return count_frames(self._path, self._frames, **piece)
             self._by_timestamps = False
         return count_frames(self._path, self._frames, by_timestamps=False, **piece)
+
+    def about(self) -> float:
+        """See `Source`."""
+        if self._count is not None:
+            return self._count
+        start, end = (None if time is None else float(time) for time in (self._start, self._end))
+        return seconds_of(self._path, start, end) * self.frame_rate
 
     def begin_anew(self, error: OtherCount | UnusableTimestamps) -> None:
         """See `Source`."""

@@ -11,6 +11,7 @@ from typing import cast
 import av
 import numpy as np
 
+from i3d_jax.system import copies, files
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import replaceable
 
@@ -49,12 +50,23 @@ def write_video(
       UserError: there is no frame; a frame is not uint8 [H, W, 3] or not of the first one's size; a side is odd with
         "yuv420p"; the frame rate is not positive; the codec is not one of the three; no file can be put at `path`.
     """
-    path = Path(path)
+    path = files.path(path)
     if codec not in ENCODER_OPTIONS:
         raise UserError(f"{path}: the codec must be one of {', '.join(ENCODER_OPTIONS)}, found {codec!r}")
     rate = frame_rate if isinstance(frame_rate, Fraction) else Fraction(frame_rate).limit_denominator(1001)
     if rate <= 0:
         raise UserError(f"{path}: the frame rate must be positive, found {frame_rate}")
+    if files.is_in_bucket(path):
+        with copies.made_on_this_machine(path) as target:
+            write_video(
+                target,
+                frames,
+                rate,
+                codec=codec,
+                pixel_format=pixel_format,
+                sample_aspect_ratio=sample_aspect_ratio,
+            )
+        return
     # The suffix stays last, for it names the container; the process keeps two writers of one file apart.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
