@@ -215,6 +215,7 @@ def arguments(dataset, workdir, *, init_from, **changes):
         "evaluation.windows": 2,
         "checkpoints.every": 1,
         "checkpoints.keep_last": 6,
+        "report": False,
         **changes,
     }
     flags = [f"--config.{key}={value}" for key, value in keys.items() if value is not None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from i3d_jax.models import layers, lowering, winograd
+from i3d_jax.models import layers, lowering, pooling, winograd
 from i3d_jax.models.purpose import for_few_runs, for_shapes
 
 # (frames, height, width, channels, features, window, strides): stem-like, pointwise, deep and thin ones, odd and even.
@@ -31,6 +33,10 @@ CONVOLUTIONS = [
 
 def native(inputs, kernel, strides):
     return lax.conv_general_dilated(inputs, kernel, strides, "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
+
+
+def native_max_pool(inputs, window, strides):
+    return lax.reduce_window(inputs, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), "SAME")
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
@@ -80,25 +86,70 @@ def test_max_pool_and_its_gradient_are_the_native_ones_without_ties(window, stri
     # Every value occurs once; all are negative, so that a padding of zero would show.
     values = -1.0 - np.random.default_rng(0).permutation(int(np.prod(shape))).reshape(shape).astype(np.float32)
 
-    def theirs(inputs):
-        return lax.reduce_window(inputs, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), "SAME")
-
-    expected, pull_expected = jax.vjp(theirs, values)
-    outputs, pull = jax.vjp(lambda inputs: lowering.max_pool(inputs, window, strides), values)
+    expected, pull_expected = jax.vjp(lambda inputs: native_max_pool(inputs, window, strides), values)
+    outputs, pull = jax.vjp(lambda inputs: pooling.max_pool(inputs, window, strides), values)
     chex.assert_trees_all_equal(outputs, expected)
     gradient = jnp.asarray(np.random.default_rng(1).integers(-9, 9, expected.shape), jnp.float32)
     chex.assert_trees_all_equal(pull(gradient), pull_expected(gradient))
 
 
+@pytest.mark.parametrize("window", [(1, 3, 3), (3, 3, 3), (2, 2, 2)])
+@pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 8, 3), (1, 4, 6, 5, 2)])
+def test_the_gradient_of_a_pool_on_gpus_is_the_native_one_with_ties_too(window, strides, shape):
+    """What is lowered for them, on the device at hand."""
+    draw = np.random.default_rng(0)
+    pool = {"window": window, "strides": strides, "padding": lowering.same_padding(shape[1:-1], window, strides)}
+
+    @jax.jit
+    def theirs(inputs, gradient):
+        return jax.vjp(lambda inputs: native_max_pool(inputs, window, strides), inputs)[1](gradient)[0]
+
+    ours = jax.jit(functools.partial(pooling.gathered_gradient, **pool))
+    pooled = jax.eval_shape(lambda inputs: native_max_pool(inputs, window, strides), jnp.zeros(shape))
+    for odd, share in ((0, 0), (np.inf, 0.2), (-np.inf, 0.7)):
+        inputs = draw.integers(-2, 3, shape).astype(np.float32)
+        inputs[draw.random(shape) < share] = odd
+        gradient = draw.integers(-9, 9, pooled.shape).astype(np.float32)
+        np.testing.assert_array_equal(ours(inputs, gradient), theirs(inputs, gradient), err_msg=str(odd))
+    # What is no number stays in its windows, and none of their gradient is lost.
+    inputs[..., 0] = draw.integers(-2, 3, shape[:-1])
+    inputs[:, 1, 2, 3, 0] = np.nan
+    found, expected = ours(inputs, gradient), theirs(inputs, gradient)
+    assert found.sum() == expected.sum()
+    np.testing.assert_array_equal(found[..., 1:], expected[..., 1:])
+    np.testing.assert_array_equal(found[:, :, 5:, :, 0], expected[:, :, 5:, :, 0])
+
+
+def test_the_gradient_of_a_pool_in_bfloat16_is_summed_in_float32():
+    inputs = jnp.array([1, 2, 1], jnp.bfloat16).reshape(1, 1, 1, 3, 1)
+    pool = {"window": (1, 1, 3), "strides": (1, 1, 1), "padding": ((0, 0), (0, 0), (1, 1))}
+    # One after the other in bfloat16 each 1 would be rounded away beside 256.
+    gradient = jnp.array([1, 256, 1], jnp.bfloat16).reshape(1, 1, 1, 3, 1)
+    found = pooling.gathered_gradient(inputs, gradient, **pool)
+    assert (found.dtype, found.ravel().tolist()) == (jnp.bfloat16, [0, 258, 0])
+
+
+@pytest.mark.parametrize(("platform", "native"), [("cuda", False), ("rocm", False), ("tpu", True), ("cpu", False)])
+def test_gpus_gather_the_gradient_of_a_pool(platform, native):
+    def gradient(inputs):
+        return jax.grad(lambda inputs: pooling.max_pool(inputs, (3, 3, 3), (2, 2, 2)).sum())(inputs)
+
+    program = jax.export.export(jax.jit(gradient), platforms=[platform])(jnp.ones((1, 4, 8, 8, 2))).mlir_module()
+    assert ("select_and_scatter" in program) == native
+    # Which input has won is a byte.
+    assert ("xui8>" in program) == (platform in ("cuda", "rocm"))
+
+
 def test_tied_maxima_share_the_gradient():
     inputs = jnp.ones((1, 1, 1, 2, 1))
-    gradient = jax.grad(lambda inputs: lowering.max_pool(inputs, (1, 1, 2), (1, 1, 2)).sum())(inputs)
+    gradient = jax.grad(lambda inputs: pooling.max_pool(inputs, (1, 1, 2), (1, 1, 2)).sum())(inputs)
     chex.assert_trees_all_equal(gradient.ravel(), jnp.array([0.5, 0.5]))
 
 
 def test_average_pool_by_hand():
     inputs = jnp.arange(12.0).reshape(1, 3, 2, 2, 1)
-    outputs = lowering.average_pool(inputs, (2, 2, 2))
+    outputs = pooling.average_pool(inputs, (2, 2, 2))
     chex.assert_trees_all_close(outputs, jnp.array([3.5, 7.5]).reshape(1, 2, 1, 1, 1))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from i3d_jax import models
-from i3d_jax.models import layers, lowering, slabs
+from i3d_jax.models import layers, pooling, slabs
 
 
 @pytest.mark.parametrize("frames", [9, 10])
@@ -65,10 +65,10 @@ def test_a_long_video_is_convolved_and_normalised_like_a_short_one(window, strid
 )
 def test_a_long_video_is_pooled_like_a_short_one(window, strides, monkeypatch):
     inputs = jax.random.normal(jax.random.key(0), (2, 13, 9, 8, 4)) - 5
-    pool = jax.value_and_grad(lambda inputs: jnp.sin(lowering.max_pool(inputs, window, strides)).sum())
-    expected, plain = pool(inputs), lowering.max_pool(inputs, window, strides)
+    pool = jax.value_and_grad(lambda inputs: jnp.sin(pooling.max_pool(inputs, window, strides)).sum())
+    expected, plain = pool(inputs), pooling.max_pool(inputs, window, strides)
     monkeypatch.setattr(slabs, "MOST_BYTES", inputs.nbytes // 3)
-    np.testing.assert_array_equal(lowering.max_pool(inputs, window, strides), plain)
+    np.testing.assert_array_equal(pooling.max_pool(inputs, window, strides), plain)
     jax.tree.map(np.testing.assert_array_equal, pool(inputs), expected)
 
 

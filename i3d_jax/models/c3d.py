@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Float32
 from i3d_jax.models.batch_norm import batch_normalised_relu
 from i3d_jax.models.inception import scaled
 from i3d_jax.models.layers import release_initializer, run_block
-from i3d_jax.models.lowering import max_pool
 from i3d_jax.models.network import Clip, Network, frames_of, with_predictions
+from i3d_jax.models.pooling import max_pool
 from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 

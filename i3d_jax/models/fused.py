@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Float32
 
 from i3d_jax.models import inception
 from i3d_jax.models.layers import release_initializer, run_block
-from i3d_jax.models.lowering import max_pool
 from i3d_jax.models.network import STREAM_SCOPES, Clip, SnapshotNetwork, with_predictions
+from i3d_jax.models.pooling import max_pool
 from i3d_jax.shapes import AnyArray
 
 FRAMES = 5

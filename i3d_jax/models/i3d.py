@@ -23,6 +23,10 @@ from i3d_jax.system.errors import UserError
 MINIMUM_FRAMES = 9
 
 
+def _pooled_centres(steps: int) -> list[float]:
+    return [(step + 1) / (steps + 1) for step in range(steps)]
+
+
 class I3D(InceptionNetwork):
     """One stream of the Two-Stream I3D.
 
@@ -51,6 +55,10 @@ class I3D(InceptionNetwork):
     def flow_per_frame(self) -> int:
         """One field a frame, if it sees flow."""
         return int(self.stream == "flow")
+
+    def step_centres(self, steps: int) -> list[float]:
+        """As in `Network`; a step of the last pool takes two neighbours of eight frames each."""
+        return _pooled_centres(steps)
 
     @nn.compact
     def __call__(
@@ -135,6 +143,10 @@ class TwoStreamI3D(InceptionNetwork):
             logits.append(own_logits)
             endpoints |= {f"{name}/{endpoint}": value for endpoint, value in own.items()}
         return with_predictions(functools.reduce(operator.add, logits), endpoints)
+
+    def step_centres(self, steps: int) -> list[float]:
+        """As in `I3D`."""
+        return _pooled_centres(steps)
 
     def classifier_inputs(
         self, endpoints: Mapping[str, Float[AnyArray, "batch ..."]]

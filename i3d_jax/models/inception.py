@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from i3d_jax.models.layers import Convolution, ConvolutionUnit, run_block
-from i3d_jax.models.lowering import Sizes, average_pool, max_pool
+from i3d_jax.models.lowering import Sizes
+from i3d_jax.models.pooling import average_pool, max_pool
 from i3d_jax.shapes import AnyArray
 
 # Smaller frames leave no pixel.

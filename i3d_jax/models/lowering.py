@@ -1,13 +1,12 @@
-"""Convolution and pooling, for videos and for images: how they run on a platform.
+"""Convolution, for videos and for images: how it runs on a platform.
 
 Videos are NDHWC: [batch, time, height, width, channels]; images are NHWC. Below, "..." stands for the axes between the
 batch and the channels. Padding is TensorFlow's SAME (an odd pixel goes after), unless said otherwise.
 
-How an operation is lowered is chosen per platform here and nowhere else. On TPUs and GPUs it is XLA's native 3D
-operation. On CPUs XLA's 3D convolution is several times slower than the machine's matrix product, so there the taps
-along time become channels of one 2D convolution, which for 3x3 windows is Winograd's; pointwise convolutions and other
-weight gradients become matrix products, and max-pools become maxima of shifted slices. Both give the same numbers up to
-rounding.
+How an operation is lowered is chosen per platform here, for pools in `models.pooling`, and nowhere else. On TPUs and
+GPUs it is XLA's native 3D convolution. On CPUs that is several times slower than the machine's matrix product, so there
+the taps along time become channels of one 2D convolution, which for 3x3 windows is Winograd's; pointwise convolutions
+and other weight gradients become matrix products. Both give the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from jaxtyping import Array, Float
 
 from i3d_jax.models import slabs, winograd
 from i3d_jax.models.batch_norm import Statistics, normalised_relu
-from i3d_jax.models.purpose import by_platform, runs_many_times, runs_never
+from i3d_jax.models.purpose import by_platform, goes_in_slabs, runs_many_times, runs_never
 from i3d_jax.shapes import AnyArray
 
 # With fewer channels in all taps along time, a product per tap is too thin, and a 2D convolution is faster.
@@ -46,9 +45,6 @@ SPATIAL_PADDINGS = ("same", "symmetric")
 def same_padding(sizes: Sequence[int], window: Sequence[int], strides: Sequence[int]) -> Pads:
     """TensorFlow's SAME padding: (before, after) for each axis, the odd one after."""
     return tuple(lax.padtype_to_pads(sizes, window, strides, "SAME"))
-
-
-# --- convolution ------------------------------------------------------------------------------------------------------
 
 
 def convolution(
@@ -103,12 +99,12 @@ def normalised_convolution(
 
     def in_slabs(inputs, kernel, *statistics):
         of_slab = functools.partial(plain, padding=((0, 0), *padding[1:]))
-        frames = _padded_in_time(inputs, padding, 0)
+        frames = slabs.padded(inputs, padding[0], 0)
         return slabs.over_time(of_slab, frames, kernel, *statistics, taps=kernel.shape[0], stride=strides[0], made=made)
 
     # The frames that the taps see, side by side.
     made = kernel.shape[0] * inputs.nbytes // strides[0]
-    if inputs.ndim == 4 or kernel.shape[0] == 1 or made <= slabs.MOST_BYTES or runs_never():
+    if inputs.ndim == 4 or kernel.shape[0] == 1 or made <= slabs.MOST_BYTES or not goes_in_slabs():
         return plain(inputs, kernel, *statistics)
     return by_platform(inputs, kernel, *statistics, cpu=in_slabs, default=plain)
 
@@ -187,10 +183,6 @@ def _folded_images(inputs, taps, stride, padding):
     return folded.reshape(-1, *folded.shape[2:])
 
 
-def _padded_in_time(inputs, padding, value):
-    return jnp.pad(inputs, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)), constant_values=value)
-
-
 def _has_winograd(images, kernel, strides):
     operations = 2 * math.prod(images.shape[:-1]) * math.prod(kernel.shape)
     if not runs_many_times():
@@ -248,81 +240,3 @@ def _folded_kernel_gradient(inputs, kernel, gradient, strides, padding):
 
 def _positions(window):
     return [(t, h, w) for t in range(window[0]) for h in range(window[1]) for w in range(window[2])]
-
-
-# --- pooling ----------------------------------------------------------------------------------------------------------
-
-
-@jax.named_scope("max_pool")
-def max_pool(
-    inputs: Float[AnyArray, "batch ... channels"], window: Sizes, strides: Sizes
-) -> Float[Array, "batch ... channels"]:
-    """Max-pooling with SAME padding: float [B, ..., C] to the same with each size divided by its stride, rounded up.
-
-    Where several inputs of a window are the largest, the native operation hands the gradient to the first of them and
-    the CPU's divides it among them.
-    """
-    padding = same_padding(inputs.shape[1:-1], window, strides)
-    if runs_never():
-        return _native_max_pool(inputs, window=window, strides=strides, padding=padding)
-    return _max_pool(inputs, window, strides, padding)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(inputs, window, strides, padding):
-    return by_platform(
-        inputs,
-        cpu=functools.partial(_max_pool_in_slabs, window=window, strides=strides, padding=padding),
-        default=functools.partial(_native_max_pool, window=window, strides=strides, padding=padding),
-    )
-
-
-def _max_pool_forward(inputs, window, strides, padding):
-    return _max_pool(inputs, window, strides, padding), inputs
-
-
-def _max_pool_backward(window, strides, padding, inputs, gradient):
-    def backward(pool):
-        pool = functools.partial(pool, window=window, strides=strides, padding=padding)
-        return lambda inputs, gradient: jax.vjp(pool, inputs)[1](gradient)[0]
-
-    return (
-        lax.platform_dependent(inputs, gradient, cpu=backward(_sliced_max_pool), default=backward(_native_max_pool)),
-    )
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def _native_max_pool(inputs, *, window, strides, padding):
-    pads = ((0, 0), *padding, (0, 0))
-    return lax.reduce_window(inputs, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), pads)
-
-
-def _max_pool_in_slabs(inputs, *, window, strides, padding):
-    sliced = functools.partial(_sliced_max_pool, window=window, strides=strides)
-    if inputs.ndim == 4 or inputs.nbytes <= slabs.MOST_BYTES:
-        return sliced(inputs, padding=padding)
-    of_slab = functools.partial(sliced, padding=((0, 0), *padding[1:]))
-    frames = _padded_in_time(inputs, padding, -jnp.inf)
-    return slabs.over_time(of_slab, frames, taps=window[0], stride=strides[0], made=inputs.nbytes)
-
-
-def _sliced_max_pool(inputs, *, window, strides, padding):
-    """The maximum along one axis after the other, each over shifted slices."""
-    for axis, (size, stride, pads) in enumerate(zip(window, strides, padding, strict=True), start=1):
-        if size == 1 and stride == 1:
-            continue
-        widths = [(0, 0)] * inputs.ndim
-        widths[axis] = pads
-        padded = jnp.pad(inputs, widths, constant_values=-jnp.inf)
-        last = (padded.shape[axis] - size) // stride * stride + 1
-        slices = [lax.slice_in_dim(padded, start, start + last, stride, axis=axis) for start in range(size)]
-        inputs = functools.reduce(jnp.maximum, slices)
-    return inputs
-
-
-def average_pool(inputs: Float[AnyArray, "batch ... channels"], window: Sizes) -> Float[Array, "batch ... channels"]:
-    """Average-pooling at stride 1 without padding: float [B, ..., C] to the same with sizes of size - window + 1."""
-    ones = (1,) * inputs.ndim
-    return lax.reduce_window(inputs, 0.0, lax.add, (1, *window, 1), ones, "VALID") / math.prod(window)

@@ -180,6 +180,10 @@ class Network(nn.Module):
         """
         return {CLASSIFIER: endpoints["features"]}
 
+    def step_centres(self, steps: int) -> list[float]:
+        """Where the middles of what the classifiers see one by one lie in a clip, from 0, its start, to 1, its end."""
+        return [(step + 0.5) / steps for step in range(steps)]
+
     def logits_of(
         self, scores: Mapping[str, Float32[Array, "batch n classes"]]
     ) -> tuple[Float32[Array, "batch classes"], dict[str, Float32[Array, "batch ..."]]]:

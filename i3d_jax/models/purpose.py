@@ -11,7 +11,7 @@ from jax import lax
 
 from i3d_jax.shapes import AnyArray
 
-_MANY_RUNS, _FEW_RUNS, _SHAPES = range(3)
+_MANY_RUNS, _FEW_RUNS, _SHAPES, _TRANSLATION = range(4)
 _purpose = contextvars.ContextVar("purpose", default=_MANY_RUNS)
 
 
@@ -34,6 +34,17 @@ def for_shapes() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def for_translation() -> Iterator[None]:
+    """What is traced within is translated for another runtime, an operation at a time.
+
+    Its convolutions are the CPU's, which are of images, for translators know none of videos; and no operation goes in
+    slabs, whose custom derivatives they do not take.
+    """
+    with _traced_for(_TRANSLATION):
+        yield
+
+
+@contextlib.contextmanager
 def _traced_for(purpose):
     token = _purpose.set(purpose)
     try:
@@ -52,8 +63,16 @@ def runs_never() -> bool:
     return _purpose.get() == _SHAPES
 
 
+def goes_in_slabs() -> bool:
+    """Says whether what takes much memory may be done in parts."""
+    return _purpose.get() not in (_SHAPES, _TRANSLATION)
+
+
 def by_platform(*arrays: AnyArray, cpu: Callable[..., jax.Array], default: Callable[..., jax.Array]) -> jax.Array:
-    """`jax.lax.platform_dependent`; of what is traced for a few runs the default platform's alternative alone."""
+    """`jax.lax.platform_dependent`; of what is traced for few runs the default platform's alternative alone, for a
+    translation the CPU's."""
+    if _purpose.get() == _TRANSLATION:
+        return cpu(*arrays)
     if _purpose.get() == _FEW_RUNS:
         return (cpu if jax.default_backend() == "cpu" else default)(*arrays)
     return lax.platform_dependent(*arrays, cpu=cpu, default=default)

@@ -66,3 +66,10 @@ def _in_slabs(operation, inputs, *arrays, taps, stride, slabs, length):
         return lax.dynamic_update_slice_in_dim(outputs, slab, first, axis=1)
 
     return lax.fori_loop(0, slabs, with_slab, room)
+
+
+def padded(
+    inputs: Float[AnyArray, "batch time ..."], padding: tuple[int, int], value: float
+) -> Float[Array, "batch frames ..."]:
+    """Returns [B, T, ...] with frames of one value put before and after it along time."""
+    return jnp.pad(inputs, ((0, 0), padding, *[(0, 0)] * (inputs.ndim - 2)), constant_values=value)

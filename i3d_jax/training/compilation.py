@@ -17,7 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from i3d_jax.system import files
 from i3d_jax.system.errors import UserError, install_hint
 from i3d_jax.system.files import make_folder
-from i3d_jax.training.logs import duration
+from i3d_jax.system.terminal import duration
 
 # What `compilation_cache` may be besides a directory.
 USERS_CACHE = "default"

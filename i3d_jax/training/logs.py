@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from i3d_jax.system.files import is_file, opened, parse_json, written_whole
+from i3d_jax.system import terminal
+from i3d_jax.system.files import append, is_file, opened, parse_json, written_whole
 
 
 class MetricsFile:
@@ -25,8 +25,7 @@ class MetricsFile:
             self._keep(lambda *written: written != (step, split))
         # JSON has no NaN.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
+        append(self._path, (json.dumps({"step": step, "split": split, **finite}) + "\n").encode())
         self._written.add((step, split))
 
     def _keep(self, wanted: Callable[[int, str], bool]) -> None:
@@ -69,17 +68,5 @@ class ProgressLines:
         if "clips_per_second" in values:
             words.append(f"{values['clips_per_second']:.1f} clips/s")
             words.append(f"{100 * values['data_wait_share']:.0f}% waiting for data")
-            words.append(f"{duration(values['seconds_left'])} left")
-        print("  ".join(words), file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Writes seconds as people say them: "45 s", "3 min 20 s", "2 h 05 min", "4 d 03 h"."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    if seconds < 86400:
-        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-    return f"{seconds // 86400} d {seconds % 86400 // 3600:02d} h"
+            words.append(f"{terminal.duration(values['seconds_left'])} left")
+        terminal.say("  ".join(words))

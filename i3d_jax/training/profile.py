@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
+from i3d_jax.system.copies import made_on_this_machine
 from i3d_jax.system.errors import UserError
 
 
@@ -56,6 +58,7 @@ class Profile:
         self._number = first_step
         self._say = say
         self._running = False
+        self._written = contextlib.ExitStack()
 
     def __enter__(self) -> Profile:
         return self
@@ -67,6 +70,7 @@ class Profile:
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
+            self._written.close()
             self._say(f"a trace of the steps from {self._begin} to {self._number - 1} is in {self.directory}")
 
     def around(self, step: Callable) -> Callable:
@@ -80,7 +84,8 @@ class Profile:
         def traced(*arguments):
             number, self._number = self._number, self._number + 1
             if number == self._begin:
-                jax.profiler.start_trace(self.directory, create_perfetto_trace=True)
+                folder = self._written.enter_context(made_on_this_machine(self.directory))
+                jax.profiler.start_trace(folder, create_perfetto_trace=True)
                 self._running = True
             with jax.profiler.StepTraceAnnotation("train", step_num=number):
                 result = step(*arguments)
