@@ -15,7 +15,7 @@ import torch_models
 from torch import nn
 
 from i3d_jax import models
-from i3d_jax.models import lowering
+from i3d_jax.models import lowering, pooling
 from i3d_jax.system.errors import UserError
 
 NUM_CLASSES = 400
@@ -249,7 +249,7 @@ def layer_pairs(layer: Layer, dtype: str, setting: Setting) -> Iterator[Pair]:
         operation = functools.partial(lowering.convolution, strides=strides, padding=padding)
     else:
         weights = ()
-        operation = functools.partial(lowering.max_pool, window=kernel, strides=strides)
+        operation = functools.partial(pooling.max_pool, window=kernel, strides=strides)
     ours = our_layer_work(operation, inputs, weights, dtype, with_inputs)
     theirs = their_layer_work(layer.twin, inputs, dtype, setting, with_inputs)
     for work, function in theirs.items():

@@ -38,6 +38,8 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     # Where JAX keeps compiled programs from one run to the next: a directory; "default": that of
     # JAX_COMPILATION_CACHE_DIR in the environment, else i3d_jax/compiled in the user's cache folder; "off": nowhere.
     config.compilation_cache = "default"
+    # Whether the run ends with WORKDIR/report.html, the page of `python -m i3d_jax.report`.
+    config.report = True
 
     config.model = ConfigDict()
     # The architecture, as in `models.create`; the other keys of this section are its options.
@@ -114,6 +116,13 @@ def get_config(architecture: str = "i3d") -> ConfigDict:
     config.data.crop = training_clip.size
     # Whether half of the training clips are mirrored. Switch it off where left and right are different actions.
     config.data.flip = True
+    # How videos follow each other in training: "random", each epoch in an order of its own over the whole split; or
+    # "shards", for disks and buckets that dislike random reads: the shards in an order of the epoch's own, and 1,024
+    # videos at a time, in the order of these shards, shuffled. Either follows from the seed and the step alone.
+    config.data.order = "random"
+    # Clips that each process reads at the same time, of which most wait for the disk or the network. More are needed
+    # where an answer takes longer: clips a second, of a process, times the seconds from a request to its answer.
+    config.data.parallel_reads = 16
     # Damaged records are skipped and counted; above this share of a split's records the run stops.
     config.data.max_damaged_share = 0.05
     # Above 0: first draw that many training videos (and a quarter as many test videos) of each of the eight embedded

@@ -24,14 +24,18 @@ def __getattr__(name: str):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _refuse_too_little() -> None:
-    """Ends a command, before the libraries that it imports, where the system's limits leave them no room."""
+def _begin_command() -> None:
+    """Ends a command in one sentence where a signal comes, or the system leaves no room, while libraries are imported.
+
+    Does nothing where this package is imported by other programs.
+    """
     # So it is while `python -m` looks for the command's module in this package.
     if sys.argv[:1] != ["-m"]:
         return
-    from i3d_jax.system import limits
+    from i3d_jax.system import limits, signals
     from i3d_jax.system.errors import UserError
 
+    signals.end_imports()
     try:
         limits.refuse_too_little()
     except UserError as error:
@@ -71,5 +75,5 @@ def load(directory, *, precision: str = "highest"):
     return LoadedNetwork(directory, precision=precision)
 
 
-_refuse_too_little()
+_begin_command()
 _warn_of_namesake()

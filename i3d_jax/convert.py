@@ -21,7 +21,8 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,10 @@ from i3d_jax.importers import (
     torch_i3d,
 )
 from i3d_jax.importers.imported import Imported
-from i3d_jax.system.command_line import Parser
+from i3d_jax.system import copies, files, terminal
+from i3d_jax.system.command_line import Parser, local_path, place
 from i3d_jax.system.errors import UserError, run
-from i3d_jax.system.files import instead, is_folder
+from i3d_jax.system.files import instead, refuse_no_folder
 from i3d_jax.training.compilation import refuse_absent_platform
 
 EXAMPLE = """\
@@ -70,19 +72,26 @@ def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     _check(options)
     if options.format == NATIVE:
+        terminal.say(f"reading {options.source} …")
         lines = torch_export.write(options.source, options.output, target=options.to, stream=options.stream)
         print("\n".join(lines))
         return
-    if options.format == HUB:
-        _from_hub(options)
-        return
-    with _source(options):
-        imported = IMPORTERS[options.format](options)
-    print("\n".join(imported.report(file_format=options.format)))
+    with _source(options) as named:
+        if options.format == HUB:
+            _from_hub(options, named)
+        else:
+            _from_files(options, named)
+
+
+def _from_files(options: argparse.Namespace, named: Callable[[str], str]) -> None:
+    terminal.say(f"reading {named(str(options.source))} …")
+    imported = IMPORTERS[options.format](options)
+    print(named("\n".join(imported.report(file_format=options.format))))
     release = _release(imported, options)
     names, found_in = labels.labels_of(imported, options.labels)
-    print(f"labels: {found_in}")
-    provenance = {**imported.weights.provenance(), "format": options.format, "date": _now(), **release}
+    print(named(f"labels: {found_in}"))
+    weights = {name: named(text) for name, text in imported.weights.provenance().items()}
+    provenance = {**weights, "format": options.format, "date": _now(), **release}
     network = imported
     if options.inflate:
         refuse_absent_platform()
@@ -91,6 +100,7 @@ def main(arguments: Sequence[str]) -> None:
     checkpoint.save(options.output, network.description(names, provenance), network.variables)
     print(f"the checkpoint of {network.model!r} is in {options.output}")
     if options.inflate:
+        terminal.say("running the image network and the video network on a boring video …")
         found = boring_video.deviation(imported, network)
         print(
             f"boring video: a random image, repeated, deviates from the image by at most {found.relative:.1e} of the "
@@ -102,13 +112,14 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _from_hub(options: argparse.Namespace) -> None:
+def _from_hub(options: argparse.Namespace, named: Callable[[str], str]) -> None:
     folder = hub.fetched(options.source) if isinstance(options.source, str) else options.source
     description, variables, weights = hub.read(folder)
-    source = options.source
+    source = named(str(options.source))
     if options.stream is not None and (streams := description.create_model().streams) != (options.stream,):
         raise UserError(f"{source} sees {' and '.join(streams)}, --stream {options.stream} was asked for")
-    provenance: dict[str, Any] = {**weights.provenance(), "source": str(source), "format": HUB, "date": _now()}
+    of_files = {name: named(text) for name, text in weights.provenance().items()}
+    provenance: dict[str, Any] = {**of_files, "source": source, "format": HUB, "date": _now()}
     provenance |= {"original": description.provenance}
     description = dataclasses.replace(description, provenance=provenance)
     checkpoint.save(options.output, description, variables)
@@ -117,17 +128,34 @@ def _from_hub(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _source(options: argparse.Namespace) -> Iterator[None]:
-    """Fetches what --pretrained names, and sets `source`, `format` and `labels` as if the user had given the files."""
+def _source(options: argparse.Namespace) -> Iterator[Callable[[str], str]]:
+    """Fetches what --pretrained names, and sets `source`, `format` and `labels` as if the user had given the files.
+
+    A source in a bucket is copied to this machine, with what is named like it and the labels beside it. Yields what
+    brings back the source's own name into a text.
+    """
     if options.pretrained is None:
-        yield
+        if isinstance(options.source, str) or not files.is_in_bucket(options.source):
+            yield str
+            return
+        source = options.source
+        with tempfile.TemporaryDirectory(prefix="i3d_jax-") as folder:
+            options.source = copies.copied_like(source, Path(folder), beside="label_map*.txt")
+
+            def named(text: str) -> str:
+                return text.replace(folder, str(source.parent))
+
+            try:
+                yield named
+            except UserError as error:
+                raise UserError(named(str(error))) from error
         return
     wanted = pretrained.obtained(
         options.pretrained, mirror=options.mirror, cache=options.cache, with_labels=options.labels is None
     )
-    with wanted as files:
-        options.source, options.format, options.labels = files.source, files.format, options.labels or files.labels
-        yield
+    with wanted as found:
+        options.source, options.format, options.labels = found.source, found.format, options.labels or found.labels
+        yield str
 
 
 def _release(imported: Imported, options: argparse.Namespace) -> dict[str, str]:
@@ -181,14 +209,13 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(f"--format native needs --to {' or '.join(torch_export.TARGETS)}")
         if instead(options.output) != "nothing":
             raise UserError(f"{options.output} exists: the weights are written to a new file")
-        if not is_folder(options.output.parent):
-            raise UserError(f"the folder {options.output.parent} of --output does not exist")
+        refuse_no_folder(options.output, " of --output")
     else:
         checkpoint.refuse_taken(options.output)
 
 
 def _place(text: str) -> str | Path:
-    return text if text.startswith(hub.SCHEME) else Path(text)
+    return text if text.startswith(hub.SCHEME) else place(text)
 
 
 def _parser() -> Parser:
@@ -203,9 +230,9 @@ def _parser() -> Parser:
     source_help = "the weights, as a file or folder, or hf://OWNER/NAME[@REVISION]"
     weights.add_argument("--source", metavar="PATH", type=_place, help=source_help)
     add("--format", choices=(*IMPORTERS, HUB, NATIVE), help="of the source")
-    add("--output", metavar="PATH", type=Path, required=True, help="a new checkpoint folder; with --to, a new file")
+    add("--output", metavar="PATH", type=place, required=True, help="a new checkpoint folder; with --to, a new file")
     add("--stream", choices=("rgb", "flow"), help="refuses a source of the other; with --inflate, what to make (rgb)")
-    add("--labels", metavar="FILE", type=Path, help="the classes' names, one a line (default: label_map*.txt near by)")
+    add("--labels", metavar="FILE", type=place, help="the classes' names, one a line (default: label_map*.txt near by)")
     add("--background", choices=("drop", "keep"), help="class 0 of TF-Slim (default: dropped from 1001 classes)")
     add("--inflate", action="store_true", help="make an i3d of an image network")
     profile_help = "how --inflate spreads a kernel over time (default: average, as the paper)"
@@ -214,7 +241,8 @@ def _parser() -> Parser:
     mirror_help = "where --pretrained finds what the release has in its folder data (default: the release)"
     add("--mirror", metavar="URL", help=mirror_help)
     cache_help = f"where --pretrained keeps what it downloads (default: {CACHE})"
-    add("--cache", metavar="DIR", type=Path, help=cache_help)
+    add("--cache", metavar="DIR", type=local_path, help=cache_help)
+    parser.add_quiet()
     return parser
 
 

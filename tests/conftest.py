@@ -40,10 +40,12 @@ jaxtyping.install_import_hook(CHECKED, "beartype.beartype(conf=beartype.Beartype
 # The files that take longest: begun first, none of them keeps one process busy after the others have ended.
 LONGEST = (
     "test_study_runs.py",
+    "test_bucket_runs.py",
     "test_installation.py",
     "test_distributed.py",
     "test_faults.py",
     "test_main.py",
+    "test_tutorial.py",
     "test_prepare_killed.py",
     "test_against_pytorch.py",
     "test_models.py",
@@ -75,6 +77,12 @@ def cache_folder(tmp_path_factory):
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
     return folder / "compiled"
+
+
+@pytest.fixture(autouse=True)
+def _told_of_progress(monkeypatch):
+    """A flag --quiet of one test is not the next one's."""
+    monkeypatch.setattr("i3d_jax.system.terminal._quiet", False)
 
 
 @pytest.fixture(scope="module", autouse=True)

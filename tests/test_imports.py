@@ -16,14 +16,14 @@ PACKAGE = ROOT / "i3d_jax"
 GROUPS = (
     (
         *("system.errors", "system.files", "system.archives", "system.limits", "system.lock", "system.terminal"),
-        "system.signals",
+        *("system.signals", "system.buckets", "system.bucket_requests", "system.lease", "system.copies"),
         *("models", "inflation", "flow", "clips", "shapes"),
     ),
     (
         *("system.workers", "system.hosts", "system.heartbeat", "system.cluster", "system.preemption"),
         *("training", "checkpoint", "evaluation"),
     ),
-    ("records", "video", "data", "ingest", "drawn", "importers", "report"),
+    ("system.progress", "records", "video", "data", "ingest", "drawn", "importers"),
     # Commands and what they share.
     (
         "system.command_line",
@@ -38,16 +38,18 @@ GROUPS = (
         "fuse",
         "fvd",
         "study",
+        "report",
     ),
 )
 # What the groups may import from outside, each with the groups before it.
 STANDARD = sys.stdlib_module_names
 OUTSIDE = (
-    {"numpy", "jax", "flax", "jaxtyping"},
+    # The second, in system/bucket_requests.py, at the first path of a bucket.
+    {"numpy", "jax", "flax", "jaxtyping"} | {"aiohttp", "fsspec", "gcsfs", "google", "s3fs"},
     {"optax", "orbax", "chex", "google_crc32c"},
-    {"tensorflow", "tensorflow_datasets", "av", "cv2", "tqdm", "tensorboard", "ml_collections"}
-    | {"torch", "safetensors", "huggingface_hub", "apache_beam", "h5py"},
-    {"absl"},
+    {"tensorflow", "tensorflow_datasets", "av", "cv2", "tqdm", "ml_collections"}
+    | {"torch", "safetensors", "huggingface_hub", "apache_beam", "h5py", "jax2onnx", "onnxruntime"},
+    {"absl"} | {"tensorboard", "jinja2", "markupsafe", "vl_convert", "PIL", "scipy"},
 )
 
 
@@ -126,7 +128,7 @@ def test_what_jax_keeps_for_itself_is_not_touched():
 
 
 @pytest.mark.parametrize(
-    "command", ["main", "prepare", "convert", "export", "predict", "features", "fuse", "fvd", "study"]
+    "command", ["main", "prepare", "convert", "export", "predict", "features", "fuse", "fvd", "study", "report"]
 )
 def test_help_costs_no_tensorflow(command):
     program = (

@@ -59,6 +59,7 @@ def test_quickstart_and_predict_away_from_the_checkout(installed, tmp_path):
     run(installed, tmp_path, "i3d_jax.main", "--config", "quickstart:i3d", "--workdir", "run", few, *SHORT)
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["test"]["step"] == 2
+    assert (tmp_path / "run/report.html").is_file()
     video = sorted((tmp_path / "run/synthetic/videos").glob("*.mp4"))[0]
     answer = run(installed, tmp_path, "i3d_jax.predict", str(video), "--checkpoint", "run", "--format", "json")
     assert len(json.loads(answer)[0]["predictions"]) == 5
