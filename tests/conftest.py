@@ -94,6 +94,8 @@ def programs(cache_folder):
     yield
     jax.clear_caches()
     gc.collect()
+    # What is left are modules and the like, for good: no later collection needs to go through them again.
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def test_shares_are_the_whole_and_nothing_is_made_twice(folder, tmp_path, capsys
     (output / "another.npz.tmp-123").write_bytes(b"of another share")
     capsys.readouterr()
     run(folder, output=output)
-    assert "features of 1 videos in" in capsys.readouterr().out
+    assert "features of 1 video in" in capsys.readouterr().out
     assert {path.name for path, time in times.items() if path.stat().st_mtime_ns != time} == {"long.npz", "long.json"}
     (output / "another.npz.tmp-123").unlink()
     with pytest.raises(UserError, match=r"long\.json is of features with other settings: crops 1 against 3"):

@@ -140,7 +140,8 @@ def extract(
     failures = (compute or compute_here)(extraction, networks, missing, folder)
     there = f", {len(by_name) - len(missing)} were there" if len(missing) < len(by_name) else ""
     failed = f", {failures} could not be read" if failures else ""
-    print(f"features of {len(missing) - failures} videos in {extraction.output}{there}{failed}")
+    done = len(missing) - failures
+    print(f"features of {done} video{'' if done == 1 else 's'} in {extraction.output}{there}{failed}")
     if extraction.preset.format == H5:
         assemble(assembled, folder.path, settings, [name for name in by_name if folder.is_done(name)])
         print(f"they are together in {assembled}")
