@@ -23,7 +23,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 from i3d_jax.ingest import alive
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.ingest.shard import Job, crashed, make_shard, size_in_bytes
-from i3d_jax.system.errors import Failure, UserError, is_full_disk
+from i3d_jax.system.errors import Failure, UserError, install_hint, is_full_disk
 from i3d_jax.system.workers import Workers, leave_after
 
 COUNTERS = "prepare"  # Their namespace.
@@ -187,7 +187,8 @@ def make_pipeline(runner: str, flags: Sequence[str], processes: int) -> apache_b
     try:
         return apache_beam.Pipeline(runner=create_runner(name), options=options)
     except (ImportError, ValueError) as error:
-        raise UserError(f"--runner {runner} cannot be used so: {' '.join(str(error).split())}") from error
+        hint = f"; {install_hint('beam', 'dask')}" if runner.lower() == DASK.lower() else ""
+        raise UserError(f"--runner {runner} cannot be used so: {' '.join(str(error).split())}{hint}") from error
 
 
 def _refuse_unreachable(runner: str, address: str | None) -> None:
