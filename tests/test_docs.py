@@ -65,9 +65,9 @@ OTHER_PACKAGES = {
     "jax2onnx==0.17.1": "writes exports to ONNX, and asks for an Orbax older than ours",
     "libtpu==0.0.42.1": "the compiler of TPUs, at the version of the figures in benchmarks/README.md",
 }
-# Flags that belong to SLURM, to those programs and to Python.
+# Flags that belong to SLURM, to those programs, to a runner of Beam's and to Python.
 OTHER_FLAGS = {"--gpus-per-node", "--ntasks-per-node", "--gpu-bind", "--gpus-per-task", "--signal"}
-OTHER_FLAGS |= {"--logdir", "--version"}
+OTHER_FLAGS |= {"--logdir", "--version", "--dask_client_address", "--dask_partition_size"}
 # Code in the text that is a whole command.
 OURS = re.compile(r"python -m i3d_jax\.\w+ |python benchmarks/\S+ |pip install |(sbatch )?launch/\S+ .*--")
 PLACEHOLDERS = re.compile(r"…|\bARGUMENTS|\bKEY\b|\bNAME\b|\bSPLIT\b|\bSTEP\b")

@@ -48,7 +48,7 @@ OUTSIDE = (
     {"numpy", "jax", "flax", "jaxtyping"} | {"aiohttp", "fsspec", "gcsfs", "google", "s3fs"},
     {"optax", "orbax", "chex", "google_crc32c"},
     {"tensorflow", "tensorflow_datasets", "av", "cv2", "tqdm", "ml_collections"}
-    | {"torch", "safetensors", "huggingface_hub", "apache_beam", "h5py", "jax2onnx", "onnxruntime"},
+    | {"torch", "safetensors", "huggingface_hub", "apache_beam", "grpc", "h5py", "jax2onnx", "onnxruntime"},
     {"absl"} | {"tensorboard", "jinja2", "markupsafe", "vl_convert", "PIL", "scipy"},
 )
 

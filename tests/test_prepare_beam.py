@@ -172,6 +172,10 @@ def test_runners_that_cannot_be_used(videos, tmp_path, monkeypatch):
         "--",
         *cluster,
     )
+    monkeypatch.setitem(sys.modules, "dask", None)
+    for name in [name for name in sys.modules if name.startswith("apache_beam.runners.dask.")]:
+        monkeypatch.delitem(sys.modules, name)
+    refused(videos, directory, r'pip install -e "\.\[beam,dask\]"', "--runner", "DaskRunner")
     monkeypatch.delitem(sys.modules, "i3d_jax.ingest.beam")
     monkeypatch.delattr("i3d_jax.ingest.beam")
     monkeypatch.setitem(sys.modules, "apache_beam", None)

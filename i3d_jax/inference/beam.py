@@ -16,14 +16,14 @@ import apache_beam
 from i3d_jax.inference.extraction import Compute, Extraction, Opens, compute_here, sources_of_paths
 from i3d_jax.inference.feature_files import Folder
 from i3d_jax.inference.loaded import LoadedNetwork
-from i3d_jax.ingest.beam import count, make_pipeline, run_to_its_end
+from i3d_jax.ingest import alive
+from i3d_jax.ingest.beam import count, is_direct, make_pipeline, run_to_its_end
 from i3d_jax.system import files
 from i3d_jax.system.workers import leave_after
 from i3d_jax.training.compilation import keep_compiled
 
 # Videos that a worker is given at a time: their windows share batches, and what is lost with a worker is little.
 VIDEOS = 8
-_FAILED = "videos that could not be read"
 
 
 class _Extract(apache_beam.DoFn):
@@ -31,6 +31,7 @@ class _Extract(apache_beam.DoFn):
 
     def __init__(self, extraction: Extraction, folder: Folder, launcher: int | None):
         self._extraction, self._folder, self._launcher = extraction, folder, launcher
+        self._sign = alive.Sign(folder.path)
 
     def setup(self) -> None:
         if self._launcher is not None:
@@ -38,12 +39,13 @@ class _Extract(apache_beam.DoFn):
         keep_compiled()
 
     def process(self, paths: Sequence[str]) -> None:
-        networks = _networks(self._extraction)
-        failures = compute_here(
-            self._extraction, networks, sources_of_paths(self._extraction, networks, paths), self._folder
-        )
+        with self._sign.shown():
+            networks = _networks(self._extraction)
+            failures = compute_here(
+                self._extraction, networks, sources_of_paths(self._extraction, networks, paths), self._folder
+            )
         count("videos done", len(paths) - failures)
-        count(_FAILED, failures)
+        count("videos that could not be read", failures)
 
 
 @functools.lru_cache(maxsize=1)
@@ -61,7 +63,7 @@ def computing(*, runner: str, flags: Sequence[str], processes: int) -> Compute:
         del networks
         paths = [str(files.path(path).absolute()) for path, _ in missing.values()]
         there = dataclasses.replace(folder, path=folder.path.absolute())
-        launcher = os.getpid() if runner.lower() == "direct" else None
+        launcher = os.getpid() if is_direct(runner) else None
         pipeline = make_pipeline(runner, flags, processes)
         (
             pipeline
@@ -69,6 +71,9 @@ def computing(*, runner: str, flags: Sequence[str], processes: int) -> Compute:
             | "to all workers" >> apache_beam.Reshuffle()
             | "features" >> apache_beam.ParDo(_Extract(extraction, there, launcher))
         )
-        return run_to_its_end(pipeline).get(_FAILED, 0)
+        run_to_its_end(pipeline, runner, there.path)
+        # Of workers that were killed, where the runner has replaced them.
+        folder.remove_leftovers(missing)
+        return sum(not folder.is_done(name) for name in missing)
 
     return compute

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from i3d_jax.inference.presets import NPY, NPZ, Preset
+from i3d_jax.ingest import alive
 from i3d_jax.system.errors import UserError
 from i3d_jax.system.files import entries, is_file, is_folder, make_folder, read_object, written_whole
 from i3d_jax.system.terminal import json_text
@@ -80,6 +81,7 @@ class Folder:
             whole, mark, _ = entry.name.partition(".tmp-")
             if mark and any(whole.startswith(name) for name in names):
                 entry.unlink(missing_ok=True)
+        alive.remove(self.path)
 
     def write(self, features: Features) -> None:
         """Writes a video's files, each whole or not at all, and last the JSON."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from i3d_jax.data.dataset import DESCRIPTION, FORMAT_VERSION, UNFINISHED
 from i3d_jax.data.preprocessing import Preprocessing, comparable
+from i3d_jax.ingest import alive
 from i3d_jax.ingest.plan import Shard
 from i3d_jax.records.shards import index_path, table_path
 from i3d_jax.system import buckets, lease, lock
@@ -168,6 +169,7 @@ def remove_temporaries(directory: Path) -> None:
     for path in _files(directory):
         if re.fullmatch(_TEMPORARY, path.name):
             path.unlink()
+    alive.remove(directory)
 
 
 def remove_stale(directory: Path, shards: Iterable[Shard]) -> None:

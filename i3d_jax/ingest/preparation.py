@@ -110,6 +110,8 @@ def prepare_dataset(
             # Absolute, since a worker of Beam's may stand in another folder.
             folders = {"videos": videos.absolute(), "directory": directory.absolute()}
             make_shards(missing, Job(**folders, labels=labels, preprocessing=preprocessing))
+            # Of workers that were killed, where a cluster has replaced them.
+            output.remove_temporaries(directory)
         indexes = [_made(shard, directory) for shard in planned]
         reasons = {clip_name: reason for index in indexes for clip_name, reason in index.skipped}
         skipped = [clip for clip in clips if clip.name in reasons]
