@@ -168,12 +168,13 @@ def _used(directory: Path, case: Case) -> float:
 def _timed(directory: Path, case: Case, *, clips: int, batch: int) -> Turn:
     with _requests(case) as made:
         batches = _batches(directory, case, batch)
-        for _ in range(clips // batch):
+        timed = clips // batch
+        for _ in range(timed):
             next(batches)
         begin = time.perf_counter()
-        for _ in range(clips // batch):
+        for _ in range(timed):
             next(batches)
-        rate = clips / (time.perf_counter() - begin)
+        rate = timed * batch / (time.perf_counter() - begin)
         del batches
     # Clips are made ahead; each was one opening of a video.
     opened = made["opened"]
