@@ -141,6 +141,12 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     disable_nagle_algorithm = True
 
+    def handle_expect_100(self) -> bool:
+        told = super().handle_expect_100()
+        # The client sends no body before it has this.
+        self.wfile.flush()
+        return told
+
     def _pass_on(self) -> None:
         body = self._body()
         fate = self.network.fate(self.command, self.path)
