@@ -35,23 +35,17 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 @pytest.fixture(scope="module")
-def emulator():
-    with emulators.google() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def network(emulator):
-    with emulators.Network(emulator) as network:
+def network(google_emulator):
+    with emulators.Network(google_emulator) as network:
         yield network
 
 
 @pytest.fixture(autouse=True)
-def google(emulator, network, monkeypatch):
+def google(google_emulator, network, monkeypatch):
     """This process asks the emulator itself, those that it starts go through the network."""
     monkeypatch.setattr(lease, "LEASE_SECONDS", 12)
     network.refuses, network.down, network.seconds = None, False, 0.0
-    emulators.used_by_this_process(monkeypatch, emulator)
+    emulators.used_by_this_process(monkeypatch, google_emulator)
 
 
 @pytest.fixture(scope="module")

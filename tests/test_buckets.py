@@ -24,23 +24,17 @@ KNOWN = ("foreign_tfds.py", "compilation.py")
 ODD_NAMES = ("with spaces", "100%", "a%20b", "c#1", "ä ñ 動作", "q?x*[y]", "a+b&c=d", "-n")
 
 
-@pytest.fixture(scope="module")
-def emulator():
-    with emulators.google() as address:
-        yield address
-
-
 @pytest.fixture
-def google(emulator, monkeypatch):
+def google(google_emulator, monkeypatch):
     """The emulator as Google's storage; yields its address."""
-    emulators.used_by_this_process(monkeypatch, emulator)
-    return emulator
+    emulators.used_by_this_process(monkeypatch, google_emulator)
+    return google_emulator
 
 
 @pytest.fixture
-def network(emulator, monkeypatch):
+def network(google_emulator, monkeypatch):
     """What stands between this process and the emulator."""
-    with emulators.Network(emulator) as network:
+    with emulators.Network(google_emulator) as network:
         emulators.used_by_this_process(monkeypatch, network.address)
         yield network
 
@@ -74,7 +68,8 @@ def test_local_paths_are_pathlibs():
 def test_what_users_name_may_lie_in_buckets():
     """`Path(...)` of an option would make a local folder called "gs:"."""
     for file in (Path(__file__).parents[1] / "i3d_jax").rglob("*.py"):
-        assert not re.search(r"\bPath\((options|one|source|directory)\b", file.read_text()) or file.name in KNOWN, file
+        made = r"\bPath\((options|one|source|directory)\b|type=Path\b|map\(Path\b"
+        assert not re.search(made, file.read_text()) or file.name in KNOWN, file
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -106,11 +101,23 @@ def test_what_pathlib_says_of_paths_is_said_of_buckets():
     assert str(files.path("gs://bucket/a//b/./c/") / "../d") == "gs://bucket/a/b/d"
 
 
-@pytest.mark.parametrize("text", ["gs://", "gs:/bucket/x", "gs:///x", "s3:///x", "hdfs://host/x", "gcs://bucket/x"])
+@pytest.mark.parametrize(
+    "text", ["gs://", "gs:/bucket/x", "gs:///x", "s3:///x", "hdfs://host/x", "gcs://bucket/x", "gs://.."]
+)
 def test_other_addresses_make_no_folder_of_their_name(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="was expected"):
         files.make_folder(files.path(text))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_address_that_pathlib_has_shortened_is_none_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for use in (files.path, files.is_file, files.make_folder, lambda path: files.written_whole(path).__enter__()):
+        with pytest.raises(
+            UserError, match=r"a path on this machine, gs://BUCKET/.* was expected, found 'gs:/bucket/x"
+        ):
+            use(Path("gs://bucket/x/y"))
     assert not list(tmp_path.iterdir())
 
 
@@ -293,7 +300,7 @@ def test_less_than_was_asked_for_is_asked_for_again(google, monkeypatch):
 
 
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
-def test_a_server_that_cannot_be_reached_is_told_within_ten_seconds(scheme, emulator, monkeypatch):
+def test_a_server_that_cannot_be_reached_is_told_within_ten_seconds(scheme, google_emulator, monkeypatch):
     emulators.used_by_this_process(monkeypatch, f"http://{free_address()}")
     began = time.monotonic()
     with pytest.raises(Failure, match=f"{scheme}://bucket cannot be looked at: 127.0.0.1 cannot be reached: .*refused"):

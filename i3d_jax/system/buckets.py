@@ -54,17 +54,19 @@ def parse(path: Any) -> BucketPath | None:
     """
     if isinstance(path, BucketPath):
         return path
-    if not isinstance(path, str) or not (found := _ADDRESS.fullmatch(path)):
+    # pathlib makes gs:/BUCKET of an address.
+    text = str(path) if isinstance(path, str | PurePath) else ""
+    if not (found := _ADDRESS.fullmatch(text)):
         return None
     scheme, slashes, place = found.groups()
     if scheme not in SCHEMES or slashes != "//":
         if slashes == "//" or scheme in SCHEMES:
             expected = " or ".join(f"{known}://BUCKET/..." for known in SCHEMES)
-            raise UserError(f"a path on this machine, {expected} was expected, found {path!r}")
+            raise UserError(f"a path on this machine, {expected} was expected, found {text!r}")
         return None
     bucket, _, key = place.partition("/")
     if bucket in ("", ".", ".."):
-        raise UserError(f"a bucket was expected after {scheme}://, found {path!r}")
+        raise UserError(f"a bucket was expected after {scheme}://, found {text!r}")
     return BucketPath(scheme, _within(bucket, key))
 
 

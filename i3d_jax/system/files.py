@@ -156,7 +156,7 @@ def refuse_no_folder(path: Path, what: str = "") -> None:
 def make_folder(path: Path) -> None:
     """Makes a folder, and those that it is in, if it is not there; a `UserError` says why it cannot be made."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        (buckets.parse(path) or path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "a file stands there" if isinstance(error, FileExistsError) else error.strerror
         raise UserError(f"the folder {path} cannot be made: {reason}") from error
