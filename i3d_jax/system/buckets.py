@@ -254,6 +254,18 @@ class BucketPath:
         found = [path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, first)]
         return [path for one in found for path in one.glob(rest)] if rest else found
 
+    def matching(self, pattern: str) -> list[BucketPath]:
+        """Returns the objects below it that `glob.glob` would find as files: ** is any depth, * no dot in front."""
+        first, _, rest = pattern.partition("/")
+        if rest and not any(sign in first for sign in "*?["):
+            return (self / first).matching(rest)
+        if "**" in pattern.split("/"):
+            return [path for path in self.below() if _fits(path.relative_to(self).parts, pattern.split("/"))]
+        found = [(path, is_object) for path, is_object in self.listed() if _fits([path.name], [first])]
+        if rest:
+            return [one for path, _ in found for one in path.matching(rest)]
+        return [path for path, is_object in found if is_object]
+
     def rglob(self, pattern: str) -> list[BucketPath]:
         """Returns the objects below it whose names fit a pattern."""
         return [path for path in self.below() if fnmatch.fnmatchcase(path.name, pattern)]
@@ -350,6 +362,20 @@ class BucketPath:
         """Does nothing: a folder without objects is none."""
 
 
+def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Says whether the parts of a path fit those of a pattern, as `glob.glob` has it."""
+    if not names or not patterns:
+        return not names and not patterns
+    hidden = names[0].startswith(".")
+    if patterns == ["**"]:
+        return not any(name.startswith(".") for name in names)
+    if patterns[0] == "**":
+        return _fits(names, patterns[1:]) or (not hidden and _fits(names[1:], patterns))
+    if hidden and not patterns[0].startswith("."):
+        return False
+    return fnmatch.fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
+
+
 class _Reader(io.RawIOBase):
     """Reads an object piece by piece, always of the state that it was opened in."""
 
@@ -357,6 +383,8 @@ class _Reader(io.RawIOBase):
         found = path.object()
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(path))
+        # By its ending FFmpeg knows some kinds of videos.
+        self.name = str(path)
         self._path, self._found, self._size, self._place = path, found, found.size, 0
 
     def readable(self) -> bool:
