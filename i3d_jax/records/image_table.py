@@ -146,12 +146,14 @@ class TableWriter:
 
         The same records always give the same bytes.
         """
-        content = self._content()
+        content = io.BytesIO()
+        np.savez(content, **self.arrays())
         with written_whole(table_path(shard)) as file:
-            file.write(content)
-        return google_crc32c.value(content)
+            file.write(content.getvalue())
+        return google_crc32c.value(content.getvalue())
 
-    def _content(self) -> bytes:
+    def arrays(self) -> dict[str, Any]:
+        """Returns the arrays of the file by name."""
         names, labels, label_names = zip(*self._videos, strict=True) if self._videos else ((), (), ())
         arrays: dict[str, Any] = {
             "name": np.array(names, np.str_),
@@ -168,9 +170,7 @@ class TableWriter:
                 ("crc32c", np.uint32, [video.checksums for video in videos]),
             ):
                 arrays[f"{stream}/{key}"] = np.concatenate([np.zeros(0, np.int64), *values]).astype(kind)
-        file = io.BytesIO()
-        np.savez(file, **arrays)
-        return file.getvalue()
+        return arrays
 
 
 def stands(shard: Path, index: ShardIndex) -> bool:
@@ -179,6 +179,18 @@ def stands(shard: Path, index: ShardIndex) -> bool:
         return index.table_crc32c is not None and _checked(shard, index.table_crc32c) is not None
     except (UserError, ValueError):
         return False
+
+
+def agrees(shard: Path, index: ShardIndex, gathered: TableWriter) -> bool:
+    """Says whether a shard's table is there, whole, and what was gathered from the records; true in version 1."""
+    if index.table_crc32c is None:
+        return True
+    try:
+        found = parse_arrays(_checked(shard, index.table_crc32c), table_path(shard), "images' places")
+    except (UserError, ValueError):
+        return False
+    expected = gathered.arrays()
+    return found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def read(shard: Path, labels: Sequence[str], streams: Collection[str]) -> ImageTable | None:
