@@ -168,13 +168,12 @@ def _used(directory: Path, case: Case) -> float:
 def _timed(directory: Path, case: Case, *, clips: int, batch: int) -> Turn:
     with _requests(case) as made:
         batches = _batches(directory, case, batch)
-        timed = clips // batch
-        for _ in range(timed):
+        for _ in range(clips // batch):
             next(batches)
         begin = time.perf_counter()
-        for _ in range(timed):
+        for _ in range(clips // batch):
             next(batches)
-        rate = timed * batch / (time.perf_counter() - begin)
+        rate = clips / (time.perf_counter() - begin)
         del batches
     # Clips are made ahead; each was one opening of a video.
     opened = made["opened"]
