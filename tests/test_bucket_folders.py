@@ -126,3 +126,10 @@ def test_what_is_fetched_is_not_kept_in_a_bucket(bucket):
     words = ["--pretrained", "rgb_imagenet", "--cache", str(bucket), "--output", str(bucket / "network")]
     with pytest.raises(UserError, match=f"--cache: a path on this machine was expected, found {bucket}"):
         convert.main(words)
+
+
+def test_copies_of_what_is_named_alike(bucket, tmp_path):
+    for name in ("model.index", "model.data-00000-of-00001", "model-other.index", "labels.txt"):
+        (bucket / name).write_text(name)
+    assert copies.copied_like(bucket / "model", tmp_path, beside="*.txt") == tmp_path / "model"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["labels.txt", "model.data-00000-of-00001", "model.index"]

@@ -219,13 +219,6 @@ def test_what_a_library_has_not_made_is_not_the_buckets_fault(folder):
         pass
 
 
-def test_copies_of_what_is_named_alike(folder, tmp_path):
-    for name in ("model.index", "model.data-00000-of-00001", "model-other.index", "labels.txt"):
-        (folder / name).write_text(name)
-    assert copies.copied_like(folder / "model", tmp_path, beside="*.txt") == tmp_path / "model"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["labels.txt", "model.data-00000-of-00001", "model.index"]
-
-
 def test_an_object_that_changes_while_it_is_read(google):
     path = files.path("gs://bucket/changing")
     path.write_bytes(b"a" * 10_000_000)
