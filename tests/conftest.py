@@ -9,7 +9,7 @@ import pytest
 # A helper's assertion says what it compared, as those of test modules do.
 pytest.register_assert_rewrite("helpers")
 
-from helpers import quick_compilation
+from helpers import emulators, quick_compilation
 
 # Read once, when JAX first looks for devices: it has to stand here before any import of JAX.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick_compilation.flags(devices=4)}"
@@ -96,6 +96,13 @@ def programs(cache_folder):
     gc.collect()
     # What is left are modules and the like, for good: no later collection needs to go through them again.
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def google_emulator():
+    """Google's storage on this machine, with one bucket for the tests of a file; yields its address."""
+    with emulators.google() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

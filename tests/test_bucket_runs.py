@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import emulators, forked
+from helpers import emulators, forked, small_runs
 
 from i3d_jax import checkpoint, features, main, predict, prepare
 from i3d_jax.drawn import actions
@@ -35,23 +35,17 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 @pytest.fixture(scope="module")
-def emulator():
-    with emulators.google() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def network(emulator):
-    with emulators.Network(emulator) as network:
+def network(google_emulator):
+    with emulators.Network(google_emulator) as network:
         yield network
 
 
 @pytest.fixture(autouse=True)
-def google(emulator, network, monkeypatch):
+def google(google_emulator, network, monkeypatch):
     """This process asks the emulator itself, those that it starts go through the network."""
     monkeypatch.setattr(lease, "LEASE_SECONDS", 12)
     network.refuses, network.down, network.seconds = None, False, 0.0
-    emulators.used_by_this_process(monkeypatch, emulator)
+    emulators.used_by_this_process(monkeypatch, google_emulator)
 
 
 @pytest.fixture(scope="module")
@@ -81,24 +75,8 @@ def preparation(home, videos=None):
 
 
 def training(home, dataset=None):
-    keys = {
-        "data.directory": dataset or f"{home}/dataset",
-        "total_steps": STEPS,
-        "batch_size": 4,
-        "log_every": 4,
-        "model.width_multiplier": 0.0625,
-        "model.last_block": "Mixed_3c",
-        "data.frames": 9,
-        "data.crop": 32,
-        "optimizer.boundaries": (10,),
-        "checkpoints.every": 4,
-        "evaluation.every": 0,
-        "evaluation.frames": 16,
-        "evaluation.windows": 2,
-        "report": False,
-    }
-    changes = [f"--config.{key}={value}" for key, value in keys.items()]
-    return ["--config", "experiments/custom.py:small", "--workdir", f"{home}/run/", *changes]
+    keys = {"total_steps": STEPS, "log_every": 4, "optimizer.boundaries": (10,)}
+    return small_runs.arguments(dataset or f"{home}/dataset", f"{home}/run/", keys)
 
 
 def started(network, *arguments):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import re
 import sys
@@ -23,23 +24,17 @@ KNOWN = ("foreign_tfds.py", "compilation.py")
 ODD_NAMES = ("with spaces", "100%", "a%20b", "c#1", "ä ñ 動作", "q?x*[y]", "a+b&c=d", "-n")
 
 
-@pytest.fixture(scope="module")
-def emulator():
-    with emulators.google() as address:
-        yield address
-
-
 @pytest.fixture
-def google(emulator, monkeypatch):
+def google(google_emulator, monkeypatch):
     """The emulator as Google's storage; yields its address."""
-    emulators.used_by_this_process(monkeypatch, emulator)
-    return emulator
+    emulators.used_by_this_process(monkeypatch, google_emulator)
+    return google_emulator
 
 
 @pytest.fixture
-def network(emulator, monkeypatch):
+def network(google_emulator, monkeypatch):
     """What stands between this process and the emulator."""
-    with emulators.Network(emulator) as network:
+    with emulators.Network(google_emulator) as network:
         emulators.used_by_this_process(monkeypatch, network.address)
         yield network
 
@@ -73,7 +68,8 @@ def test_local_paths_are_pathlibs():
 def test_what_users_name_may_lie_in_buckets():
     """`Path(...)` of an option would make a local folder called "gs:"."""
     for file in (Path(__file__).parents[1] / "i3d_jax").rglob("*.py"):
-        assert not re.search(r"\bPath\((options|one|source|directory)\b", file.read_text()) or file.name in KNOWN, file
+        made = r"\bPath\((options|one|source|directory)\b|type=Path\b|map\(Path\b"
+        assert not re.search(made, file.read_text()) or file.name in KNOWN, file
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -105,11 +101,23 @@ def test_what_pathlib_says_of_paths_is_said_of_buckets():
     assert str(files.path("gs://bucket/a//b/./c/") / "../d") == "gs://bucket/a/b/d"
 
 
-@pytest.mark.parametrize("text", ["gs://", "gs:/bucket/x", "gs:///x", "s3:///x", "hdfs://host/x", "gcs://bucket/x"])
+@pytest.mark.parametrize(
+    "text", ["gs://", "gs:/bucket/x", "gs:///x", "s3:///x", "hdfs://host/x", "gcs://bucket/x", "gs://.."]
+)
 def test_other_addresses_make_no_folder_of_their_name(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="was expected"):
         files.make_folder(files.path(text))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_address_that_pathlib_has_shortened_is_none_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for use in (files.path, files.is_file, files.make_folder, lambda path: files.written_whole(path).__enter__()):
+        with pytest.raises(
+            UserError, match=r"a path on this machine, gs://BUCKET/.* was expected, found 'gs:/bucket/x"
+        ):
+            use(Path("gs://bucket/x/y"))
     assert not list(tmp_path.iterdir())
 
 
@@ -169,6 +177,48 @@ def test_folders(folder):
     assert not made.exists()
 
 
+@pytest.mark.parametrize("text", ["gs://bucket/../b/x", "gs://bucket/a/../../b/x", "gs://bucket/b/./x/y/.."])
+def test_no_address_leads_out_of_its_bucket(text):
+    assert str(files.path(text)) == "gs://bucket/b/x"
+    assert str(files.path("gs://bucket/a") / "../../b/x") == "gs://bucket/b/x"
+
+
+@pytest.fixture
+def put_raw(google):
+    """Makes objects of any name, whatever our paths say to it."""
+    requests = bucket_requests.filesystem("gs")
+
+    def put(name):
+        address = f"{requests._location}/upload/storage/v1/b/bucket/o"
+        requests.call("POST", address, uploadType="media", name=name, data=b"x", json_out=True)
+
+    return put
+
+
+@pytest.mark.parametrize("name", ["../../outside", "a//b", "./c"])
+def test_names_that_lead_elsewhere_are_refused(put_raw, tmp_path, name):
+    folder = files.path(f"gs://bucket/{tmp_path.name}")
+    for one in ("inside", name):
+        put_raw(f"{folder.key}/{one}")
+    with pytest.raises(UserError, match=rf"{folder} holds {folder}/{re.escape(name)}: objects whose names"):
+        folder.download(tmp_path / "deep" / "copy")
+    assert not [*tmp_path.rglob("*")]
+
+
+def test_objects_that_tools_make_for_folders_are_none(put_raw, tmp_path):
+    folder = files.path(f"gs://bucket/{tmp_path.name}")
+    for name in ("", "empty/", "inside"):
+        put_raw(f"{folder.key}/{name}")
+    assert folder.sizes() == {"inside": 1}
+    folder.download(tmp_path / "copy")
+    assert [one.name for one in (tmp_path / "copy").iterdir()] == ["inside"]
+
+
+def test_what_a_library_has_not_made_is_not_the_buckets_fault(folder):
+    with pytest.raises(FileNotFoundError), copies.made_on_this_machine(folder / "x"):
+        pass
+
+
 def test_an_object_that_changes_while_it_is_read(google):
     path = files.path("gs://bucket/changing")
     path.write_bytes(b"a" * 10_000_000)
@@ -205,8 +255,45 @@ def test_a_bucket_that_may_be_read_alone(network):
     assert files.path("gs://bucket/read only").read_text() == "x"
 
 
+def test_a_request_that_the_server_calls_wrong_is_made_once(network):
+    """As of a name that no bucket can have: in it is "Invalid", which gcsfs looks for in small letters."""
+    files.path("gs://bucket/there").write_text("x")
+    network.status = 400
+    before = len(network.requests)
+    with pytest.raises(UserError, match="gs://bucket/there cannot be read: as the test asks, 400"):
+        files.path("gs://bucket/there").read_text()
+    assert len(network.requests) == before + 1
+
+
+def test_a_removal_whose_answer_is_lost(google, monkeypatch):
+    path = files.path("gs://bucket/removed")
+    path.write_text("x")
+    requests = bucket_requests.filesystem("gs")
+    remove = requests.rm_file
+
+    def lost(name):
+        remove(name)
+        monkeypatch.setattr(requests, "rm_file", remove)
+        raise ConnectionError
+
+    monkeypatch.setattr(requests, "rm_file", lost)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        path.unlink()
+
+
+def test_less_than_was_asked_for_is_asked_for_again(google, monkeypatch):
+    path = files.path("gs://bucket/short")
+    path.write_bytes(bytes(range(100)))
+    requests = bucket_requests.filesystem("gs")
+    answers = iter([b"short", bytes(range(100))])
+    monkeypatch.setattr(requests, "cat_file", lambda *_, **__: next(answers))
+    with files.opened(path) as file:
+        assert file.read() == bytes(range(100))
+
+
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
-def test_a_server_that_cannot_be_reached_is_told_within_ten_seconds(scheme, emulator, monkeypatch):
+def test_a_server_that_cannot_be_reached_is_told_within_ten_seconds(scheme, google_emulator, monkeypatch):
     emulators.used_by_this_process(monkeypatch, f"http://{free_address()}")
     began = time.monotonic()
     with pytest.raises(Failure, match=f"{scheme}://bucket cannot be looked at: 127.0.0.1 cannot be reached: .*refused"):
@@ -280,6 +367,21 @@ def test_a_workdir_is_for_one_run_at_a_time(folder, quick):
     assert not folder.exists()
     with lock.held(folder):
         pass
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_a_lease_that_cannot_be_removed_hides_nothing(network, quick, caplog, failing):
+    folder = files.path("gs://bucket/kept")
+    with contextlib.ExitStack() as outcome:
+        if failing:
+            outcome.enter_context(pytest.raises(UserError, match="what was wrong"))
+        outcome.callback(setattr, network, "writes_status", None)
+        with lock.held(folder):
+            network.writes_status = 403
+            if failing:
+                raise UserError("what was wrong")
+    assert "gs://bucket/kept/lock cannot be removed: the account has no permission" in caplog.text
+    (folder / "lock").unlink()
 
 
 def test_who_died_is_followed(folder, quick):

@@ -16,7 +16,7 @@ import chex
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from helpers import forked, seeds
+from helpers import forked, seeds, small_runs
 
 from i3d_jax import checkpoint, main, predict
 from i3d_jax.data.preprocessing import Preprocessing
@@ -57,24 +57,8 @@ def dataset(folder):
 
 
 def arguments(dataset, workdir, *more):
-    keys = {
-        "data.directory": dataset,
-        "total_steps": STEPS,
-        "batch_size": 4,
-        "log_every": 1,
-        "model.width_multiplier": 0.0625,
-        "model.last_block": "Mixed_3c",
-        "data.frames": 9,
-        "data.crop": 32,
-        "optimizer.boundaries": (20,),
-        "checkpoints.every": 4,
-        "evaluation.every": 0,
-        "evaluation.frames": 16,
-        "evaluation.windows": 2,
-        "report": False,
-    }
-    changes = [f"--config.{key}={value}" for key, value in keys.items()]
-    return ["--config", "experiments/custom.py:small", "--workdir", str(workdir), *changes, *more]
+    keys = {"total_steps": STEPS, "log_every": 1, "optimizer.boundaries": (20,)}
+    return [*small_runs.arguments(dataset, workdir, keys), *more]
 
 
 @pytest.fixture(scope="module")

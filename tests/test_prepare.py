@@ -233,7 +233,7 @@ def test_shards_of_the_time_before_their_table_of_images_are_not_made_again(vide
     assert files(directory) == files(expected)
 
 
-@pytest.mark.parametrize("damage", ["a flipped bit", "another video's record"])
+@pytest.mark.parametrize("damage", ["a flipped bit", "another video's record", "no table", "another shard's table"])
 def test_what_only_the_bytes_tell_is_made_again_when_asked_for(videos, expected, tmp_path, damage, caplog):
     directory = tmp_path / "dataset"
     prepare.main(arguments(videos, directory))
@@ -242,9 +242,17 @@ def test_what_only_the_bytes_tell_is_made_again_when_asked_for(videos, expected,
         content = bytearray(shard.read_bytes())
         content[len(content) // 2] ^= 8
         shard.write_bytes(content)
+    elif damage == "no table":
+        index.with_suffix(".npz").unlink()
     else:
         fields = json.loads(index.read_text())
-        fields["names"][1:3] = fields["names"][2:0:-1]
+        if damage == "another video's record":
+            fields["names"][1:3] = fields["names"][2:0:-1]
+        else:
+            # Whole, and by its checksum the index's own.
+            other = index.with_name("train-00000-of-00002.json")
+            index.with_suffix(".npz").write_bytes(other.with_suffix(".npz").read_bytes())
+            fields["table_crc32c"] = json.loads(other.read_text())["table_crc32c"]
         index.write_text(json.dumps(fields))
     before = written_at(directory)
     prepare.main(arguments(videos, directory))
@@ -252,7 +260,8 @@ def test_what_only_the_bytes_tell_is_made_again_when_asked_for(videos, expected,
     prepare.main(arguments(videos, directory, "--verify"))
     assert files(directory) == files(expected)
     assert {name for name, at in written_at(directory).items() if at != before[name]} == {shard.name}
-    assert "train-00001-of-00002.tfrecord, record" in caplog.text
+    where = ": its index does not say where its images are" if "table" in damage else ", record"
+    assert f"train-00001-of-00002.tfrecord{where}" in caplog.text
     assert "the shard is made again" in caplog.text
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import tracemalloc
 
 import google_crc32c
 import numpy as np
@@ -21,9 +22,9 @@ from i3d_jax.data import pipeline, reader
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.ingest.indexing import index_dataset
-from i3d_jax.records import shards, spans
+from i3d_jax.records import image_table, shards, spans
 from i3d_jax.records.example import encode
-from i3d_jax.records.shards import ShardIndex, index_path, table_path
+from i3d_jax.records.shards import RecordPlace, ShardIndex, index_path, table_path
 from i3d_jax.system.errors import UserError
 
 LENGTHS = [30, 41, 33, 28, 52]
@@ -92,6 +93,50 @@ def test_images_that_follow_each_other_are_one_read(whole, preads):
     found = video.images([("rgb", 3), ("rgb", 2), ("flow", 7), ("rgb", 4)])
     assert found == [jpegs(1, 41)[3], jpegs(1, 41)[2], pngs(1, 41)[7], jpegs(1, 41)[4]]
     assert len(preads) == 2
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: os.truncate(path, 1000)])
+def test_an_index_that_goes_while_it_is_used(own, damage):
+    """The places of a video's images are read when it is opened; before, its shard's table was whole."""
+    opener = reader.VideoOpener(own, ("rgb",))
+    first, second, *_ = own.records("train")
+    assert opener.open(first).num_frames
+    damage(table_path(first.path))
+    with pytest.raises(reader.DamagedRecord, match=r"its shard's index cannot be read: (No such|.*npz has been cut)"):
+        opener.open(second)
+
+
+def test_the_places_of_images_take_no_memory(tmp_path):
+    """Those of 300 videos of 1000 frames, 16 bytes each."""
+    writer = image_table.TableWriter()
+    images = np.arange(1000)
+    for number in range(300):
+        writer._videos.append((f"video{number}", 0, "a"))
+        writer._records.append((number * 2000, 1984))
+        places = image_table.ImagePlaces((2, 2), images + number * 2000 + 12, images % 7, images + number)
+        none = image_table.ImagePlaces((0, 0), *[images[:0]] * 3)
+        for stream, own in (("rgb", places), ("flow", none)):
+            writer._images[stream].append(own)
+    shard = tmp_path / "train-00000-of-00001.tfrecord"
+    (tmp_path / "index").mkdir()
+    index = ShardIndex(
+        fingerprint="",
+        names=tuple(map(str, images[:300])),
+        frames=(1000,) * 300,
+        lengths=(1984,) * 300,
+        skipped=(),
+        table_crc32c=writer.write(shard),
+    )
+    index.write(index_path(shard))
+    image_table.read(shard, ["a"], ("rgb",))
+    tracemalloc.start()
+    table = image_table.read(shard, ["a"], ("rgb",))
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 300 * 1000 * 16 / 10 < most
+    found = table.video(RecordPlace(shard, 7, 7 * 2000, 1984)).images["rgb"]
+    for own, expected in zip(found[1:], (images + 7 * 2000 + 12, images % 7, images + 7), strict=True):
+        assert own.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("wanted", [[(5, 3)], [(90, 20), (0, 1)], [(1, 2), (0, 100)], [(3, 0)], []])

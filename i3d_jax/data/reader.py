@@ -257,7 +257,10 @@ class VideoOpener:
             if place.path not in self._tables:
                 self._tables[place.path] = self._dataset.image_table(place.path, self._streams)
         table = self._tables[place.path]
-        video = None if table is None else table.video(place)
+        try:
+            video = None if table is None else table.video(place)
+        except OSError as error:
+            raise DamagedRecord(place, f"its shard's index cannot be read: {error.strerror}") from error
         if video is None:
             labels, layout = len(self._dataset.labels), self._dataset.layout
             return parse(read_record(place), place, labels, self._streams, layout)

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from i3d_jax.fvd.protocols import PROTOCOLS
 from i3d_jax.system import progress
 from i3d_jax.system.command_line import Parser
 from i3d_jax.system.errors import UserError, run
-from i3d_jax.system.files import instead
+from i3d_jax.system.files import instead, path
 from i3d_jax.system.terminal import print_json
 
 EXAMPLE = """\
@@ -193,7 +192,7 @@ def _parser() -> Parser:
     add("--repeats", metavar="R", type=int, default=1, help=repeats_help)
     add("--extrapolate", action="store_true", help="estimate the distance of infinitely many videos, too")
     add("--batch_size", metavar="B", type=int, default=8, help="clips at a time (default: %(default)s)")
-    add("--save_statistics", metavar="FILE", type=Path, help="gets the features of REAL, to be given in its place")
+    add("--save_statistics", metavar="FILE", type=path, help="gets the features of REAL, to be given in its place")
     add("--shard", metavar="I/N", help="with --save_statistics: one of N shares of the videos")
     format_help = "for people or for programs (default: %(default)s)"
     add("--format", choices=("text", "json"), default="text", help=format_help)

@@ -14,6 +14,8 @@ That is 16 bytes an image. The shard's `ShardIndex` has the file's checksum.
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import io
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -25,11 +27,13 @@ import numpy as np
 
 from i3d_jax.records import image, layout, sequence_example
 from i3d_jax.records.shards import HEADER_BYTES, RecordPlace, ShardIndex, index_path, table_path
-from i3d_jax.system.archives import parse_arrays
+from i3d_jax.system.archives import ends_of_arrays, parse_arrays
 from i3d_jax.system.errors import UserError
-from i3d_jax.system.files import opened, written_whole
+from i3d_jax.system.files import is_in_bucket, opened, written_whole
 
 STREAMS = ("rgb", "flow")
+# Arrays of each stream, and of which kind they are.
+_OF_AN_IMAGE = {"offset": "i", "length": "u", "crc32c": "u"}
 _LAYOUT = layout.MediaSequence()
 
 _log = logging.getLogger(__name__)
@@ -79,14 +83,29 @@ class ImageTable:
         counts = {stream: _array(arrays, f"{stream}/count", "i", (), videos) for stream in STREAMS}
         self._usable = np.any([count > 0 for count in counts.values()], axis=0)
         self._ends = {stream: np.cumsum(count) for stream, count in counts.items() if stream in streams}
-        self._sizes, self._images = {}, {}
+        self._sizes: dict[str, np.ndarray] = {}
+        self._images: dict[str, list[Any]] = {}
         for stream, ends in self._ends.items():
             images = int(ends[-1]) if videos else 0
             self._sizes[stream] = _array(arrays, f"{stream}/size", "i", (2,), videos)
-            kinds = {"offset": "i", "length": "u", "crc32c": "u"}
-            self._images[stream] = [_array(arrays, f"{stream}/{key}", kind, (), images) for key, kind in kinds.items()]
+            kinds = _OF_AN_IMAGE.items()
+            self._images[stream] = [_array(arrays, f"{stream}/{key}", kind, (), images) for key, kind in kinds]
             if (counts[stream] < 0).any() or not self._within_records(stream, counts[stream]):
                 raise ValueError(f"images of {stream} that leave their records")
+
+    def leave_on_disk(self, path: Path, content: bytes) -> None:
+        """Lets the images' places go, which are by far the most: each video's are read from the file when it is asked.
+
+        Args:
+          path: of the file, on this machine.
+          content: its bytes.
+        """
+        ends = ends_of_arrays(content)
+        for stream, arrays in self._images.items():
+            names = [f"{stream}/{key}" for key in _OF_AN_IMAGE]
+            if ends.keys() >= set(names):
+                own = zip(names, arrays, strict=True)
+                self._images[stream] = [_OnDisk(path, ends[name] - array.nbytes, array.dtype) for name, array in own]
 
     def _within_records(self, stream: str, counts: np.ndarray) -> bool:
         offsets, lengths, _ = self._images[stream]
@@ -100,7 +119,11 @@ class ImageTable:
         return all(0 <= label < len(labels) and labels[label] == name for label, name in pairs)
 
     def video(self, place: RecordPlace) -> TabledVideo | None:
-        """Returns what the table has of the video of a record; None where it has no such record, or no images of it."""
+        """Returns what the table has of the video of a record; None where it has no such record, or no images of it.
+
+        Raises:
+          OSError: the places were left on the disk, and cannot be read any more.
+        """
         number = place.number
         if not number < len(self._names) or not self._usable[number]:
             return None
@@ -112,6 +135,22 @@ class ImageTable:
             height, width = self._sizes[stream][number].tolist()
             images[stream] = ImagePlaces((height, width), *(values[own] for values in self._images[stream]))
         return TabledVideo(str(self._names[number]), int(self._labels[number]), images)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OnDisk:
+    """An array of a file, of which slices are read: the system keeps in memory what there is room for."""
+
+    path: Path
+    offset: int
+    dtype: np.dtype
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        count = part.stop - part.start
+        found = np.fromfile(self.path, self.dtype, count, offset=self.offset + part.start * self.dtype.itemsize)
+        if len(found) < count:
+            raise OSError(errno.EIO, f"{self.path.name} has been cut short")
+        return found
 
 
 class TableWriter:
@@ -146,12 +185,14 @@ class TableWriter:
 
         The same records always give the same bytes.
         """
-        content = self._content()
+        content = io.BytesIO()
+        np.savez(content, **self.arrays())
         with written_whole(table_path(shard)) as file:
-            file.write(content)
-        return google_crc32c.value(content)
+            file.write(content.getvalue())
+        return google_crc32c.value(content.getvalue())
 
-    def _content(self) -> bytes:
+    def arrays(self) -> dict[str, Any]:
+        """Returns the arrays of the file by name."""
         names, labels, label_names = zip(*self._videos, strict=True) if self._videos else ((), (), ())
         arrays: dict[str, Any] = {
             "name": np.array(names, np.str_),
@@ -168,9 +209,7 @@ class TableWriter:
                 ("crc32c", np.uint32, [video.checksums for video in videos]),
             ):
                 arrays[f"{stream}/{key}"] = np.concatenate([np.zeros(0, np.int64), *values]).astype(kind)
-        file = io.BytesIO()
-        np.savez(file, **arrays)
-        return file.getvalue()
+        return arrays
 
 
 def stands(shard: Path, index: ShardIndex) -> bool:
@@ -179,6 +218,18 @@ def stands(shard: Path, index: ShardIndex) -> bool:
         return index.table_crc32c is not None and _checked(shard, index.table_crc32c) is not None
     except (UserError, ValueError):
         return False
+
+
+def agrees(shard: Path, index: ShardIndex, gathered: TableWriter) -> bool:
+    """Says whether a shard's table is there, whole, and what was gathered from the records; true in version 1."""
+    if index.table_crc32c is None:
+        return True
+    try:
+        found = parse_arrays(_checked(shard, index.table_crc32c), table_path(shard), "images' places")
+    except (UserError, ValueError):
+        return False
+    expected = gathered.arrays()
+    return found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def read(shard: Path, labels: Sequence[str], streams: Collection[str]) -> ImageTable | None:
@@ -197,6 +248,9 @@ def read(shard: Path, labels: Sequence[str], streams: Collection[str]) -> ImageT
         table = ImageTable(parse_arrays(content, table_path(shard), "images' places"), streams)
         if not table.is_of(labels):
             raise ValueError("its labels are not those of dataset.json")
+        # In a bucket it would be a request for every video.
+        if not is_in_bucket(shard):
+            table.leave_on_disk(table_path(shard), content)
     except (UserError, ValueError) as error:
         _log.warning(
             "%s is left out, and the records of %s are read whole: %s; prepare --index_only writes it again",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def _runs(states: Sequence[RunState] | Any, output: Path) -> Markup:
     ]
     rows = [_row(state) for state in states]
     without = any(state.figures is not None and state.report is None for state in states)
-    command = f"python -m i3d_jax.report --workdir {os.fspath(output / 'runs')}/NAME"
+    command = f"python -m i3d_jax.report --workdir {shlex.quote(str(output / 'runs' / 'NAME'))}"
     note = f"A run without a link has no page of its own yet: {command} writes it." if without else ""
     return page.table("Each run is trained once, whatever cells it fills.", columns, rows, searched=True, note=note)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -218,5 +217,5 @@ def _of_split(study: Study, summed: Sequence[PlannedRun]) -> float:
         return cast(Mapping[str, Any], study.build(summed[0]).figures())["top1"]
     files = [study.workdir(run) / "predictions" / f"{study.build(run).evaluation.split}.npz" for run in summed]
     first, second = map(Predictions.load, files)
-    fused = fuse(first, second, names=[os.fspath(file) for file in files])
+    fused = fuse(first, second, names=[str(file) for file in files])
     return top_k(fused.logits, fused.label, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
 from typing import BinaryIO
 
@@ -46,6 +47,19 @@ def read_arrays(path: str | os.PathLike, what: str) -> dict[str, np.ndarray]:
 def parse_arrays(content: bytes, path: str | os.PathLike, what: str) -> dict[str, np.ndarray]:
     """Does what `read_arrays` does with the bytes of a file that have been read."""
     return _read(io.BytesIO(content), len(content), path, what)
+
+
+def ends_of_arrays(content: bytes) -> dict[str, int]:
+    """Returns where the bytes of each array that is not compressed end in the bytes of an .npz file, by its name."""
+    ends = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for member in archive.infolist():
+            if member.compress_type == zipfile.ZIP_STORED:
+                # Of the header in front, which is not as long as the one in the archive's directory.
+                name, extra = struct.unpack_from("<HH", content, member.header_offset + 26)
+                begin = member.header_offset + 30 + name + extra
+                ends[member.filename.removesuffix(".npy")] = begin + member.file_size
+    return ends
 
 
 def _read(file: BinaryIO, stored: int, path: str | os.PathLike, what: str) -> dict[str, np.ndarray]:

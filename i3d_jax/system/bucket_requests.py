@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from i3d_jax.system.errors import Failure, UserError, install_hint
+from i3d_jax.system.errors import Failure, UserError, install_hint, one_line
 
 Result = TypeVar("Result")
 
@@ -32,6 +32,8 @@ PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 # A request that fails for a reason that may pass (no connection, 429, 5xx) is tried again for so long.
 PATIENCE_SECONDS = 60
 _LONGEST_PAUSE_SECONDS = 8
+# With which a server says that it will never do what is asked.
+_FINAL_STATUSES = (301, 400, 405, 501)
 # Of one request that gets no answer.
 _TIMEOUT_SECONDS = 60
 # Before the first request of a process: a server that cannot be reached then is told of within ten seconds.
@@ -196,7 +198,7 @@ def asked(path: Place, what: str, ask: Callable[[Any], Result], *, writes: bool 
                 raise UserError(f"{path} cannot {what}: {told}") from error
             waited = time.monotonic() - began
             if waited + pause > PATIENCE_SECONDS:
-                said = " ".join(str(error).split())[:300] or type(error).__name__
+                said = one_line(error) or type(error).__name__
                 raise Failure(f"{path} cannot {what} after trying for {waited:.0f} s: {said}") from error
             # Those that failed together do not come again together.
             time.sleep(pause * random.uniform(0.5, 1))
@@ -211,22 +213,37 @@ _CREDENTIALS = {
 
 def _refused(error: Exception, scheme: str) -> str:
     """Says why asking again would not help, "" where it may."""
-    text, code = " ".join(str(error).split())[:300], str(getattr(error, "code", ""))
-    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"):
+    text, kind, status = one_line(error), type(error).__name__, _status(error)
+    if status == 401 or kind in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"):
         return _CREDENTIALS[scheme]
-    if code == "401":
+    # Credentials that have ended, or were taken back.
+    if kind == "RefreshError" and not getattr(error, "retryable", False):
         return _CREDENTIALS[scheme]
-    if isinstance(error, PermissionError) or code == "403" or text.startswith("Forbidden"):
+    if isinstance(error, PermissionError) or status == 403 or text.startswith("Forbidden"):
         return f"the account has no permission for it ({text or 'access is denied'})"
-    # No name of a bucket, for one.
-    wrong = isinstance(error, ValueError | TypeError) or type(error).__name__ == "ParamValidationError"
-    return text if wrong else ""
+    # No name of a bucket, for one, or another region's bucket.
+    wrong = isinstance(error, ValueError | TypeError) or kind == "ParamValidationError"
+    final = status in _FINAL_STATUSES and _code_in_s3(error) != "RequestTimeout"
+    return text or kind if wrong or final else ""
+
+
+def _status(error: Exception) -> int:
+    """Returns the HTTP status that an error tells of, 0 for none."""
+    told = getattr(error, "code", None) or _answer_of_s3(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return int(told) if str(told).isdigit() else 0
+
+
+def _code_in_s3(error: Exception) -> str:
+    return _answer_of_s3(error).get("Error", {}).get("Code", "")
+
+
+def _answer_of_s3(error: Exception) -> dict[str, Any]:
+    return getattr(error.__cause__, "response", None) or {}
 
 
 def _is_other_version(error: Exception) -> bool:
     """Says whether S3 has refused a write that another had come before; Google's is a `FileExistsError`."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict", "412")
+    return _code_in_s3(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412")
 
 
 # Of single objects: one request each.
@@ -285,8 +302,12 @@ def read_version(path: Place, tag: str, start: int, end: int) -> bytes:
 
     def read(files: Any) -> bytes:
         if path.scheme == "gs":
-            return files.cat_file(f"{path.bucket}/{path.key}", start=start, end=end, generation=tag)
-        return _content_in_s3(files, path, IfMatch=tag, Range=f"bytes={start}-{end - 1}")[1]
+            found = files.cat_file(f"{path.bucket}/{path.key}", start=start, end=end, generation=tag)
+        else:
+            found = _content_in_s3(files, path, IfMatch=tag, Range=f"bytes={start}-{end - 1}")[1]
+        if len(found) != end - start:
+            raise ConnectionError(f"{end - start} bytes were asked for, {len(found)} came")
+        return found
 
     try:
         return asked(path, f"be read, bytes {start} to {end},", read)
@@ -312,8 +333,7 @@ def read_ranges(path: Place, spans: Sequence[tuple[int, int]], *, at_once: int) 
 
 
 def _is_behind_end(error: Exception) -> bool:
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(getattr(error, "code", "")) == "416" or response.get("Error", {}).get("Code") in ("InvalidRange", "416")
+    return _status(error) == 416 or _code_in_s3(error) in ("InvalidRange", "416")
 
 
 def _content_in_s3(files: Any, path: Place, **more: str) -> tuple[dict, bytes]:

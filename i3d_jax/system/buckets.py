@@ -11,6 +11,7 @@ In a bucket there are no folders: one is there as long as an object's name begin
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import functools
@@ -53,17 +54,25 @@ def parse(path: Any) -> BucketPath | None:
     """
     if isinstance(path, BucketPath):
         return path
-    if not isinstance(path, str) or not (found := _ADDRESS.fullmatch(path)):
+    # pathlib makes gs:/BUCKET of an address.
+    text = str(path) if isinstance(path, str | PurePath) else ""
+    if not (found := _ADDRESS.fullmatch(text)):
         return None
     scheme, slashes, place = found.groups()
     if scheme not in SCHEMES or slashes != "//":
         if slashes == "//" or scheme in SCHEMES:
             expected = " or ".join(f"{known}://BUCKET/..." for known in SCHEMES)
-            raise UserError(f"a path on this machine, {expected} was expected, found {path!r}")
+            raise UserError(f"a path on this machine, {expected} was expected, found {text!r}")
         return None
-    if not place.strip("/") or place.startswith("/"):
-        raise UserError(f"a bucket was expected after {scheme}://, found {path!r}")
-    return BucketPath(scheme, place)
+    bucket, _, key = place.partition("/")
+    if bucket in ("", ".", ".."):
+        raise UserError(f"a bucket was expected after {scheme}://, found {text!r}")
+    return BucketPath(scheme, _within(bucket, key))
+
+
+def _within(bucket: str, key: str) -> PurePosixPath:
+    """Returns a place in a bucket: as in the root of a disk, ".." leads no further up."""
+    return PurePosixPath(bucket, os.path.normpath(f"/{key}").lstrip("/"))
 
 
 @functools.total_ordering
@@ -102,8 +111,7 @@ class BucketPath:
         return BucketPath(self.scheme, place)
 
     def __truediv__(self, name: str | PurePath) -> BucketPath:
-        # Names of objects know no "..", and none may lead out of the folder.
-        return self._with(PurePosixPath(os.path.normpath(self._place / str(name).lstrip("/"))))
+        return self._with(_within(self.bucket, f"{self.key}/{name}"))
 
     def joinpath(self, *names: str) -> BucketPath:
         """Returns the path of what has these names below."""
@@ -155,15 +163,8 @@ class BucketPath:
 
     def is_relative_to(self, other: Any) -> bool:
         """Says whether it is a folder or below it."""
-        return (
-            isinstance(other, BucketPath)
-            and other.scheme == self.scheme
-            and other._place
-            in (
-                self._place,
-                *self._place.parents,
-            )
-        )
+        same = isinstance(other, BucketPath) and other.scheme == self.scheme
+        return same and self._place.is_relative_to(other._place)
 
     def resolve(self) -> BucketPath:
         """Returns the path itself: there are no links."""
@@ -213,17 +214,23 @@ class BucketPath:
             found = asked(self, "be listed", lambda files: files.ls(self.place, detail=True))
         except FileNotFoundError:
             return []
-        every = {self._with(PurePosixPath(one["name"])): one["type"] == "file" for one in found}
+        every = {self._listed(one["name"]): one["type"] == "file" for one in found}
         # The folder itself is named where a tool has made an object of its name and a slash.
         return sorted((path, is_object) for path, is_object in every.items() if path != self)
 
+    def _listed(self, name: str) -> BucketPath:
+        """Returns the path of a name that the server lists; a `UserError` refuses one that would lead elsewhere."""
+        place = PurePosixPath(name)
+        if str(place) != name.rstrip("/") or ".." in place.parts:
+            raise UserError(
+                f"{self} holds {self.scheme}://{name}: objects whose names have no empty part and no . or .. between "
+                "their slashes were expected"
+            )
+        return self._with(place)
+
     def below(self) -> list[BucketPath]:
         """Returns all objects below it, sorted."""
-        try:
-            found = asked(self, "be listed", lambda files: files.find(self.place))
-        except FileNotFoundError:
-            return []
-        return sorted(path for path in (self._with(PurePosixPath(name)) for name in found) if path != self)
+        return sorted(self / name for name in self.sizes())
 
     def files(self) -> list[BucketPath]:
         """Returns the objects in it, without those in folders of it, sorted."""
@@ -235,7 +242,9 @@ class BucketPath:
             found = asked(self, "be listed", lambda files: files.find(self.place, detail=True))
         except FileNotFoundError:
             return {}
-        return {str(PurePosixPath(name).relative_to(self._place)): one["size"] for name, one in found.items()}
+        # A name that ends in a slash is what tools make for a folder, and the folder's own is of an object beside it.
+        sizes = {self._listed(name): one["size"] for name, one in found.items() if not name.endswith("/")}
+        return {str(path.relative_to(self)): size for path, size in sizes.items() if path != self}
 
     def glob(self, pattern: str) -> list[BucketPath]:
         """Returns what is in it and fits a pattern, such as "*.json" or "index/*"."""
@@ -244,6 +253,18 @@ class BucketPath:
             return (self / first).glob(rest)
         found = [path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, first)]
         return [path for one in found for path in one.glob(rest)] if rest else found
+
+    def matching(self, pattern: str) -> list[BucketPath]:
+        """Returns the objects below it that `glob.glob` would find as files: ** is any depth, * no dot in front."""
+        first, _, rest = pattern.partition("/")
+        if rest and not any(sign in first for sign in "*?["):
+            return (self / first).matching(rest)
+        if "**" in pattern.split("/"):
+            return [path for path in self.below() if _fits(path.relative_to(self).parts, pattern.split("/"))]
+        found = [(path, is_object) for path, is_object in self.listed() if _fits([path.name], [first])]
+        if rest:
+            return [one for path, _ in found for one in path.matching(rest)]
+        return [path for path, is_object in found if is_object]
 
     def rglob(self, pattern: str) -> list[BucketPath]:
         """Returns the objects below it whose names fit a pattern."""
@@ -279,11 +300,13 @@ class BucketPath:
           FileNotFoundError: there is none.
         """
         try:
-            with self.open() as content, open(target, "wb") as file:
-                shutil.copyfileobj(content, file, _BUFFER_BYTES)
-            return
+            opened = self.open()
         except FileNotFoundError:
-            pass
+            opened = None
+        if opened is not None:
+            with opened, open(target, "wb") as file:
+                shutil.copyfileobj(opened, file, _BUFFER_BYTES)
+            return
         objects = self.below()
         if not objects:
             raise FileNotFoundError(errno.ENOENT, "there is nothing", str(self))
@@ -297,6 +320,8 @@ class BucketPath:
     def upload(self, source: Path) -> None:
         """Makes the object of a file on this machine, or objects below of a folder's: each appears when it is whole."""
         if not source.is_dir():
+            # Else it would be the bucket that is told to be missing.
+            source.stat()
             asked(self, "be written", lambda files: files.put_file(str(source), self.place), writes=True)
             return
         every = [path for path in sorted(source.rglob("*")) if path.is_file()]
@@ -316,11 +341,11 @@ class BucketPath:
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Removes the object."""
-        try:
+        if not missing_ok:
+            self.stat()
+        # A request whose answer was lost is made again, and finds nothing.
+        with contextlib.suppress(FileNotFoundError):
             asked(self, "be removed", lambda files: files.rm_file(self.place))
-        except FileNotFoundError:
-            if not missing_ok:
-                raise
 
     def remove_below(self) -> None:
         """Removes all objects below it."""
@@ -337,6 +362,20 @@ class BucketPath:
         """Does nothing: a folder without objects is none."""
 
 
+def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Says whether the parts of a path fit those of a pattern, as `glob.glob` has it."""
+    if not names or not patterns:
+        return not names and not patterns
+    hidden = names[0].startswith(".")
+    if patterns == ["**"]:
+        return not any(name.startswith(".") for name in names)
+    if patterns[0] == "**":
+        return _fits(names, patterns[1:]) or (not hidden and _fits(names[1:], patterns))
+    if hidden and not patterns[0].startswith("."):
+        return False
+    return fnmatch.fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
+
+
 class _Reader(io.RawIOBase):
     """Reads an object piece by piece, always of the state that it was opened in."""
 
@@ -344,6 +383,8 @@ class _Reader(io.RawIOBase):
         found = path.object()
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(path))
+        # By its ending FFmpeg knows some kinds of videos.
+        self.name = str(path)
         self._path, self._found, self._size, self._place = path, found, found.size, 0
 
     def readable(self) -> bool:

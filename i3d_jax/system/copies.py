@@ -54,10 +54,10 @@ def _download(place: BucketPath, target: Path) -> None:
 
 
 def copied_like(path: Path, folder: Path, *, beside: str) -> Path:
-    """Copies what a bucket holds of a name, or of names that begin so, to a folder, and returns the path of it there.
+    """Copies what a bucket holds of a name to a folder, and returns the path of it there.
 
     Args:
-      path: a file or folder of a bucket, or the beginning of the names of several.
+      path: a file or folder of a bucket, or what the names of several files have before a dot.
       folder: of this machine.
       beside: a pattern of what is copied besides.
 
@@ -65,11 +65,11 @@ def copied_like(path: Path, folder: Path, *, beside: str) -> Path:
       UserError: there is none.
     """
     place = cast(BucketPath, buckets.parse(path))
-    wanted = [one for one in place.parent.iterdir() if one.name.startswith(place.name)]
+    wanted = [one for one in place.parent.iterdir() if f"{one.name}.".startswith(f"{place.name}.")]
     if not wanted:
         raise UserError(f"{path} does not exist")
     for one in {*wanted, *place.parent.glob(beside)}:
-        one.download(folder / one.name)
+        _download(one, folder / one.name)
     return folder / path.name
 
 
@@ -88,7 +88,8 @@ def copied_for(owner: object, path: str | os.PathLike) -> str | os.PathLike:
 def made_on_this_machine(path: str | os.PathLike) -> Iterator[Path]:
     """Yields where a library is to write a file or a folder: there, or in a temporary place that goes to the bucket.
 
-    An exception leaves nothing in the bucket.
+    Where the library fails, nothing is in the bucket; where the upload does, some of a folder's objects may be, each
+    of them whole.
     """
     if (place := buckets.parse(path)) is None:
         yield Path(path)

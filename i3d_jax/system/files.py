@@ -156,7 +156,7 @@ def refuse_no_folder(path: Path, what: str = "") -> None:
 def make_folder(path: Path) -> None:
     """Makes a folder, and those that it is in, if it is not there; a `UserError` says why it cannot be made."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        (buckets.parse(path) or path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "a file stands there" if isinstance(error, FileExistsError) else error.strerror
         raise UserError(f"the folder {path} cannot be made: {reason}") from error
@@ -332,16 +332,15 @@ def each(function: Callable[[Path], Result], paths: Sequence[Path]) -> list[Resu
 
 
 def matching(pattern: str) -> list[str]:
-    """Returns the objects of a bucket that fit a pattern, such as "gs://BUCKET/videos/*.mp4".
+    """Returns the objects of a bucket that fit a pattern, such as "gs://BUCKET/videos/**/*.mp4", sorted.
 
     Raises:
-      UserError: it is a pattern of another kind: of buckets, or of any depth.
+      UserError: it is a pattern of buckets, or of none.
     """
     place = buckets.parse(pattern)
-    if place is None or "**" in pattern or any(sign in place.bucket for sign in "*?["):
-        raise UserError(f"a pattern of objects below a bucket, without **, was expected, found {pattern!r}")
-    bucket = place.parents[-1] if place.key else place
-    return [str(path) for path in bucket.glob(place.key) if path.is_file()]
+    if place is None or any(sign in place.bucket for sign in "*?["):
+        raise UserError(f"a pattern of objects below a bucket was expected, found {pattern!r}")
+    return sorted(map(str, place.parents[-1].matching(place.key)))
 
 
 def sizes_below(folder: Path) -> dict[str, int] | None:

@@ -1,14 +1,15 @@
 """A lock in a bucket, where there is none of the kernel's: an object that its holder writes again and again.
 
 The object says who holds it and is written only if nobody has written it since. A holder that has not written it for
-`LEASE_SECONDS`, by the server's clock, is dead, and the next takes its place. Whoever finds it held looks for as long
-whether it is written again: one that is alive is known after a few seconds, and a run that is started again after a
-crash waits until its own former lease has ended.
+`LEASE_SECONDS`, by the server's clock, is dead, and the next takes its place. Whoever finds a lease held looks until
+then whether it is written again: a holder that is alive is known after a few seconds, and a run that is started again
+after a crash waits until the lease of the crashed one has ended.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -18,12 +19,14 @@ from collections.abc import Iterator
 
 from i3d_jax.system import bucket_requests, signals, terminal
 from i3d_jax.system.buckets import BucketPath
-from i3d_jax.system.errors import UserError
+from i3d_jax.system.errors import Failure, UserError
 
 LEASE_SECONDS = 60
 # Many may fail, as while a server is gone: who tries again after a pause comes late.
 _RENEWED_EVERY_SECONDS = 5
 _LOOK_SECONDS = 1
+
+_log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -46,7 +49,11 @@ def held(path: BucketPath, in_use: str) -> Iterator[None]:
     finally:
         lease.ended.set()
         thread.join()
-        bucket_requests.remove_if(path, lease.tag)
+        try:
+            bucket_requests.remove_if(path, lease.tag)
+        except (UserError, Failure) as error:
+            # What was done is done, or ends with an error of its own.
+            _log.warning("%s; the next run waits for up to %d s", error, LEASE_SECONDS)
 
 
 class _Lease:
@@ -78,7 +85,7 @@ class _Lease:
     def renew(self) -> None:
         """Writes the lease again until it is ended; ends the process when it has become another's."""
         while not self.ended.wait(_RENEWED_EVERY_SECONDS):
-            # A bucket that does not answer, for one: as long as it does not, nobody else takes the lease.
+            # A bucket that does not answer, for one: another may take the lease then, which is found once it answers.
             with contextlib.suppress(Exception):
                 if self._written(self.tag):
                     continue

@@ -19,7 +19,7 @@ from i3d_jax.data.preprocessing import Preprocessing
 from i3d_jax.video.durations import END_TOLERANCE, Stated, another_track_reaches, stated_duration, tick, video_reaches
 from i3d_jax.video.errors import UnreadableVideo, UnusableTimestamps
 from i3d_jax.video.frames import Frames
-from i3d_jax.video.opening import opened, told, video_stream
+from i3d_jax.video.opening import opened, opened_in_place, told, video_stream
 from i3d_jax.video.picture import orientation, picture
 from i3d_jax.video.resample import resample
 from i3d_jax.video.timestamps import FEW, mend, usual_step
@@ -190,7 +190,7 @@ def check_header(path: str | os.PathLike, *, start: float | None = None, note: N
         before the piece starts. A file that is damaged further on gives no sign of it.
     """
     _refuse_beyond(start)
-    with opened(path) as container:
+    with opened_in_place(path) as container:
         stream = video_stream(container)
         stated = stated_duration(container, stream)
         if start and stated.seconds and not _may_hold(container, stream, stated, exact(start)):

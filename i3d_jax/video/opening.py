@@ -6,12 +6,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import av
 
+from i3d_jax.system import files
 from i3d_jax.system.copies import on_this_machine
-from i3d_jax.system.files import is_file
 from i3d_jax.video.errors import UnreadableVideo
 
 # Metadata is often in another encoding than UTF-8: before version 19 PyAV raises there unless it is told, since then it
@@ -29,18 +29,35 @@ def opened(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
 
     FFmpeg seeks to and fro: over the network that would take longer than all of the file.
     """
-    if not is_file(path):
-        raise UnreadableVideo("it is not a file")
+    _refuse_no_video(path)
     with on_this_machine(path) as found, _opened(found) as container:
         yield container
 
 
-def _opened(path: Path) -> av.container.InputContainer:
-    if os.path.getsize(path) == 0:
+@contextlib.contextmanager
+def opened_in_place(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
+    """Opens a file as `opened` does, to read little of it: one of a bucket piece by piece, without a copy."""
+    _refuse_no_video(path)
+    if not files.is_in_bucket(path):
+        with _opened(Path(path)) as container:
+            yield container
+        return
+    with files.opened(path) as content, _opened(content) as container:
+        yield container
+
+
+def _refuse_no_video(path: str | os.PathLike) -> None:
+    if not files.is_file(path):
+        raise UnreadableVideo("it is not a file")
+    if files.size(path) == 0:
         raise UnreadableVideo("the file is empty")
+
+
+def _opened(video: Path | BinaryIO) -> av.container.InputContainer:
+    # Absolute, so that a colon in the name is not taken for a protocol.
+    source = str(video.absolute()) if isinstance(video, Path) else video
     try:
-        # Absolute, so that a colon in the name is not taken for a protocol.
-        return av.open(str(path.absolute()), options=VIDEOS_ALONE, **LENIENT_METADATA)
+        return av.open(source, options=VIDEOS_ALONE, **LENIENT_METADATA)
     except av.ArgumentError as error:
         raise UnreadableVideo("it is damaged, or a playlist: the files that one names are not opened") from error
     except av.FFmpegError as error:

@@ -41,6 +41,8 @@ def google() -> Iterator[str]:
     try:
         deadline = time.monotonic() + 20
         while True:
+            # Who answers at the port may be another, that took it in between.
+            assert process.poll() is None, "the emulator has ended"
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
@@ -89,7 +91,8 @@ class Network:
     Attributes:
       address: to be given in place of the emulator's.
       refuses: every so many requests get status 503; None for none.
-      status: that every request gets, but for those of an upload whose method is in `lets_through`; None for none.
+      status: that every request gets; None for the emulator's.
+      writes_status: that every request gets but those that read; None for the emulator's.
       down: whether no request is answered: the connection is closed.
       seconds: that every request waits.
       requests: (method, path) of each so far.
@@ -123,7 +126,7 @@ class Network:
         time.sleep(self.seconds)
         if self.down:
             return 0
-        if self.writes_status is not None and method != "GET":
+        if self.writes_status is not None and method not in ("GET", "HEAD"):
             return self.writes_status
         if self.status is not None:
             return self.status
@@ -137,6 +140,12 @@ class _Handler(BaseHTTPRequestHandler):
     # Head and body of an answer go together, at once.
     wbufsize = -1
     disable_nagle_algorithm = True
+
+    def handle_expect_100(self) -> bool:
+        told = super().handle_expect_100()
+        # The client sends no body before it has this.
+        self.wfile.flush()
+        return told
 
     def _pass_on(self) -> None:
         body = self._body()
@@ -159,7 +168,9 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in answer.getheaders()
             if name.lower() not in _OF_THE_WAY
         ]
-        self._answer(answer.status, kept, content)
+        # Of a body that does not come, the length still does.
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+        self._answer(answer.status, kept, content, length)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -171,11 +182,13 @@ class _Handler(BaseHTTPRequestHandler):
             return body
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, length: str | None = None) -> None:
+        if self.command == "HEAD":
+            content = b""
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", length or str(len(content)))
         self.end_headers()
         self.wfile.write(content)
         self.wfile.flush()

@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from i3d_jax.data.labels import spelt
 from i3d_jax.ingest.annotations.clip import AnnotatedClip, Listed, nearest, read_lines
 from i3d_jax.ingest.annotations.kinetics import youtube_id
 from i3d_jax.system.errors import UserError
+from i3d_jax.system.files import path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ClassList:
     def read(cls, files: Iterable[str | os.PathLike]) -> ClassList:
         """Reads the files; a `UserError` says that one cannot be read or has nothing, or what is listed twice."""
         where: dict[str, str] = {}
-        for file in map(Path, files):
+        for file in map(path, files):
             lines = [(place, _spelt(line)) for place, line in read_lines(file) if not line.startswith("#")]
             if not lines:
                 raise UserError(f"{file}: a class on each line was expected, found none")
