@@ -32,7 +32,7 @@ from i3d_jax import prepare
 from i3d_jax.ingest import alive, beam
 from i3d_jax.system.errors import run
 
-alive.SECONDS, beam.SILENT_SECONDS, beam.DIRECT_SILENT_SECONDS = 0.5, 4.0, 15.0
+alive.SECONDS, beam.SILENT_SECONDS, beam.DIRECT_SILENT_SECONDS = 0.5, 8.0, 30.0
 run(prepare.main)
 """
 SILENT = re.compile(r"error: no worker of Beam's has shown itself for [\d.]+ s: .*; start again to go on")

@@ -31,7 +31,7 @@ GO_ON = "what is finished stays; start again to go on"
 # Clusters replace workers, which takes minutes.
 SILENT_SECONDS = 600.0
 # Nobody replaces those of this machine; they take a while to start.
-DIRECT_SILENT_SECONDS = 120.0
+DIRECT_SILENT_SECONDS = 300.0
 # Of a job server that is there.
 ANSWER_SECONDS = 20.0
 MOST_JOB_SECONDS = 365 * 24 * 3600
