@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,9 +12,10 @@ import chex
 import jax
 import numpy as np
 import pytest
-from helpers import forked
+from helpers import forked, pairs
+from helpers.pairs import ended
 from helpers.small_networks import random_variables
-from helpers.two_processes import IMAGE_NETWORK, SOON, WAYS, five_steps, free_address
+from helpers.two_processes import IMAGE_NETWORK, SOON, WAYS, five_steps
 
 from i3d_jax import checkpoint, main, models
 from i3d_jax.data.dataset import open_dataset
@@ -27,8 +26,6 @@ from i3d_jax.ingest.local import make_shards
 from i3d_jax.ingest.options import DatasetOptions
 from i3d_jax.ingest.preparation import prepare_dataset
 from i3d_jax.study import miniature
-from i3d_jax.system import cluster, heartbeat
-from i3d_jax.system.errors import UserError
 from i3d_jax.training import partition
 from i3d_jax.training.partition import Devices
 from i3d_jax.video.write import write_video
@@ -44,28 +41,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start():
-    """Starts `python ARGUMENTS` as two processes of two devices each; all are ended after the tests."""
-    environment = forked.environment(devices=2)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    started = []
-
-    def start(*arguments, each=((), ())):
-        address = free_address()
-        for process, own in enumerate(each):
-            flags = ["--coordinator", address, "--num_processes", "2", "--process_id", str(process), *own]
-            started.append(forked.Process([*arguments, *flags], env=environment, **pipes))
-        return started[-2:]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def ended(process, timeout=300):
-    """The exit code of a process, what it printed and what it complained of."""
-    output, errors = process.communicate(timeout=timeout)
-    return process.returncode, output, errors
+    with pairs.starting() as start:
+        yield start
 
 
 def test_two_processes_of_two_devices_are_one_device_and_four(start, folder, monkeypatch):
@@ -340,16 +317,6 @@ def test_a_stopped_process_ends_the_other_with_its_name(start, stopped):
     assert "Check failure stack trace" not in errors
 
 
-def test_those_that_are_missing_are_named():
-    """As JAX 0.4 and 0.10 say it."""
-    listed = "DEADLINE_EXCEEDED: Barrier timed out. Some timed out task names:\n{}\n\nRPC: /xla/Barrier 7\n"
-    assert heartbeat.missing(listed.format("12")) == "process 12"
-    assert heartbeat.missing(listed.format("/job:jax_worker/replica:0/task:3")) == "process 3"
-    assert heartbeat.missing(listed.format("3\n14")) == "process 3 (of 2 that are missing)"
-    assert heartbeat.missing("CANCELLED: 1") == "another one"
-    assert heartbeat.missing("") == "process 0, which all meet at,"
-
-
 def test_processes_that_disagree_each_stop_with_the_keys(start, dataset, tmp_path):
     own = ["--config.seed=0"], ["--config.seed=1", "--config.batch_size=4"]
     processes = start("-m", "i3d_jax.main", *arguments(dataset, tmp_path / "run"), each=own)
@@ -361,87 +328,3 @@ def test_processes_that_disagree_each_stop_with_the_keys(start, dataset, tmp_pat
         assert "seed (0 in process 0, 1 in process 1)" in sentence
         assert "total_steps" not in sentence
     assert not (tmp_path / "run").exists()
-
-
-JOINING = """
-import argparse, os, time
-from i3d_jax.system.errors import UserError, run
-from i3d_jax.system import cluster, hosts
-def join(arguments):
-    parser = argparse.ArgumentParser()
-    cluster.add_flags(parser)
-    cluster.join(parser.parse_args(arguments))
-"""
-
-
-LEAVING = """
-def main(arguments):
-    join(arguments)
-    if hosts.is_first():
-        raise UserError("the coordinator is quick")
-    end = os._exit
-    os._exit = lambda code: (time.sleep(3), end(code))
-    raise UserError("the other one is slow")
-run(main, leave=cluster.leave)
-"""
-
-
-def test_all_that_fail_tell_their_own_reason(start):
-    """The coordinator's end does not end another one that is about to stop by itself."""
-    processes = start("-c", JOINING + LEAVING)
-    for process, words in zip(processes, ("the coordinator is quick", "the other one is slow"), strict=True):
-        code, _, errors = ended(process)
-        assert (code, errors.splitlines()[-1]) == (2, f"error: {words}")
-
-
-FAILING = """
-import numpy as np
-from jax.experimental import multihost_utils
-def main(arguments):
-    join(arguments)
-    hosts.HEARTBEAT_SECONDS = 3
-    with cluster.explained():
-        multihost_utils.process_allgather(np.ones(1))
-        if hosts.is_first():
-            multihost_utils.process_allgather(np.ones(1))
-        hosts.failure_of_any("the disk of process 1 is full")
-run(main, leave=cluster.leave)
-"""
-
-
-def test_who_fails_while_the_other_needs_it_tells_why(start):
-    (code, _, errors), (code_of_failed, _, errors_of_failed) = map(ended, start("-c", JOINING + FAILING))
-    assert (code_of_failed, errors_of_failed.splitlines()[-1]) == (2, "error: the disk of process 1 is full")
-    assert code == 1
-    assert "another one has stopped or cannot be reached" in errors
-
-
-def test_who_finds_nobody_says_where_it_looked(start):
-    """Each alone at an address of its own."""
-    alone, nowhere = free_address(), free_address()
-    flags = "--join_timeout", "2", "--coordinator"
-    processes = start("-c", f"{JOINING}run(join, leave=cluster.leave)", each=((*flags, alone), (*flags, nowhere)))
-    expected = (
-        f"error: not all of the 2 processes came to {alone}, where process 0 waits, within 2 s (--join_timeout)\n",
-        f"error: the coordinator (process 0) at {nowhere} did not answer, or not all processes came to it, "
-        "within 2 s (--join_timeout)\n",
-    )
-    for process, words in zip(processes, expected, strict=True):
-        assert ended(process)[::2] == (2, words)
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ("--coordinator a:1 --process_id 0", "go together, found --coordinator, --process_id without --num_processes"),
-        ("--coordinator a --num_processes 2 --process_id 0", "must be HOST:PORT, found 'a'"),
-        ("--coordinator a:1 --num_processes 0 --process_id 0", "--num_processes must be at least 1, found 0"),
-        ("--coordinator a:1 --num_processes 2 --process_id 2", "--process_id must be 0 to 1, found 2"),
-        ("--distributed --join_timeout 0", "--join_timeout must be at least 1 second, found 0"),
-    ],
-)
-def test_flags_that_do_not_fit(flags, words):
-    parser = argparse.ArgumentParser()
-    cluster.add_flags(parser)
-    with pytest.raises(UserError, match=words):
-        cluster.join(parser.parse_args(flags.split()))

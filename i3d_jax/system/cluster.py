@@ -158,9 +158,14 @@ def _give_up(options: argparse.Namespace) -> None:
 def leave(code: int) -> None:
     """Ends the process, `errors.run`'s way: after a failure at once, without waiting for the other processes.
 
-    Where all of them stop together (`Stopped`), each waits for the others, as at the end of the training.
+    At the end of the training, and where all of them stop together (`Stopped`), each waits for the others.
     """
-    if code != 0 and jax.distributed.is_initialized():
+    if code == 0 and jax.distributed.is_initialized():
+        # Its work is done, whatever becomes of the others.
+        with contextlib.suppress(Exception):
+            jax.distributed.shutdown()
+        heartbeat.stop()
+    elif jax.distributed.is_initialized():
         heartbeat.leave(code)
         with contextlib.suppress(Exception):
             if code != STOPPED_CODE:

@@ -21,22 +21,37 @@ from i3d_jax.system import signals
 _BEATS = 6
 # The coordinator's end ends the others at once: it goes last.
 _COORDINATOR_STAYS_SECONDS = 3
+# A meeting fails as soon as the connection is closed.
+_STOPPING_SECONDS = 10
 
 # The exit code of a process that is about to leave by itself, and has said why.
 _leaving: int | None = None
+_parted = threading.Event()
 
 
 def watch(seconds: float) -> None:
     """Ends this process from now on, with exit code 1 and one sentence, when another is not heard of for so long."""
     heart = _Heart(seconds)
     for work in (heart.beat, heart.watch):
-        threading.Thread(target=work, name="heartbeat", daemon=True).start()
+        threading.Thread(target=work, name=f"heartbeat {work.__name__}", daemon=True).start()
 
 
 def leave(code: int) -> None:
     """Says that this process leaves by itself with an exit code: who does not come any more only ends its patience."""
     global _leaving
     _leaving = code
+
+
+def stop() -> None:
+    """Ends the meetings, after `jax.distributed.shutdown`.
+
+    Python ends a thread that comes back from the library after the interpreter's end, through frames of C++ that do not
+    bear it: SIGABRT.
+    """
+    _parted.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("heartbeat"):
+            thread.join(_STOPPING_SECONDS)
 
 
 class _Heart:
@@ -49,17 +64,18 @@ class _Heart:
         """Meets the others until that fails."""
         barrier = ocp.multihost.get_barrier_sync_fn()
         try:
-            while True:
+            while not _parted.is_set():
                 barrier(key="i3d_jax heartbeat", timeout_ms=int(self._seconds * 1000))
                 self._met = time.monotonic()
-                time.sleep(self._seconds / _BEATS)
+                _parted.wait(self._seconds / _BEATS)
         except RuntimeError as error:
             self._reason = str(error)
 
     def watch(self) -> None:
         """Ends the process when the others have not been met for too long: also where the barrier never answers."""
         while time.monotonic() - self._met < (1 + 1 / _BEATS) * self._seconds + 1:
-            time.sleep(self._seconds / 100)
+            if _parted.wait(self._seconds / 100):
+                return
         if jax.process_index() == 0:
             time.sleep(_COORDINATOR_STAYS_SECONDS)
         if _leaving is None:
