@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # What any input of 10 MB may need at the most.
 MOST_BYTES = 2 << 30
-# What takes longer hangs.
+# What takes longer hangs, on a quiet machine.
 LIMIT_SECONDS = 240.0
 TRACEBACK = "Traceback (most recent call last)"
 
@@ -142,8 +142,8 @@ class Process:
                 os.kill(self.pid, signal.SIGKILL)
 
     def wait(self, limit: float = LIMIT_SECONDS) -> Ended:
-        """Waits for its end, and kills it where that takes longer than so many seconds from now on."""
-        deadline = time.monotonic() + limit
+        """Waits for its end; kills it where that takes more than so many seconds, of a quiet machine, from now on."""
+        deadline = time.monotonic() + limit * slowness()
         hangs = False
         while not self.is_over():
             if time.monotonic() > deadline and not hangs:
