@@ -98,8 +98,9 @@ def _run(
     kept = record.Record(folder, options.seed, before)
     done = {name: kept.numbers(name) for name in SHARES}
     began = time.monotonic()
-    plan = _by_counts(campaign, counts, done) if counts else _by_time(campaign, done)
-    for name, tried in _with_bar(plan, sum(counts.values()), minutes):
+    missing = {name: [number for number in range(count) if number not in done[name]] for name, count in counts.items()}
+    plan = _by_numbers(campaign, missing) if counts else _by_time(campaign, done)
+    for name, tried in _with_bar(plan, sum(map(len, missing.values())) if counts else None, minutes):
         again = kept.add(name, tried)
         if tried.violated:
             print(f"violated: {name}, {tried.kind}: {tried.violated}\n  {tried.what}\n  {again}", file=sys.stderr)
@@ -137,9 +138,9 @@ def _numbers(campaign: Campaign, name: str, numbers: Sequence[int]) -> Generator
         yield name, ONE_BY_ONE[name](campaign, number)
 
 
-def _by_counts(campaign: Campaign, counts: dict[str, int], done: dict[str, set[int]]) -> Generator[tuple[str, Tried]]:
-    for name, count in counts.items():
-        yield from _numbers(campaign, name, [number for number in range(count) if number not in done[name]])
+def _by_numbers(campaign: Campaign, wanted: dict[str, list[int]]) -> Generator[tuple[str, Tried]]:
+    for name, numbers in wanted.items():
+        yield from _numbers(campaign, name, numbers)
 
 
 def _by_time(campaign: Campaign, done: dict[str, set[int]]) -> Generator[tuple[str, Tried]]:
@@ -154,9 +155,9 @@ def _by_time(campaign: Campaign, done: dict[str, set[int]]) -> Generator[tuple[s
         spent[name] += time.monotonic() - start
 
 
-def _with_bar(plan: Generator[tuple[str, Tried]], count: int, minutes: float | None):
+def _with_bar(plan: Generator[tuple[str, Tried]], count: int | None, minutes: float | None):
     """Yields what a plan yields until the time is over, with a progress bar: of faults if counted, else of minutes."""
-    if count:
+    if count is not None:
         bar = Bar("trying", total=count, unit="faults")
     else:
         bar = Bar("trying", total=minutes, unit="minutes", rate_of="faults")
@@ -165,7 +166,7 @@ def _with_bar(plan: Generator[tuple[str, Tried]], count: int, minutes: float | N
     with bar, contextlib.closing(plan):
         for number, one in enumerate(plan, 1):
             spent = (time.monotonic() - began) / 60
-            if count:
+            if count is not None:
                 bar.add()
             else:
                 bar.to(min(minutes, spent), faults=number)
