@@ -28,6 +28,8 @@ from . import mutants
 from .materials import ACTIONS, Materials
 
 SECONDS = 60
+# With the half that a command holds before it reads anything, 2 GiB.
+MOST_MORE_BYTES = 3 << 29
 # Beyond what the libraries take of addresses when they are imported.
 MORE_ADDRESSES = 6 << 30
 # So often nothing is damaged, and the input has to be used: refused for another reason, no mutant would tell anything.
@@ -325,8 +327,8 @@ def _originals(materials: Materials) -> dict[str, Any]:
     return {"dataset": _batches(dataset, 0.05), "directory": dataset, "checkpoint": checkpoint.load(steps)[1]}
 
 
-def _peak() -> int:
-    """Bytes of memory at their most since the last `_forget_peak`."""
+def _peak_bytes() -> int:
+    """Reads the most memory that this process has had since its peak was forgotten."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
@@ -338,7 +340,9 @@ def read(number: int, seed: int, materials: Materials, folder: Path) -> dict[str
     originals = _originals(materials)
     name, damaged, what, draw = prepared(number, seed, materials, folder)
     with contextlib.suppress(OSError):
+        # The peak is forgotten.
         Path("/proc/self/clear_refs").write_text("5")
+    held = _peak_bytes()
     violated, outcome = None, "used"
     said = io.StringIO()
     try:
@@ -355,8 +359,8 @@ def read(number: int, seed: int, materials: Materials, folder: Path) -> dict[str
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         violated = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error!s:.200}"
-    if _peak() > 2 << 30:
-        violated = f"it needed {_peak() / 1e9:.1f} GB"
+    if (needed := _peak_bytes() - held) > MOST_MORE_BYTES:
+        violated = f"it needed {needed / 1e9:.1f} GB more"
     return {"number": number, "kind": name, "what": what, "outcome": outcome[:300], "violated": violated}
 
 
