@@ -26,10 +26,9 @@ from typing import Any
 
 from . import mutants
 from .materials import ACTIONS, Materials
+from .processes import MOST_BYTES
 
 SECONDS = 60
-# With the half that a command holds before it reads anything, 2 GiB.
-MOST_MORE_BYTES = 3 << 29
 # Beyond what the libraries take of addresses when they are imported.
 MORE_ADDRESSES = 6 << 30
 # So often nothing is damaged, and the input has to be used: refused for another reason, no mutant would tell anything.
@@ -327,8 +326,14 @@ def _originals(materials: Materials) -> dict[str, Any]:
     return {"dataset": _batches(dataset, 0.05), "directory": dataset, "checkpoint": checkpoint.load(steps)[1]}
 
 
-def _peak_bytes() -> int:
-    """Reads the most memory that this process has had since its peak was forgotten."""
+def forget_peak() -> None:
+    """Lets `peak_bytes` count from what this process holds now."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """Reads the most memory that this process has had since `forget_peak`."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
@@ -339,10 +344,7 @@ def read(number: int, seed: int, materials: Materials, folder: Path) -> dict[str
 
     originals = _originals(materials)
     name, damaged, what, draw = prepared(number, seed, materials, folder)
-    with contextlib.suppress(OSError):
-        # The peak is forgotten.
-        Path("/proc/self/clear_refs").write_text("5")
-    held = _peak_bytes()
+    forget_peak()
     violated, outcome = None, "used"
     said = io.StringIO()
     try:
@@ -359,8 +361,8 @@ def read(number: int, seed: int, materials: Materials, folder: Path) -> dict[str
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         violated = f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error!s:.200}"
-    if (needed := _peak_bytes() - held) > MOST_MORE_BYTES:
-        violated = f"it needed {needed / 1e9:.1f} GB more"
+    if peak_bytes() > MOST_BYTES:
+        violated = f"it needed {peak_bytes() / 1e9:.1f} GB"
     return {"number": number, "kind": name, "what": what, "outcome": outcome[:300], "violated": violated}
 
 
