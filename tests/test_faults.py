@@ -129,7 +129,7 @@ PLANTED = {
 @pytest.mark.parametrize("program", PLANTED)
 def test_a_planted_command_is_found(tmp_path, program, monkeypatch):
     # Less than this process itself holds, which must not be counted as the command's.
-    monkeypatch.setattr(processes, "MOST_BYTES", 200 << 20)
+    monkeypatch.setattr(processes, "MOST_BYTES", 100 << 20)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > processes.MOST_BYTES
     processes.set_up(tmp_path)
     process = processes.Process(["-c", program], tmp_path / "logs", fresh=True)
