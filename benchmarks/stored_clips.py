@@ -189,18 +189,12 @@ def _requests(case: Case) -> Iterator[dict[str, int]]:
 
     made = {"opened": 0, "requests": 0, "read": 0}
     lock = threading.Lock()
-    read_record, read_block, read_clip = reader.read_record, spans._read_block, reader.SplitReader.read
+    read_block, read_clip = spans._read_block, reader.SplitReader.read
 
     def count(**more: int) -> None:
         with lock:
             for name, number in more.items():
                 made[name] += number
-
-    def record(place):
-        time.sleep(case.pause)
-        found = read_record(place)
-        count(requests=1, read=len(found))
-        return found
 
     def block(descriptor, offset, length):
         time.sleep(case.pause)
@@ -214,7 +208,6 @@ def _requests(case: Case) -> Iterator[dict[str, int]]:
         return found
 
     with contextlib.ExitStack() as patches:
-        patches.enter_context(mock.patch.object(reader, "read_record", record))
         patches.enter_context(mock.patch.object(spans, "_read_block", block))
         patches.enter_context(mock.patch.object(reader.SplitReader, "read", clip))
         if case.version == 1:

@@ -10,8 +10,16 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from helpers import emulators, studies
+from helpers.foreign_sets import build
+from helpers.small_dataset import write_dataset
 
 from i3d_jax import convert
+from i3d_jax.clips import Sampling
+from i3d_jax.data import pipeline
+from i3d_jax.data.dataset import open_dataset
+from i3d_jax.data.foreign import Stated
+from i3d_jax.data.foreign_tfds import open_set
+from i3d_jax.data.pipeline import BatchOptions
 from i3d_jax.inference import inputs
 from i3d_jax.study.page import page_of_study
 from i3d_jax.system import bucket_requests, buckets, copies, files
@@ -48,6 +56,27 @@ def test_a_trace(bucket):
     assert said == [f"a trace of the steps from 2 to 2 is in {bucket}/profile"]
     found = {one.suffix for one in (bucket / "profile" / "plugins" / "profile").rglob("*")}
     assert found == {".gz", ".pb"}
+
+
+def test_a_set_of_tensorflow_datasets(bucket, tmp_path, monkeypatch):
+    lengths = [6, 9, 4]
+    build(tmp_path / "sets", {"train": lengths})
+    write_dataset(tmp_path / "ours", lengths, shards=1)
+    copies.upload(tmp_path / "sets", bucket / "sets")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    dataset = open_set("small_videos", str(bucket / "sets"), stated=Stated())
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert {place.path.parent for place in dataset.records("train")} == {bucket / "sets" / "small_videos" / "1.0.0"}
+    options = BatchOptions(batch_size=3, sampling=Sampling(frames=4), streams=("rgb",), crop=16, max_damaged_share=0.0)
+    found, expected = (
+        next(pipeline.training_batches(one, "train", options, flip=True, seed=3))
+        for one in (dataset, open_dataset(tmp_path / "ours"))
+    )
+    np.testing.assert_array_equal(found["rgb"], expected["rgb"])
+    np.testing.assert_array_equal(found["label"], expected["label"])
+    with pytest.raises(UserError, match=r"sets holds no set 'small_vido', .* .did you mean 'small_videos'"):
+        open_set("small_vido", str(bucket / "sets"), stated=Stated())
 
 
 NAMES = ("a.mp4", ".b.mp4", "c/a.mp4", "c/.d/a.mp4", "c/e/a.mp4", "c/e/f/a.mp4", "c/e/f/b.avi", "[g]/a.mp4")

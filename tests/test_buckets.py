@@ -19,8 +19,8 @@ from i3d_jax.records import spans
 from i3d_jax.system import bucket_requests, copies, files, lease, lock
 from i3d_jax.system.errors import Failure, UserError
 
-# TensorFlow Datasets' folder is on this machine, and JAX's own cache is looked at by JAX.
-KNOWN = ("foreign_tfds.py", "compilation.py")
+# JAX's own cache is looked at by JAX.
+KNOWN = ("compilation.py",)
 ODD_NAMES = ("with spaces", "100%", "a%20b", "c#1", "ä ñ 動作", "q?x*[y]", "a+b&c=d", "-n")
 
 

@@ -20,13 +20,15 @@ from i3d_jax.data import cpu_tensorflow, foreign
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.data.foreign import Stated
 from i3d_jax.records.layout import FlatExample
-from i3d_jax.system import files
+from i3d_jax.system import copies, files
 from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.system.files import entries, is_folder
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<configuration>[\w+.-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _FEATURES = "features.json"
+# What a built set has beside its shards: the names of the labels are a text.
+_DESCRIPTION = ("*.json", "*.txt")
 
 
 def open_set(name: str, directory: str | os.PathLike, *, stated: Stated) -> Dataset:
@@ -35,7 +37,7 @@ def open_set(name: str, directory: str | os.PathLike, *, stated: Stated) -> Data
     Args:
       name: SET[/CONFIGURATION][:VERSION]; without a version the newest one that has been built. The configuration may
         be left out where only one has been built.
-      directory: TensorFlow Datasets' data_dir.
+      directory: TensorFlow Datasets' data_dir, here or in a bucket.
       stated: what the user says of the frames.
 
     Raises:
@@ -44,21 +46,24 @@ def open_set(name: str, directory: str | os.PathLike, *, stated: Stated) -> Data
     match = _NAME.fullmatch(name)
     if match is None:
         raise UserError(f"data.tfds_name was expected to be SET[/CONFIGURATION][:VERSION], found {name!r}")
-    if files.is_in_bucket(directory):
-        raise UserError(f"TensorFlow Datasets' data_dir was expected on this machine, found {directory}: copy it here")
-    built = _find(match, Path(directory).expanduser())
+    data_dir = files.path(directory)
+    built = _find(match, data_dir if files.is_in_bucket(data_dir) else data_dir.expanduser())
     library = _library()
-    try:
-        builder = library.builder_from_directory(built)
-    except Exception as error:  # of its own, of protobuf's and JSON's parsers, or of the import of a set's own feature
-        raise UserError(f"TensorFlow Datasets cannot read {built}: {' '.join(str(error).split())[:300]}") from error
+    with copies.matching_on_this_machine(built, _DESCRIPTION) as described:
+        try:
+            builder = library.builder_from_directory(described)
+        except Exception as error:  # its own, protobuf's, a JSON parser's, or of the import of a set's own feature
+            raise UserError(f"TensorFlow Datasets cannot read {built}: {' '.join(str(error).split())[:300]}") from error
     if builder.info.file_format.value != "tfrecord":
         raise UserError(
             f"{built} is stored as {builder.info.file_format.value}, records are read from tfrecord files: "
             "build it with --file_format=tfrecord"
         )
     labels = _check_features(builder.info.features, library.features, built)
-    paths = {split: [Path(path) for path in sorted(info.filepaths)] for split, info in builder.info.splits.items()}
+    paths = {
+        split: [built / Path(path).name for path in sorted(info.filepaths)]
+        for split, info in builder.info.splits.items()
+    }
     shards, layout = foreign.scan(paths, built), FlatExample()
     return foreign.describe(
         directory=built,

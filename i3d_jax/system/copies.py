@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -43,6 +43,23 @@ def on_this_machine(path: str | os.PathLike) -> Iterator[Path]:
         # A name tells libraries what a file holds.
         target = Path(folder, place.name)
         _download(place, target)
+        yield target
+
+
+@contextlib.contextmanager
+def matching_on_this_machine(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    """Yields a folder of this machine that has those files of a folder whose names match a pattern.
+
+    It is the folder itself, or a temporary copy of those of a bucket.
+    """
+    if (place := buckets.parse(folder)) is None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="i3d_jax-") as made:
+        target = Path(made, place.name)
+        target.mkdir()
+        for one in {one for pattern in patterns for one in place.glob(pattern)}:
+            _download(one, target / one.name)
         yield target
 
 
