@@ -9,6 +9,11 @@ import pytest
 # A helper's assertion says what it compared, as those of test modules do.
 pytest.register_assert_rewrite("helpers")
 
+from helpers import bytecode
+
+# Before the imports that take longest.
+bytecode.keep()
+
 from helpers import emulators, quick_compilation
 
 # Read once, when JAX first looks for devices: it has to stand here before any import of JAX.

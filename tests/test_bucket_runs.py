@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import emulators, forked, small_runs
+from helpers.two_processes import free_address
 
 from i3d_jax import checkpoint, features, main, predict, prepare
 from i3d_jax.drawn import actions
@@ -158,7 +159,8 @@ def same(ours, theirs):
 def test_two_processes_with_one_workdir(folder, uploaded, network):
     home = files.path(f"{HOME}/two")
     environment = {**forked.environment(), **emulators.variables(network.address), "PYTHON": sys.executable}
-    command = ["launch/local.sh", "--processes", "2", "--port", "23417", *training(home, uploaded / "dataset")]
+    port = free_address().rpartition(":")[2]
+    command = ["launch/local.sh", "--processes", "2", "--port", port, *training(home, uploaded / "dataset")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     ours, theirs = (json.loads((one / "results.json").read_text())["test"] for one in (home / "run", folder / "run"))

@@ -22,7 +22,7 @@ from i3d_jax import checkpoint, main, models, prepare
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.evaluation.features import compute, read
 from i3d_jax.models.network import Clip, Network
-from i3d_jax.run import frozen_features, resolve
+from i3d_jax.run import Run, frozen_features, resolve
 from i3d_jax.system import lock
 from i3d_jax.system.errors import UserError
 from i3d_jax.training import transfer
@@ -265,11 +265,14 @@ def test_ucf101s_second_split_as_a_user_runs_it(ucf101, pretrained, tmp_path, ca
         np.testing.assert_allclose(after, expected, rtol=0, atol=1e-3 * np.abs(after - now).max())
 
 
-def test_a_run_that_goes_on_needs_the_other_network_no_more_and_is_not_shortened(ucf101, pretrained, tmp_path, capsys):
+def test_a_run_that_goes_on_needs_no_other_network_draws_none_and_is_not_shortened(
+    ucf101, pretrained, tmp_path, capsys, monkeypatch
+):
     init_from = shutil.copytree(pretrained[0], tmp_path / "pretrained")
     workdir = tmp_path / "run"
     main.main(arguments(ucf101, workdir, init_from=init_from, total_steps=2))
     shutil.rmtree(init_from)
+    monkeypatch.delattr(Run, "draw_variables")
     main.main(arguments(ucf101, workdir, init_from=init_from, total_steps=4))
     assert "going on from step 2" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"total_steps is 3, and .* was trained for 4 steps already"):

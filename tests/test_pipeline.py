@@ -17,7 +17,7 @@ from i3d_jax.clips import Sampling
 from i3d_jax.data import pipeline
 from i3d_jax.data.batches import Batches, Decoding
 from i3d_jax.data.pipeline import BatchOptions
-from i3d_jax.records import example, shards
+from i3d_jax.records import example, image, shards
 from i3d_jax.system.errors import UserError
 
 LENGTHS = [6, 9, 4, 7, 3, 12, 5]  # frames of video0, video1, …
@@ -103,6 +103,20 @@ def test_clips_are_cut_from_the_stored_frames_and_every_cut_occurs(dataset):
         assert mirrored == {False, True}
     share = np.mean([mirrored for cut in cuts.values() for *_, mirrored in cut])
     assert 0.4 < share < 0.6
+
+
+def test_the_graph_that_decodes_is_built_once_in_a_process(dataset, monkeypatch):
+    """However many runs decode alike; a study makes three pipelines in each of dozens."""
+    built, decode = [], image.decode
+    monkeypatch.setattr(image, "decode", lambda encoded: built.append(encoded) or decode(encoded))
+    options = dataclasses.replace(OPTIONS, crop=13)
+    first = training(dataset, 1, options)
+    assert len(built) == 2, "one for mirrored images, one for the others"
+    assert_same(training(dataset, 1, options), first)
+    assert joined(training(dataset, 1, options, seed=1))["rgb"].shape == first[0]["rgb"].shape
+    assert len(built) == 2
+    training(dataset, 1, dataclasses.replace(OPTIONS, crop=14))
+    assert len(built) == 4
 
 
 def test_no_clip_is_mirrored_when_the_flip_is_off(dataset):

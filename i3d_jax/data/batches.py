@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import weakref
@@ -108,7 +109,8 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         """
         self._reader = reader
         self._clip = clip
-        self._loader = _Loader(clip, counts, decoding)
+        self._loader = _Loader(clip, counts, decoding.crops)
+        self._counts, self._decoding = tuple(counts.items()), decoding
         self._batch_rows = batch_rows
         self._end = np.iinfo(np.int64).max if rows is None else rows
         self._row = 0
@@ -157,9 +159,12 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         tf = cpu_tensorflow.load()
         cores = os.cpu_count() or 1
         rows = tf.data.Dataset.range(self._row, self._end)
+        # AutoGraph would read the source of what it translates, and find nothing to translate.
+        read = tf.autograph.experimental.do_not_convert(self._loader.read)
+        decode = _decoder(self._counts, self._decoding)
         # Apart, since a clip that is read waits, and one that is decoded computes.
-        clips_read = rows.map(self._loader.read, num_parallel_calls=self._parallel_reads, deterministic=True)
-        decoded = clips_read.map(self._loader.decode, num_parallel_calls=cores, deterministic=True)
+        clips_read = rows.map(read, num_parallel_calls=self._parallel_reads, deterministic=True)
+        decoded = clips_read.map(decode, num_parallel_calls=cores, deterministic=True)
         batches = decoded.batch(self._batch_rows, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
         options = tf.data.Options()
         # Nothing here is left for it to choose, and its thread lets whoever drops the iterator wait for up to a minute.
@@ -204,7 +209,7 @@ def _drop(iterators: list[Iterator[dict[str, np.ndarray]]]) -> None:
 
 
 class _Loader:
-    """Turns row numbers into pixels; apart from `Batches`, which tf.data would otherwise keep alive for ever.
+    """Reads the clips of row numbers; apart from `Batches`, which tf.data would otherwise keep alive for ever.
 
     Attributes:
       failure: what a clip's choice raised. TensorFlow would print it with every line of its way and turn it into text,
@@ -215,11 +220,11 @@ class _Loader:
         self,
         clip: Callable[[int], EncodedClip | None],
         counts: Mapping[str, tuple[int, ...]],
-        decoding: Decoding,
+        crops: int,
     ):
         self._clip = clip
         self._counts = counts
-        self._crop, self._short_side, self._flow_rounding, self._crops = decoding
+        self._crops = crops
         self.failure: Exception | None = None
 
     def read(self, row):
@@ -227,19 +232,6 @@ class _Loader:
         tf = cpu_tensorflow.load()
         types = [tf.int64, tf.bool, tf.int32, tf.bool, tf.string, *[tf.string, tf.int64] * len(self._counts)]
         return tuple(tf.numpy_function(self._encoded, [row], types))
-
-    def decode(self, corners, mirrored, label, mask, video, *encoded):
-        """Takes these tensors, gives those of a batch's row: uint8 pixels, label, mask, video."""
-        corners.set_shape([self._crops, 2])
-        mirrored.set_shape([self._crops])
-        for scalar in (label, mask, video):
-            scalar.set_shape([])
-        pixels_of = self._pixels if self._crops == 1 else self._pixels_of_crops
-        pixels = {
-            name: pixels_of(name, images, order, corners=corners, mirrored=mirrored, mask=mask)
-            for name, images, order in zip(self._counts, encoded[::2], encoded[1::2], strict=True)
-        }
-        return {**pixels, "label": label, "mask": mask, "video": video}
 
     def _encoded(self, row: np.int64) -> tuple[Any, ...]:
         clip, label = None, 0
@@ -259,6 +251,33 @@ class _Loader:
         for name in self._counts:
             outputs += [np.array(streams[name].images, object), streams[name].order]
         return tuple(outputs)
+
+
+@functools.lru_cache(maxsize=64)
+def _decoder(counts: tuple[tuple[str, tuple[int, ...]], ...], decoding: Decoding) -> Callable[..., dict[str, Any]]:
+    """Returns `_Decoder.decode`, whose graph a process builds once for all of its runs that decode alike."""
+    return cpu_tensorflow.load().function(_Decoder(dict(counts), decoding).decode, autograph=False)
+
+
+class _Decoder:
+    """Turns the tensors of a clip that has been read into pixels."""
+
+    def __init__(self, counts: Mapping[str, tuple[int, ...]], decoding: Decoding):
+        self._counts = counts
+        self._crop, self._short_side, self._flow_rounding, self._crops = decoding
+
+    def decode(self, corners, mirrored, label, mask, video, *encoded):
+        """Takes these tensors, gives those of a batch's row: uint8 pixels, label, mask, video."""
+        corners.set_shape([self._crops, 2])
+        mirrored.set_shape([self._crops])
+        for scalar in (label, mask, video):
+            scalar.set_shape([])
+        pixels_of = self._pixels if self._crops == 1 else self._pixels_of_crops
+        pixels = {
+            name: pixels_of(name, images, order, corners=corners, mirrored=mirrored, mask=mask)
+            for name, images, order in zip(self._counts, encoded[::2], encoded[1::2], strict=True)
+        }
+        return {**pixels, "label": label, "mask": mask, "video": video}
 
     def _pixels(self, name: str, images, order, *, corners, mirrored, mask):
         """Decodes a stream, cuts the same crop from each image, mirrors all or none, and puts them in order.

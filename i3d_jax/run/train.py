@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
-from i3d_jax import checkpoint
+from i3d_jax import checkpoint, models
 from i3d_jax.data.batches import Batches
 from i3d_jax.report import own
 from i3d_jax.run import frozen_features, recipe
@@ -114,9 +115,11 @@ def _train(run: Run, termination: Termination) -> None:
 
 
 def _initial_variables(run: Run) -> tuple[dict[str, Any], str]:
-    """Returns what a run begins with, and one line on where that is from; a run that goes on reads nothing for it."""
+    """Returns what a run begins with, and one line on where that is from; for one that goes on, zeros in its shapes."""
+    if run.checkpoints.steps():
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), models.template(run.network)), ""
     variables = run.draw_variables()
-    if run.initial.source is None or run.checkpoints.steps():
+    if run.initial.source is None:
         return variables, ""
     return run.initial.fitted(run.description, variables)
 
