@@ -369,6 +369,8 @@ def read(number: int, seed: int, materials: Materials, folder: Path) -> dict[str
 def main() -> None:
     """Reads the mutants of the numbers on the command line."""
     materials, folder, seed, *numbers = sys.argv[1:]
+    # Of two recipes at one path, written in one second, Python might take the bytecode of the other.
+    sys.dont_write_bytecode = True
     # What is missing there is the campaign's to make.
     kept = Materials(Path(materials))
     _originals(kept)
