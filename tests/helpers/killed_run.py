@@ -5,6 +5,7 @@ It imports no TensorFlow and, forked from a process that has imported the rest, 
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -116,4 +117,6 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    # Else each run looks through all of that again, and copies it, when it collects garbage.
+    gc.freeze()
     serve()
