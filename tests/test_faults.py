@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import forked
 
 from benchmarks.faults import __main__ as faults
 from benchmarks.faults import hosts, inputs, mutants, processes, reading
@@ -29,8 +30,8 @@ COUNTS = {"read": 120, "command": 4, "kill": 1, "signal": 1}
 
 
 def campaign(*arguments):
-    command = [sys.executable, "-m", "benchmarks.faults", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1200)
+    """Runs a campaign, whose commands then need not be imported by a process of its own."""
+    return forked.run(["-m", "benchmarks.faults", *arguments], env=forked.environment(), timeout=1200)
 
 
 def test_a_short_campaign_breaks_no_promise(tmp_path):
@@ -90,7 +91,8 @@ def test_a_campaign_goes_on_where_it_ended_and_several_add_up(tmp_path, monkeypa
 
 def test_it_writes_to_its_own_folder_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
-    done = campaign("--folder", tmp_path, "--count", "read=1")
+    command = [sys.executable, "-m", "benchmarks.faults", "--folder", str(tmp_path), "--count", "read=1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr.startswith(
         f"error: --folder: an empty folder, or one of an earlier campaign, was expected at {tmp_path}"
@@ -233,13 +235,14 @@ def test_commands_hear_ctrl_c_even_where_the_campaign_is_in_the_background(tmp_p
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "from pathlib import Path; from benchmarks.faults import processes\n"
+        "processes.begin()\n"
         f"folder = Path({str(tmp_path)!r}); processes.set_up(folder)\n"
         "told = ['-c', 'import signal; print(signal.getsignal(signal.SIGINT))']\n"
         "for fresh in (True, False):\n"
         "    process = processes.Process(told, folder / str(fresh), fresh=fresh)\n"
         "    assert process.says('default_int_handler', 60), fresh\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = forked.run(["-c", program], env=forked.environment(), timeout=120)
     assert done.returncode == 0, done.stderr
 
 

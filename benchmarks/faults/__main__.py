@@ -259,7 +259,8 @@ def _minutes(text: str) -> float:
 
 
 if __name__ == "__main__":
+    os.umask(0o022)
+    processes.begin()
     # Its own processes are in sessions of their own: what it leaves behind at Ctrl-C it has to end.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.umask(0o022)
     run(main)

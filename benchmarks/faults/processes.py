@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
+
+from . import zygote
 
 ROOT = Path(__file__).resolve().parents[2]
 # What any input of 10 MB may need at the most.
 MOST_BYTES = 2 << 30
 # What takes longer hangs, on a quiet machine.
 LIMIT_SECONDS = 240.0
+# Of commands.
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=1"
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -85,7 +90,7 @@ class Process:
         else:
             output, errors = map(str, self._paths)
             request = {"arguments": list(arguments), "folder": str(ROOT), "environment": surroundings}
-            self.pid = _zygote().ask({**request, "output": output, "errors": errors})
+            self.pid = _ask({**request, "output": output, "errors": errors})
 
     def is_over(self) -> bool:
         """Says whether it has ended."""
@@ -93,7 +98,7 @@ class Process:
             self._peak_bytes = max(self._peak_bytes, _peak_bytes(self.pid))
             if (code := self._own.poll()) is not None:
                 self._answer = (code, self._peak_bytes)
-        elif self._answer is None and (answer := _zygote().ask({"ended": self.pid})) is not None:
+        elif self._answer is None and (answer := _ask({"ended": self.pid})) is not None:
             self._answer = tuple(answer)
         return self._answer is not None
 
@@ -215,7 +220,8 @@ def set_up(caches: Path) -> None:
         os.environ,
         JAX_PLATFORMS="cpu",
         TF_CPP_MIN_LOG_LEVEL="2",
-        XLA_FLAGS="--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=1",
+        # With flags of whoever starts it: of two of a name the last one counts.
+        XLA_FLAGS=" ".join([XLA_FLAGS, os.environ.get("XLA_FLAGS", "")]),
         XDG_CACHE_HOME=str(caches),
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         TMPDIR=str(caches),
@@ -227,30 +233,33 @@ def set_up(caches: Path) -> None:
 _environment: dict[str, str] = {}
 
 
-class _Zygote:
-    """The process that commands are forked from; it ends with this one."""
+def begin() -> None:
+    """Splits off the process that commands are forked from; to be called once, before there is any thread.
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore:os.fork", "-m", "benchmarks.faults.zygote"],
-            cwd=ROOT,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # Ctrl-C is this process's to tell.
-            start_new_session=True,
-        )
-        atexit.register(self._process.terminate)
+    It ends with this one.
+    """
+    global _connection
+    _connection, theirs = socket.socketpair()
+    if not os.fork():
+        _connection.close()
+        # Ctrl-C is the campaign's to tell, and commands hear it as those of a new interpreter do (`set_up`).
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        zygote.become(zygote.serve(theirs))
+        sys.exit()
+    theirs.close()
 
-    def ask(self, request: dict):
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+
+def _ask(request: dict[str, Any]) -> Any:
+    assert _connection is not None, "begin() comes before the first process that is not a fresh one"
+    _connection.sendall(json.dumps(request).encode() + b"\n")
+    return json.loads(_answers().readline())
 
 
 @functools.cache
-def _zygote() -> _Zygote:
-    return _Zygote()
+def _answers() -> IO[str]:
+    assert _connection is not None
+    return _connection.makefile()
+
+
+_connection: socket.socket | None = None

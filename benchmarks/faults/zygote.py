@@ -1,36 +1,65 @@
 """Forks commands from a process that has imported what they import, so that each starts in a fraction of a second.
 
-It answers lines of JSON on standard input by lines on standard output, and computes nothing itself.
+It answers lines of JSON by lines of JSON, and computes nothing itself.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
 import runpy
+import socket
 import sys
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 # What commands import, here imported once.
 MODULES = ("tensorflow", "av", "cv2", "i3d_jax.main", "i3d_jax.convert", "i3d_jax.study.runs", "i3d_jax.ingest.shard")
 
 
-def serve() -> dict[str, Any]:
+def serve(connection: socket.socket) -> dict[str, Any]:
     """Answers requests; returns only in a new process, what that has been asked for."""
-    for line in sys.stdin:
-        request = json.loads(line)
-        answer: Any = None
-        if "ended" in request:
-            process, status, usage = os.wait4(request["ended"], os.WNOHANG)
-            if process:
-                answer = [os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024]
-        else:
-            answer = os.fork()
-            if not answer:
-                return request
-        print(json.dumps(answer), flush=True)
+    imported = False
+    with connection.makefile() as requests:
+        for line in requests:
+            request = json.loads(line)
+            answer: Any = None
+            if "ended" in request:
+                process, status, usage = os.wait4(request["ended"], os.WNOHANG)
+                if process:
+                    answer = [os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024]
+            else:
+                if not imported:
+                    _import(request["environment"])
+                    imported = True
+                with warnings.catch_warnings():
+                    # Libraries have threads by now, which have nothing to do.
+                    warnings.simplefilter("ignore")
+                    answer = os.fork()
+                if not answer:
+                    connection.close()
+                    return request
+            connection.sendall(json.dumps(answer).encode() + b"\n")
     sys.exit()
+
+
+def _import(environment: Mapping[str, str]) -> None:
+    """Imports what commands import, with the environment that JAX and TensorFlow read then."""
+    os.environ.clear()
+    os.environ.update(environment)
+    # As `cpu_tensorflow.load` does, which besides would look for devices.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
+    for name in MODULES:
+        importlib.import_module(name)
+    # They are run, not imported.
+    for name in ("i3d_jax.main", "i3d_jax.convert"):
+        del sys.modules[name]
+    # Else each command looks through all of that again, and copies it, when it collects garbage and when it ends.
+    gc.freeze()
 
 
 def become(request: dict[str, Any]) -> None:
@@ -55,15 +84,3 @@ def become(request: dict[str, Any]) -> None:
     else:
         sys.argv = ["-c", *arguments]
         exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
-
-
-if __name__ == "__main__":
-    # As `cpu_tensorflow.load` does, which besides would look for devices.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
-    for name in MODULES:
-        importlib.import_module(name)
-    # They are run, not imported.
-    for name in ("i3d_jax.main", "i3d_jax.convert"):
-        del sys.modules[name]
-    become(serve())
