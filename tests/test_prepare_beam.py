@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.flow_videos import arguments, files, run, write_videos
+from helpers.flow_videos import arguments, die_of_number_one, files, run, write_videos
 from helpers.moving_pictures import write_lossless
 
 from i3d_jax import prepare
 from i3d_jax.ingest.beam import kind_of
-from i3d_jax.ingest.process import process
 from i3d_jax.ingest.shard import Job
 from i3d_jax.system.errors import UserError
 
@@ -29,6 +28,14 @@ FLOW = (*SHARDS, "--flow", "tvl1", "--flow_backend", "opencv")
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     return write_videos(tmp_path_factory.mktemp("videos"), 6)
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    """One whose flow takes minutes."""
+    path = tmp_path_factory.mktemp("long") / "long.mkv"
+    write_lossless(path, np.random.default_rng(0).integers(0, 256, (1500, 96, 128, 3), np.uint8))
+    return path
 
 
 def run_command(videos, directory, *more):
@@ -85,6 +92,16 @@ def at_work(group: int) -> list[str]:
     return found
 
 
+def with_beam(processes) -> list[str]:
+    """Those that have loaded one of Beam's libraries."""
+    found = []
+    for number in processes:
+        with contextlib.suppress(OSError):
+            if "/apache_beam/" in Path(f"/proc/{number}/maps").read_text():
+                found.append(number)
+    return found
+
+
 @pytest.mark.parametrize(
     ("runner", "ending", "code", "words"),
     [
@@ -95,10 +112,9 @@ def at_work(group: int) -> list[str]:
         ("local", signal.SIGINT, 130, "interrupted; the finished shards stay; start again to go on"),
     ],
 )
-def test_no_worker_outlives_a_command_that_is_told_to_end(videos, tmp_path, runner, ending, code, words):
+def test_no_worker_outlives_a_command_that_is_told_to_end(videos, long_video, tmp_path, runner, ending, code, words):
     """Amid a video whose flow takes minutes, when the shard before it is done."""
-    random = np.random.default_rng(0)
-    write_lossless(tmp_path / "long.mkv", random.integers(0, 256, (1500, 96, 128, 3), np.uint8))
+    os.link(long_video, tmp_path / "long.mkv")
     shutil.copy(videos / "0.mkv", tmp_path / "short.mkv")
     (tmp_path / "labels.csv").write_text("video,label,split\nshort.mkv,a,test\nlong.mkv,a,train\n")
     more = ("--flow", "tvl1", "--flow_backend", "opencv", "--runner", runner, "--processes", "2")
@@ -115,6 +131,8 @@ def test_no_worker_outlives_a_command_that_is_told_to_end(videos, tmp_path, runn
             time.sleep(0.05)
         # The command, and two processes that read videos, of Beam's workers each its own.
         assert len(at_work(process.pid)) >= (5 if runner == "direct" else 3)
+        # What takes longest to import is not imported by those that read videos.
+        assert len(with_beam(at_work(process.pid))) == (3 if runner == "direct" else 0)
         process.send_signal(ending)
         assert process.wait(timeout=60) == code
         deadline = time.monotonic() + 60
@@ -129,12 +147,6 @@ def test_no_worker_outlives_a_command_that_is_told_to_end(videos, tmp_path, runn
     assert words in log.read_text().splitlines() or not words
     if runner == "local":
         assert not list(tmp_path.glob("dataset/*.tmp-*"))
-
-
-def die_of_number_one(job, clip):
-    if clip.path == "1.mkv":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return process(clip, job.videos, job.labels, job.preprocessing)
 
 
 def test_a_video_that_crashes_the_decoder_costs_no_other(videos, tmp_path, monkeypatch, capsys):

@@ -53,6 +53,7 @@ class _MakeShard(apache_beam.DoFn):
     def setup(self) -> None:
         if self._launcher is not None:
             leave_after(self._launcher)
+        _keep_beam_to_itself()
         # Kept from shard to shard: it starts once, and what JAX has compiled in it stays.
         self._workers = Workers(1)
 
@@ -67,6 +68,13 @@ class _MakeShard(apache_beam.DoFn):
         count("videos skipped", len(index.skipped))
         for _, reason in index.skipped:
             count(f"skipped: {kind_of(reason)}", 1)
+
+
+def _keep_beam_to_itself() -> None:
+    """Lets the processes of a worker of Beam's start without Beam: Python would import its main module in each."""
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None and main.__spec__.name.startswith("apache_beam."):
+        main.__spec__ = main.__file__ = None
 
 
 def count(name: str, number: int) -> None:
