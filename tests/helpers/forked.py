@@ -206,7 +206,7 @@ def _import_what_commands_import() -> None:
     # As `cpu_tensorflow.load` does, which besides would look for devices.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
-    for name in ("tensorflow", "i3d_jax.main", "i3d_jax.study.runs"):
+    for name in ("tensorflow", "i3d_jax.main", "i3d_jax.study.runs", "i3d_jax.report.tensorboard"):
         importlib.import_module(name)
     # It is run, not imported.
     del sys.modules["i3d_jax.main"]
