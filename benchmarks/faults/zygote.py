@@ -18,9 +18,15 @@ from typing import Any
 
 # What commands import, here imported once.
 MODULES = (
-    "tensorflow", "av", "cv2", "i3d_jax.main", "i3d_jax.convert", "i3d_jax.study.runs", "i3d_jax.ingest.shard",
+    "tensorflow",
+    "av",
+    "cv2",
+    "i3d_jax.main",
+    "i3d_jax.convert",
+    "i3d_jax.study.runs",
+    "i3d_jax.ingest.shard",
     "i3d_jax.report.tensorboard",
-)  # fmt: skip
+)
 
 
 def serve(connection: socket.socket) -> dict[str, Any]:
