@@ -22,10 +22,11 @@ class Chip(NamedTuple):
     link_bandwidth: float
 
 
-# https://cloud.google.com/tpu/docs/v5e and /v5p, "Key specifications"; the links' figure there is both directions'.
+# https://cloud.google.com/tpu/docs/v5e, /v5p and /v6e, "Key specifications"; the links' figure there is both directions'.
 CHIPS = {
     "v5e": Chip(flops=197e12, memory_bandwidth=819e9, memory=16e9, link_bandwidth=400e9 / 2),
     "v5p": Chip(flops=459e12, memory_bandwidth=2765e9, memory=95 * 2**30, link_bandwidth=1200e9 / 2),
+    "v6e": Chip(flops=918e12, memory_bandwidth=1638e9, memory=32e9, link_bandwidth=800e9 / 2),
 }
 
 
