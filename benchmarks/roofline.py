@@ -22,7 +22,8 @@ class Chip(NamedTuple):
     link_bandwidth: float
 
 
-# https://cloud.google.com/tpu/docs/v5e, /v5p and /v6e, "Key specifications"; the links' figure there is both directions'.
+# https://cloud.google.com/tpu/docs/v5e, /v5p and /v6e, "Key specifications"; what they say of links is for both
+# directions together.
 CHIPS = {
     "v5e": Chip(flops=197e12, memory_bandwidth=819e9, memory=16e9, link_bandwidth=400e9 / 2),
     "v5p": Chip(flops=459e12, memory_bandwidth=2765e9, memory=95 * 2**30, link_bandwidth=1200e9 / 2),
