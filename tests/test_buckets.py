@@ -232,7 +232,8 @@ def test_an_object_that_changes_while_it_is_read(google):
 def test_a_bucket_that_is_not_there(folder):
     missing = files.path(f"{folder.scheme}://nobody-has-this/x")
     began = time.monotonic()
-    for use in (missing.exists, missing.read_bytes, lambda: missing.write_text("x"), lambda: list(missing.iterdir())):
+    uses = (missing.exists, missing.read_bytes, lambda: missing.write_text("x"), missing.listed, missing.parent.listed)
+    for use in uses:
         with pytest.raises(UserError, match=r"the bucket .*://nobody-has-this does not exist"):
             use()
     assert time.monotonic() - began < 10
@@ -295,10 +296,14 @@ def test_less_than_was_asked_for_is_asked_for_again(google, monkeypatch):
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
 def test_a_server_that_cannot_be_reached_is_told_within_ten_seconds(scheme, google_emulator, monkeypatch):
     emulators.used_by_this_process(monkeypatch, f"http://{free_address()}")
-    began = time.monotonic()
-    with pytest.raises(Failure, match=f"{scheme}://bucket cannot be looked at: 127.0.0.1 cannot be reached: .*refused"):
-        files.is_file(f"{scheme}://bucket/x")
-    assert time.monotonic() - began < 10
+    # The second has no object's name to begin with.
+    for use, path in (files.is_file, f"{scheme}://bucket/x"), (files.entries, f"{scheme}://bucket"):
+        began = time.monotonic()
+        with pytest.raises(
+            Failure, match=f"{scheme}://bucket cannot be looked at: 127.0.0.1 cannot be reached: .*refused"
+        ):
+            use(path)
+        assert time.monotonic() - began < 10
 
 
 def test_no_credentials_for_s3(s3, monkeypatch, tmp_path):

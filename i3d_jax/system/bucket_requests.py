@@ -178,7 +178,7 @@ def asked(path: Place, what: str, ask: Callable[[Any], Result], *, writes: bool 
       Failure: the reason did not pass.
     """
     files = filesystem(path.scheme)
-    if path.key:
+    if not isinstance(path, _Bucket):
         refuse_missing_bucket(path)
     began = time.monotonic()
     pause = 0.5
