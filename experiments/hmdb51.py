@@ -24,7 +24,7 @@ are two runs and `python -m i3d_jax.fuse`. There is no validation set: the steps
 | the two by `fuse` | both | 66.4 | 74.3 | 75.9 |
 
 Hours: not measured. Computed, at least, for one TPU v5e chip, from the bytes of the compiled steps
-(benchmarks/README.md): conv_lstm .52, c3d .14, two_stream .04, fused .21, i3d_rgb 1.3, each the same with _full;
+(benchmarks/devices.md): conv_lstm .52, c3d .14, two_stream .04, fused .21, i3d_rgb 1.3, each the same with _full;
 i3d_flow, if its step moves as much, as i3d_rgb. Of the other variants: not computed.
 Bytes: a clip reads its video's record, 30 kB a frame, 59 kB with flow; a second: docs/experiments.md.
 """

@@ -24,7 +24,7 @@ others are the paper's: 110k steps, a tenth of the rate when the validation loss
 | the two by `python -m i3d_jax.fuse` | both | 74.2 (top-5 91.3) | 71.6 (top-5 90.0) |
 
 Hours: not measured. Computed, at least, for one TPU v5e chip (64 chips: a 64th), from the bytes of the compiled steps
-(benchmarks/README.md): conv_lstm 23, c3d 12, two_stream 1.7, fused 9.3, i3d_rgb 123; i3d_flow, if its step moves as
+(benchmarks/devices.md): conv_lstm 23, c3d 12, two_stream 1.7, fused 9.3, i3d_rgb 123; i3d_flow, if its step moves as
 much, 165. Of the other variants: not computed.
 Bytes: a clip reads its video's record, 7.5 MB, 14.7 MB with flow; a second: docs/experiments.md.
 """

@@ -18,7 +18,7 @@ is a checkpoint of `inception_v1` (`python -m i3d_jax.convert --format slim_ince
 | the two by `python -m i3d_jax.fuse` | both | 78.7 |
 
 Hours: not measured. Computed, at least, for one TPU v5e chip (64 chips: a 64th), from the bytes of the compiled steps
-(benchmarks/README.md): conv_lstm 23, c3d 12, two_stream 1.7, fused 9.3, i3d_rgb 117; i3d_flow, if its step moves as
+(benchmarks/devices.md): conv_lstm 23, c3d 12, two_stream 1.7, fused 9.3, i3d_rgb 117; i3d_flow, if its step moves as
 much, the same. Of the other variants: not computed.
 Bytes: a clip reads its video's record, 7.5 MB, 14.7 MB with flow; a second: docs/experiments.md.
 """

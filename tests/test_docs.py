@@ -63,7 +63,7 @@ OTHER_PACKAGES = {
     "uv": "renews the lock",
     "xprof": "shows traces",
     "jax2onnx==0.17.1": "writes exports to ONNX, and asks for an Orbax older than ours",
-    "libtpu==0.0.42.1": "the compiler of TPUs, at the version of the figures in benchmarks/README.md",
+    "libtpu==0.0.42.1": "the compiler of TPUs, at the version of the figures in benchmarks/devices.md",
 }
 # Flags that belong to SLURM, to those programs, to a runner of Beam's and to Python.
 OTHER_FLAGS = {"--gpus-per-node", "--ntasks-per-node", "--gpu-bind", "--gpus-per-task", "--signal"}
