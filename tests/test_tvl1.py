@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from i3d_jax import flow
-from i3d_jax.flow import codec, sampling
+from i3d_jax.flow import codec, dual_tvl1, sampling
 from i3d_jax.flow.median import comparators, median
 from i3d_jax.system.errors import UserError
 
@@ -167,6 +167,27 @@ def test_what_the_others_of_a_batch_do_changes_nothing():
         np.testing.assert_allclose(fields[place], alone, atol=0.01)
         first = fields[place] if first is None else first
         np.testing.assert_array_equal(fields[place], first)
+
+
+@pytest.mark.parametrize("inner_iterations", [30, 14, 11])
+def test_accelerators_that_are_asked_less_often_find_the_same(inner_iterations, monkeypatch):
+    """To the last bit, though one of the pairs ends early: what accelerators run, compiled for the CPU."""
+    pairs = np.stack([shifted(), (texture(32, 44),) * 2, shifted(seed=1)], axis=1)
+    expected = flow.tvl1(*pairs, inner_iterations=inner_iterations)
+    asked = []
+
+    def of_accelerators(*arrays, cpu, default):
+        asked.append(default)
+        return default(*arrays)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", of_accelerators)
+    plain = dual_tvl1._tvl1.__wrapped__
+    # Another function, of which JAX has no program yet.
+    compiled = jax.jit(lambda *arguments: plain(*arguments), static_argnums=3)
+    monkeypatch.setattr(dual_tvl1, "_tvl1", compiled)
+    found = flow.tvl1(*pairs, inner_iterations=inner_iterations)
+    assert asked
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_any_axes_may_stand_before_the_frames_and_bytes_are_as_good_as_floats():

@@ -31,6 +31,10 @@ VERSION = "1"
 SHORTEST_SIDE = 16
 
 
+# An accelerator's answer whether any pair goes on takes about as long as an iteration. It is asked after several, at
+# most this many; a pair that ends among them stays as it is.
+MOST_AT_ONCE = 10
+
 # NumPy's outside the program, JAX's inside.
 Number = np.float32 | jax.Array
 
@@ -176,6 +180,7 @@ def _one_scale(
     """Improves the flow (u, v), each [N, H, W], of frames [N, H, W]."""
     batch, height, width = previous.shape
     threshold = numbers.squared_change * (height * width)
+    at_once = max(one for one in range(1, MOST_AT_ONCE + 1) if counts.inner_iterations % one == 0)
     images = jnp.stack([following, *gradient(following)], axis=1)
     x, y = jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)[:, None]
 
@@ -192,11 +197,17 @@ def _one_scale(
             stepped = _step(state, slope, constant, numbers)
             return _unless_ended(stepped, state, threshold)._replace(iteration=state.iteration + 1)
 
+        def iterate_many_times(state: _State) -> _State:
+            return jax.lax.fori_loop(0, at_once, lambda _, state: iterate(state), state)
+
+        def iterate_at_once(state: _State) -> _State:
+            return jax.lax.platform_dependent(state, cpu=iterate, default=iterate_many_times)
+
         def filter_and_iterate(state: _State) -> _State:
             u, v = median_of(jnp.stack(state.flow), counts.median)
             filtered = state._replace(flow=(u, v))
             begun = _unless_ended(filtered, state, threshold)._replace(iteration=jnp.int32(0))
-            ended = jax.lax.while_loop(lambda state: go_on(state, counts.inner_iterations), iterate, begun)
+            ended = jax.lax.while_loop(lambda state: go_on(state, counts.inner_iterations), iterate_at_once, begun)
             return ended._replace(iteration=state.iteration + 1)
 
         begun = _State(flow, dual, jnp.full(batch, jnp.inf), jnp.int32(0))
