@@ -59,6 +59,10 @@ LONGEST = (
 )
 
 
+# Traced networks are millions of objects and hardly any garbage; each file's is collected at its end (`programs`).
+gc.set_threshold(100_000, 50, 100)
+
+
 def pytest_configure(config):
     # pytest-xdist would begin with the files that have most tests, which are short ones.
     config.option.loadscopereorder = False
