@@ -46,16 +46,19 @@ jaxtyping.install_import_hook(CHECKED, "beartype.beartype(conf=beartype.Beartype
 LONGEST = (
     "test_study_runs.py",
     "test_bucket_runs.py",
-    "test_installation.py",
-    "test_distributed.py",
-    "test_faults.py",
-    "test_main.py",
-    "test_tutorial.py",
-    "test_prepare_killed.py",
-    "test_against_pytorch.py",
     "test_models.py",
+    "test_published_weights.py",
+    "test_distributed.py",
+    "test_main.py",
+    "test_prepare_beam_killed.py",
+    "test_installation.py",
+    "test_killed.py",
+    "test_tutorial.py",
+    "test_faults.py",
+    "test_tvl1.py",
+    "test_layers.py",
+    "test_against_pytorch.py",
     "test_convert_torch.py",
-    "test_convert.py",
 )
 
 

@@ -103,6 +103,7 @@ def until(condition, process):
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_a_dataset_that_was_killed_in_the_making(folder, network):
     home = files.path(f"{HOME}/killed")
     copies.upload(folder / "videos", home / "videos")
@@ -121,6 +122,7 @@ def test_a_dataset_that_was_killed_in_the_making(folder, network):
     assert contents(home / "dataset") == contents(folder / "dataset")
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_and_meets_an_unsteady_server(folder, uploaded, network):
     """One request in ten fails and the server is gone for ten seconds; the run ends as the one on the disk."""
     home = files.path(f"{HOME}/trained")

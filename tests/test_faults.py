@@ -34,6 +34,7 @@ def campaign(*arguments):
     return forked.run(["-m", "benchmarks.faults", *arguments], env=forked.environment(), timeout=1200)
 
 
+@pytest.mark.long
 def test_a_short_campaign_breaks_no_promise(tmp_path):
     counts = [f"{name}={count}" for name, count in COUNTS.items()]
     done = campaign("--seed", 1, "--folder", tmp_path, "--count", *counts)

@@ -113,6 +113,7 @@ def assert_same(workdir: Path, whole: Path) -> None:
         assert descriptions[0] == descriptions[1]
 
 
+@pytest.mark.long
 def test_killed_at_twenty_random_points(runs, whole):
     workdir = whole.parent / "killed"
     workdir.mkdir()

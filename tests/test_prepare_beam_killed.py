@@ -116,6 +116,7 @@ def command(videos, directory, *more):
     return ("-c", PROGRAM, *arguments(videos, directory, *OPTIONS, *more))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("runner", ["PortableRunner", "direct"])
 def test_a_worker_that_nobody_replaces(videos, whole, started, tmp_path, capsys, runner):
     """The other makes its own share; then the command ends, and started again makes the rest."""

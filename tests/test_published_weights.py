@@ -98,6 +98,7 @@ def test_it_is_the_release_by_every_sum(rgb, weights):
     assert published.release_of(pickled) == NAME
 
 
+@pytest.mark.long
 def test_real_clips_are_named(rgb, real_videos):
     clips = [real_videos / name for name in CLIPS]
     told = json.loads(python("-m", "i3d_jax.predict", *clips, "--checkpoint", rgb, "--format", "json", "--top_k", 1))
@@ -106,6 +107,7 @@ def test_real_clips_are_named(rgb, real_videos):
     assert min(best["probability"] for best in found.values()) >= LEAST
 
 
+@pytest.mark.long
 def test_a_change_in_a_long_video_is_found_within_a_stride(rgb, real_videos, tmp_path):
     """Two real clips, one behind the other."""
     clips = {"arm_wrestling.mp4": "arm wrestling", "cleaning_pool.mp4": "cleaning pool"}
@@ -122,6 +124,7 @@ def test_a_change_in_a_long_video_is_found_within_a_stride(rgb, real_videos, tmp
     assert abs(first.end - 56 / 25) <= 16 / 25
 
 
+@pytest.mark.long
 def test_the_distance_of_videos_without_content_that_a_port_publishes(rgb):
     model, variables, _ = checkpoint.load(rgb)
     # Pixels of 0 and 255 are -1 and 1 to the network.
@@ -130,6 +133,7 @@ def test_the_distance_of_videos_without_content_that_a_port_publishes(rgb):
     assert float(((zeros - ones) ** 2).sum()) == pytest.approx(DISTANCES[16], abs=0.02)
 
 
+@pytest.mark.long
 def test_the_published_frechet_video_distance(rgb, tmp_path):
     """By the command, which takes these weights without being told to; the sets have no variance."""
     for name, value in (("zeros", 0), ("ones", 255)):

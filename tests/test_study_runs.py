@@ -341,6 +341,7 @@ def rows_of(output):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_the_study_fills_every_cell_by_a_run(whole):
     output, _, again = whole
     rows = rows_of(output)
@@ -371,6 +372,7 @@ def test_the_study_fills_every_cell_by_a_run(whole):
     assert sum(line.startswith("| (") for line in markdown) == 5 * 5
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_goes_on(whole):
     output, _, again = whole
     lines = again.stderr.splitlines()
@@ -384,6 +386,7 @@ def test_a_run_that_was_killed_goes_on(whole):
     ]
 
 
+@pytest.mark.long
 def test_a_study_that_is_finished_trains_nothing(whole):
     output, command, again = whole
     before = {path: path.stat().st_mtime_ns for path in (output / "runs").glob("*/**/*")}
@@ -394,6 +397,7 @@ def test_a_study_that_is_finished_trains_nothing(whole):
     assert {path: path.stat().st_mtime_ns for path in (output / "runs").glob("*/**/*")} == before
 
 
+@pytest.mark.long
 def test_transferred_runs_start_from_the_pretrained_network(whole):
     """With "fixed", what lies before the classifier is the pretrained network's to the last bit."""
     output, _, _ = whole
@@ -409,6 +413,7 @@ def test_transferred_runs_start_from_the_pretrained_network(whole):
         assert np.abs(first - second).max() < 0.005
 
 
+@pytest.mark.long
 def test_two_processes_fill_cells_as_one_does(whole, folder):
     """Pretraining and the three protocols; started again they find all finished."""
     output, command, _ = whole

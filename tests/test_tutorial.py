@@ -35,6 +35,7 @@ def printed(notebook) -> str:
     return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
+@pytest.mark.long
 def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     from traitlets.config import Config
 
