@@ -193,12 +193,12 @@ def _one_scale(
         # The difference of the frames, linear in the flow, is this and slope * flow.
         constant = warped - slope[0] * flow[0] - slope[1] * flow[1] - previous
 
-        def iterate(state: _State) -> _State:
-            stepped = _step(state, slope, constant, numbers)
+        def iterate(state: _State, step=_step) -> _State:
+            stepped = step(state, slope, constant, numbers)
             return _unless_ended(stepped, state, threshold)._replace(iteration=state.iteration + 1)
 
         def iterate_many_times(state: _State) -> _State:
-            return jax.lax.fori_loop(0, at_once, lambda _, state: iterate(state), state)
+            return jax.lax.fori_loop(0, at_once, lambda _, state: iterate(state, _step_in_one), state, unroll=2)
 
         def iterate_at_once(state: _State) -> _State:
             return jax.lax.platform_dependent(state, cpu=iterate, default=iterate_many_times)
@@ -231,32 +231,80 @@ def _unless_ended(new: _State, old: _State, threshold: Number) -> _State:
 
 def _step(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _Numbers) -> _State:
     """Moves the flow, then the dual variable, by one iteration (the paper's equations 14 to 17)."""
-    u, v = state.flow
-    difference = constant + (slope[0] * u + slope[1] * v)
+    flow = _moved(state, slope, constant, numbers)
+    to_the_right = [jnp.pad(one[..., 1:] - one[..., :-1], ((0, 0), (0, 0), (0, 1))) for one in flow]
+    downwards = [jnp.pad(one[..., 1:, :] - one[..., :-1, :], ((0, 0), (0, 1), (0, 0))) for one in flow]
+    return _stepped(state, flow, to_the_right, downwards, numbers)
+
+
+def _step_in_one(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _Numbers) -> _State:
+    """`_step` for accelerators, as one pass over the arrays of the state, each of which is read and written once.
+
+    A pixel's neighbours have their flow moved again in place of being waited for: on a GPU the memory, not the
+    arithmetic, bounds an iteration.
+    """
+    flow = _moved(state, slope, constant, numbers)
+    height, width = constant.shape[1:]
+    inside = jnp.arange(width) < width - 1, (jnp.arange(height) < height - 1)[:, None]
+    right, below = (_moved(state, slope, constant, numbers, at=at) for at in ((0, 1), (1, 0)))
+    to_the_right, downwards = (
+        [jnp.where(inside, other - own, 0) for other, own in zip(neighbour, flow, strict=True)]
+        for neighbour, inside in zip((right, below), inside, strict=True)
+    )
+    return _stepped(state, flow, to_the_right, downwards, numbers)
+
+
+def _moved(
+    state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _Numbers, at: tuple[int, int] = (0, 0)
+) -> list[jax.Array]:
+    """The flow after an iteration, for each pixel that of the one so many rows below and columns to the right of it."""
+    u, v = (_shifted(one, at) for one in state.flow)
+    slope = [_shifted(one, at) for one in slope]
+    difference = _shifted(constant, at) + (slope[0] * u + slope[1] * v)
     steepness = slope[0] * slope[0] + slope[1] * slope[1]
     # Along the slope: all the way to a zero difference where that is near, else a fixed way towards it.
     limit = numbers.pull * steepness
     flat = steepness <= np.finfo(np.float32).eps
     to_zero = jnp.where(flat, 0, -difference / jnp.where(flat, 1, steepness))
     move = jnp.where(difference < -limit, numbers.pull, jnp.where(difference > limit, -numbers.pull, to_zero))
-    new_u, new_v = (
-        old + move * along + numbers.theta * _divergence(*dual)
-        for old, along, dual in zip(state.flow, slope, state.dual, strict=True)
+    return [
+        old + move * along + numbers.theta * _divergence(*dual, at)
+        for old, along, dual in zip((u, v), slope, state.dual, strict=True)
+    ]
+
+
+def _stepped(
+    state: _State,
+    flow: list[jax.Array],
+    to_the_right: list[jax.Array],
+    downwards: list[jax.Array],
+    numbers: _Numbers,
+) -> _State:
+    """The state whose flow this is, given u's and v's differences to the pixel on the right and to the one below."""
+    (old_u, old_v), (u, v) = state.flow, flow
+    change = (jnp.square(u - old_u) + jnp.square(v - old_v)).sum((1, 2))
+    of_u, of_v = (
+        _dual_step(across, down, dual, numbers.dual_step)
+        for across, down, dual in zip(to_the_right, downwards, state.dual, strict=True)
     )
-    change = (jnp.square(new_u - u) + jnp.square(new_v - v)).sum((1, 2))
-    of_u, of_v = (_dual_step(*pair, numbers.dual_step) for pair in zip((new_u, new_v), state.dual, strict=True))
-    return state._replace(flow=(new_u, new_v), dual=(of_u, of_v), change=change)
+    return state._replace(flow=(u, v), dual=(of_u, of_v), change=change)
 
 
-def _dual_step(u: jax.Array, dual: tuple[jax.Array, jax.Array], step: Number) -> tuple[jax.Array, jax.Array]:
-    across = jnp.pad(u[..., 1:] - u[..., :-1], ((0, 0), (0, 0), (0, 1)))
-    down = jnp.pad(u[..., 1:, :] - u[..., :-1, :], ((0, 0), (0, 1), (0, 0)))
+def _dual_step(
+    across: jax.Array, down: jax.Array, dual: tuple[jax.Array, jax.Array], step: Number
+) -> tuple[jax.Array, jax.Array]:
     length = 1 + step * jnp.sqrt(across * across + down * down)
     return (dual[0] + step * across) / length, (dual[1] + step * down) / length
 
 
-def _divergence(across: jax.Array, down: jax.Array) -> jax.Array:
+def _divergence(across: jax.Array, down: jax.Array, at: tuple[int, int]) -> jax.Array:
     """The divergence of a field that is 0 before its first column and row: the negative adjoint of the gradient."""
-    before = jnp.pad(across[..., :-1], ((0, 0), (0, 0), (1, 0)))
-    above = jnp.pad(down[..., :-1, :], ((0, 0), (1, 0), (0, 0)))
-    return (across - before) + (down - above)
+    row, column = at
+    before, above = _shifted(across, (row, column - 1)), _shifted(down, (row - 1, column))
+    return (_shifted(across, at) - before) + (_shifted(down, at) - above)
+
+
+def _shifted(array: jax.Array, at: tuple[int, int]) -> jax.Array:
+    """For each pixel of [N, H, W] the value so many rows below and columns to the right of it, 0 outside."""
+    edges = [(0, 0, 0), *((-places, places, 0) for places in at)]
+    return jax.lax.pad(array, jnp.float32(0), edges) if any(at) else array
