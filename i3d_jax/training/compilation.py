@@ -26,6 +26,10 @@ NO_CACHE = ("off", "")
 LEAST_SECONDS = 0.3
 # Of the user's cache folder: room for a few hundred programs of the size of a training step.
 MOST_BYTES = 2 << 30
+# By itself XLA lays the arrays of 3D convolutions out with the channels outermost on NVIDIA's GPUs, and cuDNN turns
+# each round, before and after. Compiled for an H100, I3D's step of eight clips has 40 transpositions in place of 175
+# and moves 36 GB in place of 43 (benchmarks/devices.md).
+OPTIONS_FOR_CUDA = {"xla_gpu_force_conv_nhwc": True}
 # Where Linux says what its CPUs can run.
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -153,8 +157,22 @@ def compiled_at_first(step: jax.stages.Wrapped, say: Callable[[str], None]) -> C
         if compiled is None:
             say("compiling the training step …")
             began = time.perf_counter()
-            compiled = step.lower(state, batch).compile()
+            compiled = compiled_for(jax.devices()[0].client.platform_version, step.lower(state, batch))
             say(f"compiling the training step took {duration(time.perf_counter() - began)}")
         return compiled(state, batch)
 
     return call
+
+
+def compiled_for(platform_version: str, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiles a step with what suits the platform, by itself where the compiler will not have it.
+
+    Args:
+      platform_version: as a JAX client says it, such as "PJRT C API\\ncuda 12090" or "cpu".
+      lowered: what `lower` gives.
+    """
+    if "cuda" in platform_version:
+        # Another compiler may not know the option; and cuDNN need not have every convolution in this layout.
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            return lowered.compile(compiler_options=dict(OPTIONS_FOR_CUDA))
+    return lowered.compile()
