@@ -91,12 +91,14 @@ class Operation(NamedTuple):
       scope: the layer that it belongs to, as JAX names it; "" where the compiler added it.
       bytes: read and written in all, as stored.
       large_memory_bytes: of these, in the large memory (a TPU's HBM).
+      name: XLA's, which tells of a fusion what it does.
     """
 
     opcode: str
     scope: str
     bytes: int
     large_memory_bytes: int
+    name: str
 
 
 def parse(text: str) -> Program:
@@ -141,6 +143,7 @@ def operations(program: Program) -> Iterator[Operation]:
             scope(instruction.op_name),
             times * sum(array.bytes_in_memory for array in moved),
             times * sum(array.bytes_in_memory for array in moved if not array.on_chip),
+            instruction.name,
         )
 
 

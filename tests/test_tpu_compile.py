@@ -57,7 +57,9 @@ ENTRY %main (x.1: bf16[6,16,64], k.1: f32[3,3]) -> f32[64] {
 
 
 def test_bytes_by_hand():
-    found = [tuple(operation) for operation in hlo.operations(hlo.parse(PROGRAM))]
+    operations = list(hlo.operations(hlo.parse(PROGRAM)))
+    assert [operation.name for operation in operations[:2]] == ["copy-start.1", "f.1"]
+    found = [tuple(operation)[:4] for operation in operations]
     kernel, wide = 4 * 128 * 4, 6 * 16 * 128 * 2
     one = 128 * 4
     assert found[:2] == [

@@ -1,0 +1,196 @@
+"""Compiles training steps and TV-L1 for an H100 that is not there, and says what their kernels move.
+
+The step is the one that training runs (bfloat16, the release's optimizer), compiled ahead of time by JAX's plugin for
+CUDA, once as XLA lays arrays out by itself and once as training compiles it. Kernels are counted, and the bytes that
+they read and write. Nothing runs and nothing is tuned for a device, so no time here is measured: the least time is that
+of the bytes at the datasheet's rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import hlo
+import machine
+from machine import positive
+
+from i3d_jax.system.errors import UserError, install_hint, run
+
+EXAMPLE = """\
+examples:
+  python benchmarks/gpu_compile.py --architectures i3d
+  python benchmarks/gpu_compile.py --architectures "" --pairs 8
+
+I3D's step compiles in one to three minutes of a core, the flow in half of one.
+"""
+PACKAGES = ("jax", "jaxlib", "flax")
+# Clips of Table 1 on one GPU: of I3D those of the figures of an H100.
+CLIPS = {"i3d": 8, "conv_lstm": 8, "c3d": 16, "two_stream": 64, "fused": 16}
+# https://www.nvidia.com/en-us/data-center/h100/, SXM: bytes a second.
+MEMORY_BANDWIDTH = 3.35e12
+# What XLA asks of a device before it compiles for it: the datasheet of an H100 SXM, and the limits of compute
+# capability 9.0 in the CUDA programming guide.
+H100 = """
+gpu_device_info {
+  name: "NVIDIA H100 80GB HBM3"
+  cuda_compute_capability { major: 9 }
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  l2_cache_size: 52428800
+  memory_bandwidth: 3350000000000
+  device_memory_size: 84942979072
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 10 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+# There is no device to try kernels on.
+NOT_TUNED = {"xla_gpu_autotune_level": 0}
+COLUMNS = (
+    *("", "clips", "layout", "kernels", "transpositions", "these move, GB", "pools' gradients, GB", "all, GB"),
+    *("ms at least", "temporaries, GB", "compiled in, s"),
+)
+# Frames of the figures of an H100: UCF-101's, of short side 256.
+FLOW_SIZE = (256, 340)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the benchmark."""
+    options = _parser().parse_args(arguments)
+    for name in options.architectures:
+        if name not in CLIPS:
+            raise UserError(f"there is no architecture {name!r} here; expected some of {', '.join(CLIPS)}")
+    plugins = [f"jax_cuda{version}_plugin" for version in (12, 13)]
+    if not any(map(importlib.util.find_spec, plugins)):
+        raise UserError(f"JAX's plugin for CUDA is not installed; {install_hint('cuda')}")
+    # No GPU is at hand: JAX itself works on the CPU, and the plugin does not look for one.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    about = machine.about(PACKAGES, gpu=None)
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    print(f"{about['date']}, compiled on {about['cpu']} with {about['cores']} cores; nothing ran on a GPU\n{versions}")
+    print(f"`{about['command']}`", flush=True)
+    if options.architectures:
+        print(f"\n| {' | '.join(COLUMNS)} |\n|---|---:|---|{'---:|' * (len(COLUMNS) - 3)}", flush=True)
+    from i3d_jax.training.compilation import OPTIONS_FOR_CUDA
+
+    for name in options.architectures:
+        for layout, more in (("XLA's own", {}), ("training's", OPTIONS_FOR_CUDA)):
+            print(f"| {' | '.join(_row(name, options.clips or CLIPS[name], layout, more))} |", flush=True)
+    if options.pairs:
+        _print_flow(options.pairs)
+
+
+def _row(architecture: str, clips: int, layout: str, options: dict[str, Any]) -> list[str]:
+    begin = time.perf_counter()
+    compiled = _step(architecture, clips).compile(compiler_options={**NOT_TUNED, **options})
+    seconds = time.perf_counter() - begin
+    operations = list(hlo.operations(hlo.parse(compiled.as_text())))
+    turned = [one for one in operations if "transpose" in one.name or one.opcode == "transpose"]
+    pools = [one for one in operations if one.scope.startswith("backward") and "max_pool" in one.scope]
+    moved = _gigabytes(operations)
+    return [
+        *(architecture, str(clips), layout, str(len(operations)), str(len(turned)), f"{_gigabytes(turned):.1f}"),
+        *(f"{_gigabytes(pools):.1f}", f"{moved:.1f}", f"{1e12 * moved / MEMORY_BANDWIDTH:.1f}"),
+        *(f"{compiled.memory_analysis().temp_size_in_bytes / 1e9:.2f}", f"{seconds:.0f}"),
+    ]
+
+
+def _gigabytes(operations: Sequence[hlo.Operation]) -> float:
+    return sum(one.bytes for one in operations) / 1e9
+
+
+def _device() -> Any:
+    from jax.experimental import topologies
+
+    return topologies.get_topology_desc("", "cuda", target_config=H100, topology="1x1x1").devices[0]
+
+
+def _step(architecture: str, clips: int) -> Any:
+    """The training step of an architecture, traced and lowered for the device."""
+    import jax
+    import jax.numpy as jnp
+
+    from i3d_jax import models
+    from i3d_jax.training.optimizer import make_optimizer
+    from i3d_jax.training.partition import Devices
+    from i3d_jax.training.state import initial_state
+    from i3d_jax.training.step import training_step
+
+    model = models.create(architecture, dtype="bfloat16")
+    optimizer, _ = make_optimizer(name="sgd", learning_rates=(0.1,), boundaries=(), momentum=0.9, weight_decay=1e-7)
+    shapes = model.input_shapes(model.training_clip.frames, model.training_clip.size)
+    batch = {stream: jax.ShapeDtypeStruct((clips, *shape), jnp.uint8) for stream, shape in shapes.items()}
+    batch |= {"label": jax.ShapeDtypeStruct((clips,), jnp.int32), "mask": jax.ShapeDtypeStruct((clips,), jnp.bool_)}
+    state = jax.eval_shape(lambda variables: initial_state(variables, optimizer), models.template(model))
+    step = Devices(devices=[_device()]).compile_training_step(training_step(model, optimizer, seed=0))
+    return step.lower(state, batch)
+
+
+def _print_flow(pairs: int) -> None:
+    """Prints what two iterations of TV-L1 on the finest scale are made of."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import SingleDeviceSharding
+
+    from i3d_jax import flow
+
+    frames = jax.ShapeDtypeStruct((pairs, *FLOW_SIZE), jnp.uint8, sharding=SingleDeviceSharding(_device()))
+    begin = time.perf_counter()
+    program = hlo.parse(jax.jit(flow.tvl1).lower(frames, frames).compile(compiler_options=NOT_TUNED).as_text())
+    seconds = time.perf_counter() - begin
+    field = pairs * FLOW_SIZE[0] * FLOW_SIZE[1] * 4
+    print(f"\nTV-L1, {pairs} pairs of {FLOW_SIZE[1]}x{FLOW_SIZE[0]}, compiled in {seconds:.0f} s. On the finest scale")
+    for trips, kernels in _loops_over(program, field):
+        large = [one for one in kernels if one.bytes > field]
+        floats = sum(one.bytes for one in large) / field
+        print(
+            f"- {trips} times {len(kernels)} kernels, {len(large)} of them over whole fields: "
+            f"{floats:.0f} floats a pixel, {1e6 * floats * field / MEMORY_BANDWIDTH:.0f} us at least"
+        )
+
+
+def _loops_over(program: hlo.Program, field: int) -> Iterator[tuple[int, list[hlo.Operation]]]:
+    """Yields (how often, kernels) of the loops of a known length over a flow of so many bytes and what moves it."""
+    for computation in program.computations.values():
+        for loop in computation.values():
+            if loop.opcode == "while" and loop.trips > 1 and sum(one.bytes == field for one in loop.outputs) > 6:
+                # It calls its condition, too, which is the shorter one.
+                body = max(loop.called, key=lambda name: len(program.computations[name]))
+                yield loop.trips, list(hlo.operations(hlo.Program(program.computations, body)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    names = "names with commas between them, or none (default: all five)"
+    add("--architectures", metavar="NAMES", type=_words, default=tuple(CLIPS), help=names)
+    add("--clips", metavar="N", type=positive, help="of a step (default: 8 of I3D)")
+    add("--pairs", metavar="N", type=positive, help="compile TV-L1 of so many pairs of frames, too")
+    return parser
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",") if text else []
+
+
+if __name__ == "__main__":
+    run(main)
