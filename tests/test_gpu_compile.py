@@ -101,7 +101,7 @@ def test_an_iteration_of_the_flow_reads_and_writes_each_field_once():
 
 @needs_plugin
 def test_training_moves_less_than_in_the_compilers_own_layout():
-    done = started("--architectures", "c3d", "--clips", "4")
+    done = started("--architectures", "c3d")
     assert done.returncode == 0, done.stderr
     own, ours = (line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| c3d"))
     assert float(ours[7]) < float(own[7])
