@@ -157,6 +157,7 @@ def same(ours, theirs):
         assert found[f"checkpoints/{step}/digests.json"] == expected[f"checkpoints/{step}/digests.json"]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_two_processes_with_one_workdir(folder, uploaded, network):
     home = files.path(f"{HOME}/two")

@@ -59,6 +59,7 @@ def prepare_here(arguments: list[str]) -> int:
     return prepare.main([*arguments, "--processes", "1"])
 
 
+@pytest.mark.long
 def test_quickstart_and_predict_away_from_the_checkout(installed, tmp_path):
     few = "--config.data.synthetic_videos_per_action=1"
     run(installed, tmp_path, "i3d_jax.main", "--config", "quickstart:i3d", "--workdir", "run", few, *SHORT)
@@ -75,6 +76,7 @@ def test_quickstart_and_predict_away_from_the_checkout(installed, tmp_path):
     assert all(Path(file).is_relative_to(installed.parents[1]) for file in found.stdout.split())
 
 
+@pytest.mark.long
 def test_the_study_in_miniature_away_from_the_checkout(installed, tmp_path):
     # Of the shortest videos: the flow of each field is most of the work.
     size = miniature.Size(train=2, validation=1, groups=3, clips=1, frames=2, short_side=36, last_block=SHALLOW)

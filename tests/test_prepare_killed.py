@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from helpers import seeds
 from helpers.flow_videos import arguments, files, write_videos
 
@@ -22,6 +23,7 @@ def shards_in(directory):
     return len(list(directory.glob("index/*.json")))
 
 
+@pytest.mark.long
 def test_killed_ten_times(tmp_path):
     videos = write_videos(tmp_path / "videos", 12)
 

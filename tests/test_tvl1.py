@@ -170,8 +170,8 @@ def test_what_the_others_of_a_batch_do_changes_nothing():
 
 
 @pytest.mark.parametrize("inner_iterations", [30, 14, 11])
-def test_accelerators_that_are_asked_less_often_find_the_same(inner_iterations, monkeypatch):
-    """To the last bit, though one of the pairs ends early: what accelerators run, compiled for the CPU."""
+def test_what_accelerators_run_finds_the_same(inner_iterations, monkeypatch):
+    """To the last bit, compiled for the CPU: one pass over memory, asked seldom, pairs that end at different times."""
     pairs = np.stack([shifted(), (texture(32, 44),) * 2, shifted(seed=1)], axis=1)
     expected = flow.tvl1(*pairs, inner_iterations=inner_iterations)
     asked = []

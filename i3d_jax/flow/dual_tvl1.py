@@ -245,12 +245,10 @@ def _step_in_one(state: _State, slope: list[jax.Array], constant: jax.Array, num
     """
     flow = _moved(state, slope, constant, numbers)
     height, width = constant.shape[1:]
-    inside = jnp.arange(width) < width - 1, (jnp.arange(height) < height - 1)[:, None]
+    has_right, has_below = jnp.arange(width) < width - 1, (jnp.arange(height) < height - 1)[:, None]
     right, below = (_moved(state, slope, constant, numbers, at=at) for at in ((0, 1), (1, 0)))
-    to_the_right, downwards = (
-        [jnp.where(inside, other - own, 0) for other, own in zip(neighbour, flow, strict=True)]
-        for neighbour, inside in zip((right, below), inside, strict=True)
-    )
+    to_the_right = [jnp.where(has_right, other - own, 0) for other, own in zip(right, flow, strict=True)]
+    downwards = [jnp.where(has_below, other - own, 0) for other, own in zip(below, flow, strict=True)]
     return _stepped(state, flow, to_the_right, downwards, numbers)
 
 

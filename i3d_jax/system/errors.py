@@ -59,8 +59,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 # How many objects are made before Python looks for garbage, and how seldom it looks through the older ones. By its own
-# measure it looks every few hundred; a network that is traced is millions, hardly any of them garbage, and a quarter of
-# the time goes into looking.
+# measure it looks every few hundred; a network that is traced is millions, hardly any of them garbage, and up to a
+# quarter of the time goes into looking.
 _COLLECTED_AFTER = (50_000, 20, 100)
 
 
