@@ -170,17 +170,17 @@ def test_what_the_others_of_a_batch_do_changes_nothing():
 
 
 @pytest.mark.parametrize("inner_iterations", [30, 14, 11])
-def test_what_accelerators_run_finds_the_same(inner_iterations, monkeypatch):
+def test_what_gpus_run_finds_the_same(inner_iterations, monkeypatch):
     """To the last bit, compiled for the CPU: one pass over memory, asked seldom, pairs that end at different times."""
     pairs = np.stack([shifted(), (texture(32, 44),) * 2, shifted(seed=1)], axis=1)
     expected = flow.tvl1(*pairs, inner_iterations=inner_iterations)
     asked = []
 
-    def of_accelerators(*arrays, cpu, default):
-        asked.append(default)
-        return default(*arrays)
+    def of_gpus(*arrays, cuda, rocm, default):
+        asked.append(cuda)
+        return cuda(*arrays)
 
-    monkeypatch.setattr(jax.lax, "platform_dependent", of_accelerators)
+    monkeypatch.setattr(jax.lax, "platform_dependent", of_gpus)
     plain = dual_tvl1._tvl1.__wrapped__
     # Another function, of which JAX has no program yet.
     compiled = jax.jit(lambda *arguments: plain(*arguments), static_argnums=3)

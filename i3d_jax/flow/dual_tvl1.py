@@ -31,7 +31,7 @@ VERSION = "1"
 SHORTEST_SIDE = 16
 
 
-# An accelerator's answer whether any pair goes on takes about as long as an iteration. It is asked after several, at
+# A GPU's answer whether any pair goes on takes about as long as an iteration. It is asked after several, at
 # most this many; a pair that ends among them stays as it is.
 MOST_AT_ONCE = 10
 
@@ -201,7 +201,8 @@ def _one_scale(
             return jax.lax.fori_loop(0, at_once, lambda _, state: iterate(state, _step_in_one), state, unroll=2)
 
         def iterate_at_once(state: _State) -> _State:
-            return jax.lax.platform_dependent(state, cpu=iterate, default=iterate_many_times)
+            ways = {"cuda": iterate_many_times, "rocm": iterate_many_times, "default": iterate}
+            return jax.lax.platform_dependent(state, **ways)
 
         def filter_and_iterate(state: _State) -> _State:
             u, v = median_of(jnp.stack(state.flow), counts.median)
@@ -238,10 +239,10 @@ def _step(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _
 
 
 def _step_in_one(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _Numbers) -> _State:
-    """`_step` for accelerators, as one pass over the arrays of the state, each of which is read and written once.
+    """`_step` for GPUs, as one pass over the arrays of the state, each of which is read and written once.
 
-    A pixel's neighbours have their flow moved again in place of being waited for: on a GPU the memory, not the
-    arithmetic, bounds an iteration.
+    A pixel's neighbours have their flow moved again in place of being waited for: the memory, not the arithmetic,
+    bounds an iteration there.
     """
     flow = _moved(state, slope, constant, numbers)
     height, width = constant.shape[1:]
