@@ -169,6 +169,20 @@ def test_what_the_others_of_a_batch_do_changes_nothing():
         np.testing.assert_array_equal(fields[place], first)
 
 
+def test_an_iteration_in_one_pass_is_the_iteration():
+    """At every pixel, those at the borders too, of any flow and dual variable."""
+    random = np.random.default_rng(0)
+    fields = list(random.normal(size=(9, 2, 6, 7)).astype(np.float32))
+    u, v, *dual, across, down, constant = fields
+    state = dual_tvl1._State((u, v), ((dual[0], dual[1]), (dual[2], dual[3])), np.ones(2, np.float32), np.int32(0))
+    numbers = dual_tvl1._Numbers(*map(np.float32, (0.045, 0.3, 0.25 / 0.3, 1e-4)))
+    expected, found = (
+        jax.jit(step)(state, [across, down], constant, numbers) for step in (dual_tvl1._step, dual_tvl1._step_in_one)
+    )
+    assert np.abs(expected.flow[0] - u).min() > 1e-4
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5), found, expected)
+
+
 @pytest.mark.parametrize("inner_iterations", [30, 14, 11])
 def test_what_gpus_run_finds_the_same(inner_iterations, monkeypatch):
     """Compiled for the CPU, up to rounding: one pass over memory, asked seldom, pairs that end at different times."""

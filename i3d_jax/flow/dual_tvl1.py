@@ -198,6 +198,7 @@ def _one_scale(
             return _unless_ended(stepped, state, threshold)._replace(iteration=state.iteration + 1)
 
         def iterate_many_times(state: _State) -> _State:
+            # Two a turn, of which each writes where the other has read; else every turn would copy the state.
             return jax.lax.fori_loop(0, at_once, lambda _, state: iterate(state, _step_in_one), state, unroll=2)
 
         def iterate_at_once(state: _State) -> _State:
