@@ -98,8 +98,12 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _row(architecture: str, clips: int, layout: str, options: dict[str, Any]) -> list[str]:
+    # Imported late: --help and mistakes need no JAX.
+    from ahead import lowered_step
+
     begin = time.perf_counter()
-    compiled = _step(architecture, clips).compile(compiler_options={**NOT_TUNED, **options})
+    lowered, _ = lowered_step(architecture, [_device()], clips)
+    compiled = lowered.compile(compiler_options={**NOT_TUNED, **options})
     seconds = time.perf_counter() - begin
     operations = list(hlo.operations(hlo.parse(compiled.as_text())))
     turned = [one for one in operations if "transpose" in one.name or one.opcode == "transpose"]
@@ -120,27 +124,6 @@ def _device() -> Any:
     from jax.experimental import topologies
 
     return topologies.get_topology_desc("", "cuda", target_config=H100, topology="1x1x1").devices[0]
-
-
-def _step(architecture: str, clips: int) -> Any:
-    """The training step of an architecture, traced and lowered for the device."""
-    import jax
-    import jax.numpy as jnp
-
-    from i3d_jax import models
-    from i3d_jax.training.optimizer import make_optimizer
-    from i3d_jax.training.partition import Devices
-    from i3d_jax.training.state import initial_state
-    from i3d_jax.training.step import training_step
-
-    model = models.create(architecture, dtype="bfloat16")
-    optimizer, _ = make_optimizer(name="sgd", learning_rates=(0.1,), boundaries=(), momentum=0.9, weight_decay=1e-7)
-    shapes = model.input_shapes(model.training_clip.frames, model.training_clip.size)
-    batch = {stream: jax.ShapeDtypeStruct((clips, *shape), jnp.uint8) for stream, shape in shapes.items()}
-    batch |= {"label": jax.ShapeDtypeStruct((clips,), jnp.int32), "mask": jax.ShapeDtypeStruct((clips,), jnp.bool_)}
-    state = jax.eval_shape(lambda variables: initial_state(variables, optimizer), models.template(model))
-    step = Devices(devices=[_device()]).compile_training_step(training_step(model, optimizer, seed=0))
-    return step.lower(state, batch)
 
 
 def _print_flow(pairs: int) -> None:

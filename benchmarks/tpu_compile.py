@@ -128,38 +128,19 @@ def main(arguments: Sequence[str]) -> None:
 def compile_step(architecture: str, topology: str, options: argparse.Namespace) -> Compiled:
     """Compiles the training step of an architecture for a topology."""
     # Imported late: --help and mistakes need no JAX.
-    import jax
-    import jax.numpy as jnp
+    from ahead import lowered_step
     from jax.experimental import topologies
-
-    from i3d_jax import models
-    from i3d_jax.training.optimizer import make_optimizer
-    from i3d_jax.training.partition import Devices
-    from i3d_jax.training.state import initial_state
-    from i3d_jax.training.step import training_step
 
     try:
         chips = topologies.get_topology_desc(topology, "tpu").devices
     except (RuntimeError, ValueError) as error:
         raise UserError(f"libtpu knows no topology {topology!r}: {str(error).splitlines()[0]}") from error
-    devices = Devices(devices=chips)
-    model = models.create(architecture, dtype="bfloat16", **dict(options.option))
-    optimizer, _ = make_optimizer(
-        name="sgd",
-        learning_rates=(0.1, 0.01, 0.001),
-        boundaries=(97_000, 108_000),
-        momentum=0.9,
-        weight_decay=1e-7,
-    )
-    clip = model.input_shapes(options.frames or model.training_clip.frames, options.size or model.training_clip.size)
     clips = options.clips or CLIPS[architecture]
-    rows = clips * devices.count
-    batch = {stream: jax.ShapeDtypeStruct((rows, *shape), jnp.uint8) for stream, shape in clip.items()}
-    batch |= {"label": jax.ShapeDtypeStruct((rows,), jnp.int32), "mask": jax.ShapeDtypeStruct((rows,), jnp.bool_)}
-    state = jax.eval_shape(lambda variables: initial_state(variables, optimizer), models.template(model))
     begin = time.perf_counter()
-    step = devices.compile_training_step(training_step(model, optimizer, seed=0))
-    compiled = step.lower(state, batch).compile()
+    lowered, clip = lowered_step(
+        architecture, chips, clips, frames=options.frames, size=options.size, options=dict(options.option)
+    )
+    compiled = lowered.compile()
     seconds = time.perf_counter() - begin
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     text = compiled.as_text()
@@ -170,7 +151,7 @@ def compile_step(architecture: str, topology: str, options: argparse.Namespace) 
     return Compiled(
         architecture=architecture,
         topology=topology,
-        chips=devices.count,
+        chips=len(chips),
         clips=clips,
         clip=clip,
         compile_seconds=seconds,
