@@ -361,8 +361,9 @@ def _read(directory: Path, path: Path, items: Sequence[str]) -> dict[str, Any]:
             }
             args = {item: ocp.args.StandardRestore(target) for item, target in targets.items()}
             return dict(reader.restore(path, ocp.args.Composite(**args)).items())
-    except (ValueError, OSError, KeyError) as error:
-        # Orbax takes what it may not read for missing.
+    except Exception as error:
+        # Orbax takes what it may not read for missing, and trusts what it reads: a damaged list of arrays fails where
+        # it is used first, with whatever is raised there (NotImplementedError, AssertionError and TypeError were seen).
         files.refuse_unreadable_below(path)
         raise UserError(f"the checkpoint {directory} cannot be read: {one_line(error)}") from error
 

@@ -120,6 +120,23 @@ def test_a_flipped_bit_a_cut_and_zeros_are_found_or_change_nothing(written, tmp_
     assert refused > len(files) / 4
 
 
+@pytest.mark.parametrize(
+    ("file", "intact", "damaged", "words"),
+    [
+        ("_sharding", b"NamedSharding", b"NamedShardmng", "NamedShardmng has not been implemented"),
+        ("_sharding", rb"{\"id\": 0}", rb"{\"Id\": 0}", "not subscriptable"),
+        ("_METADATA", b'"key": "optimizer_state"', b'"key": "optimizer_sate"', "AssertionError"),
+    ],
+)
+def test_a_list_of_arrays_that_is_damaged_is_named_whatever_its_reader_raises(run, file, intact, damaged, words):
+    """NotImplementedError, TypeError and AssertionError of Orbax, each seen after one bit was flipped."""
+    path = run / "2" / "tree" / "training" / file
+    assert intact in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(intact, damaged, 1))
+    with pytest.raises(UserError, match=rf"the checkpoint .*2 cannot be read: .*{words}"):
+        checkpoint.restore(run / "2", ITEMS)
+
+
 @pytest.mark.parametrize(("item", "name"), [("variables", BIAS), ("training", MOMENTUM), ("training", "step")])
 def test_the_array_is_named(run, item, name):
     """As if another had been written in its place: here by the digests of a checkpoint that differs in it alone."""

@@ -176,8 +176,8 @@ def all_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the beginning of what an error says, in one line."""
-    return " ".join(str(error).split())[:300]
+    """Returns the beginning of what an error says, in one line; its kind if it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _nobody_reads() -> bool:
