@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
     print(f"`{about['command']}`", flush=True)
     if options.architectures:
         print(f"\n| {' | '.join(COLUMNS)} |\n|---|---:|---|{'---:|' * (len(COLUMNS) - 3)}", flush=True)
-    from i3d_jax.training.compilation import OPTIONS_FOR_CUDA
+    from i3d_jax.training.compiler_options import OPTIONS_FOR_CUDA
 
     for name in options.architectures:
         for layout, more in (("XLA's own", {}), ("training's", OPTIONS_FOR_CUDA)):

@@ -17,7 +17,7 @@ from torch import nn
 from i3d_jax import models
 from i3d_jax.models import lowering, pooling
 from i3d_jax.system.errors import UserError
-from i3d_jax.training.compilation import compiled_for
+from i3d_jax.training.compiler_options import compiled_for
 
 NUM_CLASSES = 400
 FORWARD, TRAINING = "forward", "forward + backward"

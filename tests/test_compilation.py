@@ -15,7 +15,7 @@ import pytest
 
 from i3d_jax.system.errors import UserError
 from i3d_jax.training import compilation
-from i3d_jax.training.compilation import compiled_at_first, compiled_for, keep_compiled
+from i3d_jax.training.compilation import compiled_at_first, keep_compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,39 +36,6 @@ def test_a_step_is_compiled_once_and_says_so_before_it_runs():
     assert traced == [["compiling the training step …"]]
     assert len(said) == 2
     assert re.fullmatch(r"compiling the training step took \d+ s", said[1])
-
-
-class Lowered:
-    """Keeps the options that it is compiled with; some it refuses."""
-
-    def __init__(self, refused=()):
-        self.refused, self.asked = refused, []
-
-    def compile(self, compiler_options=None):
-        self.asked.append(compiler_options)
-        if set(compiler_options or ()) & set(self.refused):
-            raise jax.errors.JaxRuntimeError("No such compile option")
-        return compiler_options
-
-
-def test_cuda_gets_its_layout_and_who_does_not_know_it_compiles_without():
-    layout = {"xla_gpu_force_conv_nhwc": True}
-    known, unknown = Lowered(), Lowered(refused=layout)
-    assert compiled_for("PJRT C API\ncuda 12090", known) == layout
-    assert compiled_for("PJRT C API\ncuda 12090", unknown) is None
-    assert (known.asked, unknown.asked) == ([layout], [layout, None])
-    for other in ("cpu", "PJRT C API\nrocm 60300", "PJRT C API\nTFRT TPU v5 lite"):
-        lowered = Lowered()
-        assert compiled_for(other, lowered) is None
-        assert lowered.asked == [None]
-
-
-def test_the_layout_is_an_option_of_this_compiler():
-    """Which would refuse one that it does not know, on any platform."""
-    lowered = jax.jit(lambda x: x + 1).lower(1.0)
-    assert lowered.compile(compiler_options=compilation.OPTIONS_FOR_CUDA)(1.0) == 2
-    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
-        lowered.compile(compiler_options={"xla_gpu_force_conv_nhwcs": True})
 
 
 PROGRAM = """

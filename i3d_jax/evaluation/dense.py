@@ -37,6 +37,7 @@ from i3d_jax.models.layers import ConvolutionUnit
 from i3d_jax.models.network import Network
 from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
+from i3d_jax.training.compiler_options import jitted
 from i3d_jax.training.precision import HIGHEST, computed_in, of_dtype
 from i3d_jax.training.step import scaled
 
@@ -301,7 +302,7 @@ def predict(
 
 @functools.lru_cache(maxsize=16)
 def _compiled(step: Callable) -> Callable:
-    return jax.jit(step)
+    return jitted(step)
 
 
 def frame_numbers(cut: Pieces, first: int, frames: int) -> Integer[np.ndarray, " _frames"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from i3d_jax.models.layers import Convolution, ConvolutionUnit, run_block
-from i3d_jax.models.lowering import Sizes
+from i3d_jax.models.lowering import Sizes, concatenated
 from i3d_jax.models.pooling import average_pool, max_pool
 from i3d_jax.shapes import AnyArray
 
@@ -178,7 +178,7 @@ class MixedBlock(nn.Module):
             self.widths.branch_2,
             (self.widths.branch_3,),
         )
-        return jnp.concatenate(
+        return concatenated(
             [
                 _Branch(
                     features=tuple(scaled(width, self.width_multiplier) for width in features),
@@ -188,8 +188,7 @@ class MixedBlock(nn.Module):
                     name=f"Branch_{number}",
                 )(inputs, train)
                 for number, features in enumerate(branches)
-            ],
-            axis=-1,
+            ]
         )
 
 

@@ -96,7 +96,8 @@ def gathered_gradient(
         width, stride, pads = window[axis - 1], strides[axis - 1], padding[axis - 1]
         if width > 1 or stride > 1:
             size = inputs.shape[axis]
-            inputs, winner = _pooled(inputs, axis, width, stride, pads)
+            # Without the barrier XLA would find the winners again wherever they are asked for.
+            inputs, winner = lax.optimization_barrier(_pooled(inputs, axis, width, stride, pads))
             stages.append((winner, axis, width, stride, pads[0], size))
     returned = jnp.asarray(gradient)
     for winner, axis, width, stride, before, size in reversed(stages):
@@ -120,16 +121,24 @@ def _pooled(inputs, axis, width, stride, pads):
 
 def _returned(gradient, winner, axis, width, stride, before, size):
     """The gradient of what `_pooled` has pooled."""
-    total = jnp.zeros((), jnp.float32)
-    for number in range(width):
-        won = jnp.where(winner == number, gradient.astype(jnp.float32), 0)
-        # To where this input of a window lies: what comes to lie in the padding falls away.
-        first = number - before
-        last = first + (gradient.shape[axis] - 1) * stride
-        places = [(0, 0, 0)] * gradient.ndim
-        places[axis] = (first, size - 1 - last, stride - 1)
-        total = total + lax.pad(won, jnp.float32(0), places)
-    return total.astype(gradient.dtype)
+    shape = list(gradient.shape)
+    shape[axis] = -(-size // stride)
+    # Apart by an input's place in its stride: so each asks the windows that it may be in, and no others.
+    by_place = []
+    for place in range(stride):
+        total = jnp.zeros(shape, jnp.float32)
+        for number in range(width):
+            shift, at = divmod(number - before, stride)
+            if at == place:
+                won = jnp.where(winner == number, gradient.astype(jnp.float32), 0)
+                edges = [(0, 0, 0)] * gradient.ndim
+                # What comes to lie in the padding falls away.
+                edges[axis] = (shift, shape[axis] - gradient.shape[axis] - shift, 0)
+                total = total + lax.pad(won, jnp.float32(0), edges)
+        by_place.append(total.astype(gradient.dtype))
+    shape[axis] *= stride
+    joined = jnp.stack(by_place, axis + 1).reshape(shape)
+    return lax.slice_in_dim(joined, 0, size, axis=axis)
 
 
 def _max_pool_in_slabs(inputs, *, window, strides, padding):

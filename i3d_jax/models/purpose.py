@@ -68,11 +68,15 @@ def goes_in_slabs() -> bool:
     return _purpose.get() not in (_SHAPES, _TRANSLATION)
 
 
-def by_platform(*arrays: AnyArray, cpu: Callable[..., jax.Array], default: Callable[..., jax.Array]) -> jax.Array:
-    """`jax.lax.platform_dependent`; of what is traced for few runs the default platform's alternative alone, for a
-    translation the CPU's."""
-    if _purpose.get() == _TRANSLATION:
+def by_platform(
+    *arrays: AnyArray,
+    cpu: Callable[..., jax.Array],
+    default: Callable[..., jax.Array],
+    **gpus: Callable[..., jax.Array],
+) -> jax.Array:
+    """`jax.lax.platform_dependent` of "cpu", the rest and, in `gpus`, "cuda" and "rocm"; of what is traced for few runs
+    on a CPU, or for a translation, the CPU's alternative alone."""
+    on_cpu = _purpose.get() == _FEW_RUNS and jax.default_backend() == "cpu"
+    if on_cpu or _purpose.get() == _TRANSLATION:
         return cpu(*arrays)
-    if _purpose.get() == _FEW_RUNS:
-        return (cpu if jax.default_backend() == "cpu" else default)(*arrays)
-    return lax.platform_dependent(*arrays, cpu=cpu, default=default)
+    return lax.platform_dependent(*arrays, cpu=cpu, default=default, **gpus)

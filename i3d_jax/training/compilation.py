@@ -18,6 +18,7 @@ from i3d_jax.system import files
 from i3d_jax.system.errors import UserError, install_hint
 from i3d_jax.system.files import make_folder
 from i3d_jax.system.terminal import duration
+from i3d_jax.training.compiler_options import compiled_for
 
 # What `compilation_cache` may be besides a directory.
 USERS_CACHE = "default"
@@ -26,10 +27,6 @@ NO_CACHE = ("off", "")
 LEAST_SECONDS = 0.3
 # Of the user's cache folder: room for a few hundred programs of the size of a training step.
 MOST_BYTES = 2 << 30
-# By itself XLA lays the arrays of 3D convolutions out with the channels outermost on NVIDIA's GPUs, and cuDNN turns
-# each round, before and after. Compiled for an H100, I3D's step of eight clips has 40 transpositions in place of 175
-# and moves 36 GB in place of 43 (benchmarks/devices.md).
-OPTIONS_FOR_CUDA = {"xla_gpu_force_conv_nhwc": True}
 # Where Linux says what its CPUs can run.
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -162,17 +159,3 @@ def compiled_at_first(step: jax.stages.Wrapped, say: Callable[[str], None]) -> C
         return compiled(state, batch)
 
     return call
-
-
-def compiled_for(platform_version: str, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles a step with what suits the platform, by itself where the compiler will not have it.
-
-    Args:
-      platform_version: as a JAX client says it, such as "PJRT C API\\ncuda 12090" or "cpu".
-      lowered: what `lower` gives.
-    """
-    if "cuda" in platform_version:
-        # Another compiler may not know the option; and cuDNN need not have every convolution in this layout.
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            return lowered.compile(compiler_options=dict(OPTIONS_FOR_CUDA))
-    return lowered.compile()

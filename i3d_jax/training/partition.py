@@ -26,6 +26,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from i3d_jax.system.errors import UserError, did_you_mean
+from i3d_jax.training.compiler_options import jitted
 from i3d_jax.training.state import TrainState
 
 MODES = ("pjit", "pmap")
@@ -173,7 +174,7 @@ class Devices:
 
         return jax.jit(split_step, donate_argnums=0)
 
-    def compile_evaluation_step(self, step: Callable) -> jax.stages.Wrapped:
+    def compile_evaluation_step(self, step: Callable) -> Callable:
         """Compiles (variables, batch) -> arrays [B, ...]; each device goes through its own rows, without the others.
 
         Asked for the same step again, also of the same devices in another run, it gives the same function.
@@ -213,9 +214,9 @@ class Devices:
 
 
 @functools.lru_cache(maxsize=16)
-def _evaluation_program(step: Callable, mesh: Mesh) -> jax.stages.Wrapped:
+def _evaluation_program(step: Callable, mesh: Mesh) -> Callable:
     """Compiled once in a process, however many runs of a study score the same network."""
-    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(_WHOLE, _SPLIT), out_specs=_SPLIT, check_vma=False))
+    return jitted(jax.shard_map(step, mesh=mesh, in_specs=(_WHOLE, _SPLIT), out_specs=_SPLIT, check_vma=False))
 
 
 def _mean(tree: Any) -> Any:
