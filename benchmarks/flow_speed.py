@@ -34,12 +34,15 @@ from i3d_jax.video.decode import UnreadableVideo, UnusableTimestamps, decode
 from i3d_jax.video.tvl1_backends import pairs_in_batch
 
 EXAMPLE = """\
-example:
+examples:
   python benchmarks/flow_speed.py --videos videos --pairs 8 --json flow.json
+  python benchmarks/flow_speed.py --videos videos --pairs 64 --keep frames.npz   # for benchmarks/flow_gpu.py
 """
 PACKAGES = ("jax", "jaxlib", "numpy", "opencv-contrib-python-headless")
 SUFFIXES = (".avi", ".mp4", ".mkv", ".webm")
 NOISE = 1e-4  # Grey levels.
+# Pairs of a video whose flow by OpenCV is kept beside the frames: they take much more room.
+KEPT_FLOWS = 2
 COLUMNS = (
     "video",
     "pairs",
@@ -61,8 +64,12 @@ def main(arguments: Sequence[str]) -> None:
     videos = sorted(path for path in options.videos.glob("*") if path.suffix in SUFFIXES)
     if not videos:
         raise UserError(f"a folder of videos ({', '.join(SUFFIXES)}) was expected at {options.videos}, found none")
-    if options.json and not options.json.parent.is_dir():
-        raise UserError(f"--json: a folder was expected at {options.json.parent}, found none")
+    for name, path in (("json", options.json), ("keep", options.keep)):
+        if path and not path.parent.is_dir():
+            raise UserError(f"--{name}: a folder was expected at {path.parent}, found none")
+    if options.keep:
+        keep(videos, options)
+        return
     # Imported late: --help needs no JAX, and OpenCV's processes must not take a GPU.
     import jax
 
@@ -98,6 +105,21 @@ def main(arguments: Sequence[str]) -> None:
     if options.json:
         with files.written_whole(options.json) as file:
             file.write(json.dumps({**about, "rows": rows}, indent=1).encode())
+
+
+def keep(videos: Sequence[Path], options: argparse.Namespace) -> None:
+    """Writes the pairs of each video, and OpenCV's flow of a few, for a machine that has neither videos nor OpenCV."""
+    arrays = {}
+    for video in videos:
+        frames = grey_frames(video, options.pairs, options.apart, options.short_side)
+        if frames is not None:
+            few = range(0, options.pairs, -(-options.pairs // KEPT_FLOWS))
+            flows = [opencv_flow(*(whole[number] for whole in frames)) for number in few]
+            arrays |= {f"{video.name}/previous": frames[0], f"{video.name}/following": frames[1]}
+            arrays |= {f"{video.name}/opencv": np.stack(flows), f"{video.name}/numbers": np.array(few)}
+    with files.written_whole(options.keep) as file:
+        np.savez_compressed(file, **arrays)
+    print(f"{options.keep}: {len(arrays) // 4} videos")
 
 
 def grey_frames(video: Path, pairs: int, apart: int, short_side: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -236,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the frames (default: %(default)s)",
     )
     add("--repeats", metavar="N", type=machine.positive, default=3, help="timings of each (default: %(default)s)")
+    add("--keep", metavar="FILE", type=Path, help="time nothing; write the frames, and some of OpenCV's flow (.npz)")
     add("--json", metavar="FILE", type=Path, help="write the same, with every single figure, for programs")
     return parser
 

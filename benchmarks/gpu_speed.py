@@ -262,7 +262,7 @@ def _kernels(start: Callable[[], Any]) -> list[tuple[float, str]]:
         with jax.profiler.trace(folder):
             jax.block_until_ready(start())
         (trace,) = Path(folder).rglob("*.xplane.pb")
-        taken: dict[str, float] = collections.Counter()
+        taken: dict[str, float] = collections.defaultdict(float)
         for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
             for line in plane.lines:
                 if "GPU" in plane.name and line.name.startswith("Stream"):
