@@ -61,6 +61,7 @@ platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 10 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
+CORES = 132
 # There is no device to try kernels on.
 NOT_TUNED = {"xla_gpu_autotune_level": 0}
 COLUMNS = (
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
         for layout, more in (("XLA's own", {}), ("training's", OPTIONS_FOR_CUDA)):
             print(f"| {' | '.join(_row(name, options.clips or CLIPS[name], layout, more))} |", flush=True)
     if options.pairs:
-        _print_flow(options.pairs)
+        _print_flow(options.pairs, options.without_kernel)
 
 
 def _row(architecture: str, clips: int, layout: str, options: dict[str, Any]) -> list[str]:
@@ -126,20 +127,32 @@ def _device() -> Any:
     return topologies.get_topology_desc("", "cuda", target_config=H100, topology="1x1x1").devices[0]
 
 
-def _print_flow(pairs: int) -> None:
-    """Prints what two iterations of TV-L1 on the finest scale are made of."""
+def _print_flow(pairs: int, without_kernel: bool) -> None:
+    """Prints what the iterations of TV-L1 on the finest scale are made of."""
     import jax
     import jax.numpy as jnp
-    from jax.sharding import SingleDeviceSharding
+    from jax.sharding import AbstractDevice, AbstractMesh, SingleDeviceSharding, use_abstract_mesh
 
     from i3d_jax import flow
+    from i3d_jax.flow import tiled_iterations
 
-    frames = jax.ShapeDtypeStruct((pairs, *FLOW_SIZE), jnp.uint8, sharding=SingleDeviceSharding(_device()))
+    if without_kernel:
+        # As in a version of JAX that has no compiler for it.
+        tiled_iterations.triton = None
+    device = _device()
+    frames = jax.ShapeDtypeStruct((pairs, *FLOW_SIZE), jnp.uint8, sharding=SingleDeviceSharding(device))
     begin = time.perf_counter()
-    program = hlo.parse(jax.jit(flow.tvl1).lower(frames, frames).compile(compiler_options=NOT_TUNED).as_text())
+    # The kernel asks for the device that it is compiled for where JAX works, which is the CPU.
+    meant = AbstractDevice(device.device_kind, CORES, "gpu")
+    with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=meant)):
+        lowered = jax.jit(flow.tvl1).trace(frames, frames).lower(lowering_platforms=("cuda",))
+    program = hlo.parse(lowered.compile(compiler_options=NOT_TUNED).as_text())
     seconds = time.perf_counter() - begin
     field = pairs * FLOW_SIZE[0] * FLOW_SIZE[1] * 4
     print(f"\nTV-L1, {pairs} pairs of {FLOW_SIZE[1]}x{FLOW_SIZE[0]}, compiled in {seconds:.0f} s. On the finest scale")
+    if not without_kernel:
+        _print_passes(program, tiled_iterations.TILING, field)
+        return
     for trips, kernels in _loops_over(program, field):
         large = [one for one in kernels if one.bytes > field]
         floats = sum(one.bytes for one in large) / field
@@ -147,6 +160,32 @@ def _print_flow(pairs: int) -> None:
             f"- {trips} times {len(kernels)} kernels, {len(large)} of them over whole fields: "
             f"{floats:.0f} floats a pixel, {1e6 * floats * field / MEMORY_BANDWIDTH:.0f} us at least"
         )
+
+
+def _print_passes(program: hlo.Program, tiling: Any, field: int) -> None:
+    """Prints what a pass of several iterations is made of; what a tile reads and writes is counted, not read there."""
+    kernels = max(_loops_with("tvl1_iterations", program), key=lambda kernels: max(one.bytes for one in kernels))
+    others = [one for one in kernels if one.opcode != "custom-call"]
+    rows, columns = (threads * pixels for threads, pixels in zip(tiling.threads, tiling.patch, strict=True))
+    written = tiling.inner[0] * tiling.inner[1]
+    floats = (9 * rows * columns + 6 * written) / written
+    print(
+        f"- {tiling.iterations} iterations are {len(kernels)} kernels, one over whole fields, in tiles of "
+        f"{rows}x{columns} pixels of which {tiling.inner[0]}x{tiling.inner[1]} are written: {floats:.1f} floats a "
+        f"pixel, {1e6 * floats * field / MEMORY_BANDWIDTH:.0f} us at least; the others move "
+        f"{sum(one.bytes for one in others) / 1e3:.1f} kB"
+    )
+
+
+def _loops_with(scope: str, program: hlo.Program) -> Iterator[list[hlo.Operation]]:
+    """Yields the kernels of each loop that has one of this scope in its own body."""
+    for computation in program.computations.values():
+        for loop in computation.values():
+            for name in loop.called if loop.opcode == "while" else ():
+                if any(
+                    scope in one.op_name and one.opcode == "custom-call" for one in program.computations[name].values()
+                ):
+                    yield list(hlo.operations(hlo.Program(program.computations, name)))
 
 
 def _loops_over(program: hlo.Program, field: int) -> Iterator[tuple[int, list[hlo.Operation]]]:
@@ -168,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--architectures", metavar="NAMES", type=_words, default=tuple(CLIPS), help=names)
     add("--clips", metavar="N", type=positive, help="of a step (default: 8 of I3D)")
     add("--pairs", metavar="N", type=positive, help="compile TV-L1 of so many pairs of frames, too")
+    add("--without_kernel", action="store_true", help="with iterations one by one, as where JAX has no Triton")
     return parser
 
 

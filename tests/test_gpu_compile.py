@@ -93,10 +93,19 @@ def test_mistakes_are_one_sentence(arguments, words):
 @needs_plugin
 def test_an_iteration_of_the_flow_reads_and_writes_each_field_once():
     """Of two iterations, 15 floats a pixel each: what is read and written of flow, dual variable, slope, constant."""
-    done = started("--architectures", "", "--pairs", "16")
+    done = started("--architectures", "", "--pairs", "16", "--without_kernel")
     assert done.returncode == 0, done.stderr
     floats = [int(number) for number in re.findall(r"(\d+) floats a pixel", done.stdout)]
     assert min(floats) == 2 * (2 + 4 + 2 + 1 + 2 + 4)
+
+
+@needs_plugin
+def test_a_pass_of_the_flow_copies_no_field():
+    """Beside the kernel there are only those that tell which pairs go on: a few numbers for each."""
+    done = started("--architectures", "", "--pairs", "16")
+    assert done.returncode == 0, done.stderr
+    [kilobytes] = re.findall(r"the others move ([\d.]+) kB", done.stdout)
+    assert float(kilobytes) < 100
 
 
 @needs_plugin

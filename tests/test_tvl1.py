@@ -175,7 +175,7 @@ def test_an_iteration_in_one_pass_is_the_iteration():
     fields = list(random.normal(size=(9, 2, 6, 7)).astype(np.float32))
     u, v, *dual, across, down, constant = fields
     state = dual_tvl1._State((u, v), ((dual[0], dual[1]), (dual[2], dual[3])), np.ones(2, np.float32), np.int32(0))
-    numbers = dual_tvl1._Numbers(*map(np.float32, (0.045, 0.3, 0.25 / 0.3, 1e-4)))
+    numbers = dual_tvl1.Numbers(*map(np.float32, (0.045, 0.3, 0.25 / 0.3, 1e-4)))
     expected, found = (
         jax.jit(step)(state, [across, down], constant, numbers) for step in (dual_tvl1._step, dual_tvl1._step_in_one)
     )
@@ -184,15 +184,15 @@ def test_an_iteration_in_one_pass_is_the_iteration():
 
 
 @pytest.mark.parametrize("inner_iterations", [30, 14, 11])
-def test_what_gpus_run_finds_the_same(inner_iterations, monkeypatch):
+def test_what_gpus_without_the_kernel_run_finds_the_same(inner_iterations, monkeypatch):
     """Compiled for the CPU, up to rounding: one pass over memory, asked seldom, pairs that end at different times."""
     pairs = np.stack([shifted(), (texture(32, 44),) * 2, shifted(seed=1)], axis=1)
     expected = flow.tvl1(*pairs, inner_iterations=inner_iterations)
     asked = []
 
-    def of_gpus(*arrays, cuda, rocm, default):
-        asked.append(cuda)
-        return cuda(*arrays)
+    def of_gpus(*arrays, rocm=None, default, **_):
+        asked.append(rocm)
+        return (rocm or default)(*arrays)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", of_gpus)
     plain = dual_tvl1._tvl1.__wrapped__
@@ -200,7 +200,7 @@ def test_what_gpus_run_finds_the_same(inner_iterations, monkeypatch):
     compiled = jax.jit(lambda *arguments: plain(*arguments), static_argnums=3)
     monkeypatch.setattr(dual_tvl1, "_tvl1", compiled)
     found = flow.tvl1(*pairs, inner_iterations=inner_iterations)
-    assert asked
+    assert any(asked)
     # To the last bit with jax 0.10; the compiler of 0.12 rounds otherwise in the two, and a pair at the threshold may
     # take an iteration more, which moves the flow by 0.01 pixels at most in the mean (epsilon).
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.01)

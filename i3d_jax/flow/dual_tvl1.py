@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Real
 
+from i3d_jax.flow import equations, tiled_iterations
+from i3d_jax.flow.equations import Number, Numbers
 from i3d_jax.flow.median import median as median_of
 from i3d_jax.flow.sampling import gradient, resize, warp
 from i3d_jax.shapes import AnyArray
@@ -35,8 +37,9 @@ SHORTEST_SIDE = 16
 # most this many; a pair that ends among them stays as it is.
 MOST_AT_ONCE = 10
 
-# NumPy's outside the program, JAX's inside.
-Number = np.float32 | jax.Array
+
+# Of u and v, or of a dual variable across and down.
+Pair = tuple[jax.Array, jax.Array]
 
 
 class _Counts(NamedTuple):
@@ -48,22 +51,6 @@ class _Counts(NamedTuple):
     outer_iterations: int
     scale_step: float
     median: int
-
-
-class _Numbers(NamedTuple):
-    """The parameters that are numbers in the program, each float32.
-
-    Attributes:
-      pull: lambda theta, the way towards a zero difference for each unit of the slope.
-      theta: as in `tvl1`.
-      dual_step: tau / theta.
-      squared_change: epsilon squared, in square pixels.
-    """
-
-    pull: Number
-    theta: Number
-    dual_step: Number
-    squared_change: Number
 
 
 def tvl1(
@@ -117,7 +104,7 @@ def tvl1(
     for name, value in {"tau": tau, "lambda_": lambda_, "theta": theta, "epsilon": epsilon}.items():
         if not value > 0:
             raise UserError(f"TV-L1: {name} must be above 0, found {value}")
-    numbers = _Numbers(*map(np.float32, (lambda_ * theta, theta, tau / theta, epsilon**2)))
+    numbers = Numbers(*map(np.float32, (lambda_ * theta, theta, tau / theta, epsilon**2)))
     counts = _Counts(scales, warps, inner_iterations, outer_iterations, scale_step, median)
     for name in ("scales", "warps", "inner_iterations", "outer_iterations"):
         if getattr(counts, name) < 1:
@@ -132,7 +119,7 @@ def tvl1(
 
 
 @functools.partial(jax.jit, static_argnames="counts")
-def _tvl1(previous: jax.Array, following: jax.Array, numbers: _Numbers, counts: _Counts) -> jax.Array:
+def _tvl1(previous: jax.Array, following: jax.Array, numbers: Numbers, counts: _Counts) -> jax.Array:
     shape = previous.shape
     previous, following = (frame.reshape(-1, *shape[-2:]).astype(jnp.float32) for frame in (previous, following))
     finite = (jnp.isfinite(previous) & jnp.isfinite(following)).all((1, 2), keepdims=True)
@@ -164,61 +151,161 @@ class _State(NamedTuple):
       iteration: int32 scalar, since the last median filter.
     """
 
-    flow: tuple[jax.Array, jax.Array]
-    dual: tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    flow: Pair
+    dual: tuple[Pair, Pair]
     change: jax.Array
     iteration: jax.Array
 
 
-def _one_scale(
-    previous: jax.Array,
-    following: jax.Array,
-    flow: tuple[jax.Array, jax.Array],
-    numbers: _Numbers,
-    counts: _Counts,
-) -> tuple[jax.Array, jax.Array]:
+def _one_scale(previous: jax.Array, following: jax.Array, flow: Pair, numbers: Numbers, counts: _Counts) -> Pair:
     """Improves the flow (u, v), each [N, H, W], of frames [N, H, W]."""
-    batch, height, width = previous.shape
-    threshold = numbers.squared_change * (height * width)
-    at_once = max(one for one in range(1, MOST_AT_ONCE + 1) if counts.inner_iterations % one == 0)
     images = jnp.stack([following, *gradient(following)], axis=1)
+    height, width = previous.shape[1:]
     x, y = jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)[:, None]
-
-    def go_on(state: _State, iterations: int) -> jax.Array:
-        return (state.iteration < iterations) & (state.change > threshold).any()
+    iterated = functools.partial(_iterated, counts=counts)
+    ways = {"default": iterated}
+    if tiled_iterations.available():
+        ways["cuda"] = functools.partial(_iterated_by_tiles, counts=counts)
 
     def one_warp(_, carry):
         flow, dual = carry
         warped, *slope = jnp.moveaxis(warp(images, x + flow[0], y + flow[1]), 1, 0)
         # The difference of the frames, linear in the flow, is this and slope * flow.
         constant = warped - slope[0] * flow[0] - slope[1] * flow[1] - previous
-
-        def iterate(state: _State, step=_step) -> _State:
-            stepped = step(state, slope, constant, numbers)
-            return _unless_ended(stepped, state, threshold)._replace(iteration=state.iteration + 1)
-
-        def iterate_many_times(state: _State) -> _State:
-            # Two a turn, of which each writes where the other has read; else every turn would copy the state.
-            return jax.lax.fori_loop(0, at_once, lambda _, state: iterate(state, _step_in_one), state, unroll=2)
-
-        def iterate_at_once(state: _State) -> _State:
-            ways = {"cuda": iterate_many_times, "rocm": iterate_many_times, "default": iterate}
-            return jax.lax.platform_dependent(state, **ways)
-
-        def filter_and_iterate(state: _State) -> _State:
-            u, v = median_of(jnp.stack(state.flow), counts.median)
-            filtered = state._replace(flow=(u, v))
-            begun = _unless_ended(filtered, state, threshold)._replace(iteration=jnp.int32(0))
-            ended = jax.lax.while_loop(lambda state: go_on(state, counts.inner_iterations), iterate_at_once, begun)
-            return ended._replace(iteration=state.iteration + 1)
-
-        begun = _State(flow, dual, jnp.full(batch, jnp.inf), jnp.int32(0))
-        ended = jax.lax.while_loop(lambda state: go_on(state, counts.outer_iterations), filter_and_iterate, begun)
-        return ended.flow, ended.dual
+        return jax.lax.platform_dependent(flow, dual, slope, constant, numbers, **ways)
 
     still = jnp.zeros_like(previous)
     flow, _ = jax.lax.fori_loop(0, counts.warps, one_warp, (flow, ((still, still),) * 2))
     return flow
+
+
+def _iterated(
+    flow: Pair, dual: tuple[Pair, Pair], slope: list[jax.Array], constant: jax.Array, numbers: Numbers, counts: _Counts
+) -> tuple[Pair, tuple[Pair, Pair]]:
+    """Returns the flow and the dual variables at the end of a warp."""
+    batch, height, width = constant.shape
+    threshold = numbers.squared_change * (height * width)
+    at_once = max(one for one in range(1, MOST_AT_ONCE + 1) if counts.inner_iterations % one == 0)
+
+    def go_on(state: _State, iterations: int) -> jax.Array:
+        return (state.iteration < iterations) & (state.change > threshold).any()
+
+    def iterate(state: _State, step=_step) -> _State:
+        stepped = step(state, slope, constant, numbers)
+        return _unless_ended(stepped, state, threshold)._replace(iteration=state.iteration + 1)
+
+    def iterate_many_times(state: _State) -> _State:
+        # Two a turn, of which each writes where the other has read; else every turn would copy the state.
+        return jax.lax.fori_loop(0, at_once, lambda _, state: iterate(state, _step_in_one), state, unroll=2)
+
+    def iterate_at_once(state: _State) -> _State:
+        ways = {"cuda": iterate_many_times, "rocm": iterate_many_times, "default": iterate}
+        return jax.lax.platform_dependent(state, **ways)
+
+    def filter_and_iterate(state: _State) -> _State:
+        u, v = median_of(jnp.stack(state.flow), counts.median)
+        filtered = state._replace(flow=(u, v))
+        begun = _unless_ended(filtered, state, threshold)._replace(iteration=jnp.int32(0))
+        ended = jax.lax.while_loop(lambda state: go_on(state, counts.inner_iterations), iterate_at_once, begun)
+        return ended._replace(iteration=state.iteration + 1)
+
+    begun = _State(flow, dual, jnp.full(batch, jnp.inf), jnp.int32(0))
+    ended = jax.lax.while_loop(lambda state: go_on(state, counts.outer_iterations), filter_and_iterate, begun)
+    return ended.flow, ended.dual
+
+
+class _Passes(NamedTuple):
+    """Of the passes over a batch of pairs, each of several iterations.
+
+    Attributes:
+      states: as `tiled_iterations.iterate` has them.
+      which: int32 [N], the state of each pair that is valid.
+      change: float32 [N], as in `_State`.
+      iteration: int32 [N], made by each pair since the last median filter.
+      limit: int32 [N], how many each pair makes in the next pass.
+    """
+
+    states: jax.Array
+    which: jax.Array
+    change: jax.Array
+    iteration: jax.Array
+    limit: jax.Array
+
+
+def _iterated_by_tiles(
+    flow: Pair, dual: tuple[Pair, Pair], slope: list[jax.Array], constant: jax.Array, numbers: Numbers, counts: _Counts
+) -> tuple[Pair, tuple[Pair, Pair]]:
+    """`_iterated` for NVIDIA GPUs, in passes of several iterations.
+
+    A pair that comes to its end amidst a pass makes the pass once more, up to there: a pass leaves the state that it
+    begins with as it is.
+    """
+    batch, height, width = constant.shape
+    threshold = numbers.squared_change * (height * width)
+    tiling = tiled_iterations.TILING
+    (top, bottom), (left, right) = tiling.padding(height, width)
+    nothing = jnp.zeros(batch, jnp.int32)
+
+    def padded(arrays: list[jax.Array]) -> jax.Array:
+        return jnp.pad(jnp.stack(arrays), ((0, 0), (0, 0), (top, bottom), (left, right)))
+
+    def inside(states: jax.Array) -> jax.Array:
+        return states[..., top : top + height, left : left + width]
+
+    def valid(passes: _Passes, parts: slice) -> jax.Array:
+        first, second = inside(passes.states[:, parts])
+        return jnp.where(passes.which[:, None, None] == 0, first, second)
+
+    def begun(passes: _Passes) -> _Passes:
+        """Of those that are not at their end, the next pass, as long as there are iterations left."""
+        left = jnp.minimum(tiling.iterations, counts.inner_iterations - passes.iteration)
+        return passes._replace(limit=jnp.where(passes.change > threshold, left, 0))
+
+    fixed = padded([*slope, constant])
+
+    def one_pass(passes: _Passes) -> _Passes:
+        states, changes = tiled_iterations.iterate(
+            passes.states, passes.which, passes.limit, fixed, numbers, (height, width), tiling=tiling
+        )
+        wanted = _wanted(changes, passes.limit, threshold)
+        made = (wanted == passes.limit) & (passes.limit > 0)
+        last = jnp.take_along_axis(changes, jnp.maximum(passes.limit - 1, 0)[:, None], axis=1)[:, 0]
+        goes_on = begun(
+            _Passes(
+                states=states,
+                which=jnp.where(made, 1 - passes.which, passes.which),
+                change=jnp.where(made, last, passes.change),
+                iteration=jnp.where(made, passes.iteration + passes.limit, passes.iteration),
+                limit=passes.limit,
+            )
+        )
+        return goes_on._replace(limit=jnp.where(wanted < passes.limit, wanted, goes_on.limit))
+
+    def filter_and_iterate(carry: tuple[jax.Array, _Passes]) -> tuple[jax.Array, _Passes]:
+        outer, passes = carry
+        flow = valid(passes, slice(0, 2))
+        goes_on = passes.change > threshold
+        flow = jnp.where(goes_on[:, None, None], median_of(flow, counts.median), flow)
+        # Into both: which of the two is valid need not be asked, and the other one is written next.
+        states = passes.states.at[:, :2, :, top : top + height, left : left + width].set(flow)
+        filtered = begun(passes._replace(states=states, iteration=nothing))
+        return outer + 1, jax.lax.while_loop(lambda passes: (passes.limit > 0).any(), one_pass, filtered)
+
+    def go_on(carry: tuple[jax.Array, _Passes]) -> jax.Array:
+        outer, passes = carry
+        return (outer < counts.outer_iterations) & (passes.change > threshold).any()
+
+    states = jnp.broadcast_to(padded([*flow, *dual[0], *dual[1]]), (2, 6, *fixed.shape[1:]))
+    first = _Passes(states, nothing, jnp.full(batch, jnp.inf), nothing, nothing)
+    _, ended = jax.lax.while_loop(go_on, filter_and_iterate, (jnp.int32(0), first))
+    u, v, *dual_parts = valid(ended, slice(0, 6))
+    return (u, v), ((dual_parts[0], dual_parts[1]), (dual_parts[2], dual_parts[3]))
+
+
+def _wanted(changes: jax.Array, limit: jax.Array, threshold: Number) -> jax.Array:
+    """Of the iterations of a pass, `limit` int32 [N], with these changes [N, most], those up to the end of a pair."""
+    at_end = ~(changes > threshold) & (jnp.arange(changes.shape[1]) < limit[:, None])
+    return jnp.where(at_end.any(1), at_end.argmax(1).astype(jnp.int32) + 1, limit)
 
 
 def _unless_ended(new: _State, old: _State, threshold: Number) -> _State:
@@ -231,7 +318,7 @@ def _unless_ended(new: _State, old: _State, threshold: Number) -> _State:
     return jax.tree.map(choose, new, old)
 
 
-def _step(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _Numbers) -> _State:
+def _step(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: Numbers) -> _State:
     """Moves the flow, then the dual variable, by one iteration (the paper's equations 14 to 17)."""
     flow = _moved(state, slope, constant, numbers)
     to_the_right = [jnp.pad(one[..., 1:] - one[..., :-1], ((0, 0), (0, 0), (0, 1))) for one in flow]
@@ -239,7 +326,7 @@ def _step(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _
     return _stepped(state, flow, to_the_right, downwards, numbers)
 
 
-def _step_in_one(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _Numbers) -> _State:
+def _step_in_one(state: _State, slope: list[jax.Array], constant: jax.Array, numbers: Numbers) -> _State:
     """`_step` for GPUs, as one pass over the arrays of the state, each of which is read and written once.
 
     A pixel's neighbours have their flow moved again in place of being waited for: the memory, not the arithmetic,
@@ -255,46 +342,30 @@ def _step_in_one(state: _State, slope: list[jax.Array], constant: jax.Array, num
 
 
 def _moved(
-    state: _State, slope: list[jax.Array], constant: jax.Array, numbers: _Numbers, at: tuple[int, int] = (0, 0)
-) -> list[jax.Array]:
+    state: _State, slope: list[jax.Array], constant: jax.Array, numbers: Numbers, at: tuple[int, int] = (0, 0)
+) -> Pair:
     """The flow after an iteration, for each pixel that of the one so many rows below and columns to the right of it."""
     u, v = (_shifted(one, at) for one in state.flow)
-    slope = [_shifted(one, at) for one in slope]
-    difference = _shifted(constant, at) + (slope[0] * u + slope[1] * v)
-    steepness = slope[0] * slope[0] + slope[1] * slope[1]
-    # Along the slope: all the way to a zero difference where that is near, else a fixed way towards it.
-    limit = numbers.pull * steepness
-    flat = steepness <= np.finfo(np.float32).eps
-    to_zero = jnp.where(flat, 0, -difference / jnp.where(flat, 1, steepness))
-    move = jnp.where(difference < -limit, numbers.pull, jnp.where(difference > limit, -numbers.pull, to_zero))
-    return [
-        old + move * along + numbers.theta * _divergence(*dual, at)
-        for old, along, dual in zip((u, v), slope, state.dual, strict=True)
-    ]
+    along_x, along_y = (_shifted(one, at) for one in slope)
+    of_u, of_v = (_divergence(*dual, at) for dual in state.dual)
+    return equations.moved((u, v), (of_u, of_v), (along_x, along_y), _shifted(constant, at), numbers)
 
 
 def _stepped(
     state: _State,
-    flow: list[jax.Array],
+    flow: Pair,
     to_the_right: list[jax.Array],
     downwards: list[jax.Array],
-    numbers: _Numbers,
+    numbers: Numbers,
 ) -> _State:
     """The state whose flow this is, given u's and v's differences to the pixel on the right and to the one below."""
     (old_u, old_v), (u, v) = state.flow, flow
     change = (jnp.square(u - old_u) + jnp.square(v - old_v)).sum((1, 2))
     of_u, of_v = (
-        _dual_step(across, down, dual, numbers.dual_step)
+        equations.dual_step(across, down, dual, numbers.dual_step)
         for across, down, dual in zip(to_the_right, downwards, state.dual, strict=True)
     )
     return state._replace(flow=(u, v), dual=(of_u, of_v), change=change)
-
-
-def _dual_step(
-    across: jax.Array, down: jax.Array, dual: tuple[jax.Array, jax.Array], step: Number
-) -> tuple[jax.Array, jax.Array]:
-    length = 1 + step * jnp.sqrt(across * across + down * down)
-    return (dual[0] + step * across) / length, (dual[1] + step * down) / length
 
 
 def _divergence(across: jax.Array, down: jax.Array, at: tuple[int, int]) -> jax.Array:
