@@ -256,77 +256,39 @@ def _kernel(
     @pl.when(limit_ref[pair] > 0)
     def _() -> None:
         places = _places(tile, row, column, tiling, size)
-        pull, theta, dual_step = (numbers_ref[one] for one in range(3))
+        pull, theta, step = (numbers_ref[one] for one in range(3))
 
         def read(ref: Any, *which: Any) -> Patch:
             return jax.tree.map(lambda place: ref[(*which, pair, place)], places.in_frame)
 
-        slope_x, slope_y, constant = (read(fixed_ref, one) for one in range(3))
+        *slope, constant = (read(fixed_ref, one) for one in range(3))
         # A division for a pass in place of one for an iteration.
-        to_zero = jax.tree.map(lambda x, y: -1 / jnp.maximum(x * x + y * y, LEAST_STEEPNESS), slope_x, slope_y)
-
-        def moved(flow: list[Patch], divergences: list[Patch]) -> list[Patch]:
-            """`equations.moved`; a steepness of 0 makes no difference."""
-            difference = jax.tree.map(
-                lambda c, x, u, y, v: c + (x * u + y * v), constant, slope_x, flow[0], slope_y, flow[1]
-            )
-            move = jax.tree.map(lambda one, way: jnp.clip(one * way, -pull, pull), difference, to_zero)
-            return [
-                jax.tree.map(
-                    lambda old, move, along, div: old + move * along + theta * div, old, move, along, divergence
-                )
-                for old, along, divergence in zip(flow, (slope_x, slope_y), divergences, strict=True)
-            ]
+        to_zero = jax.tree.map(lambda x, y: -1 / jnp.maximum(x * x + y * y, LEAST_STEEPNESS), *slope)
 
         def iteration(number: jax.Array, state: list[Patch]) -> list[Patch]:
-            flow, dual = state[:2], state[2:]
-            # An address that is the same in every iteration would be kept in a register: 48 of 64 bits do not fit.
-            spare = lax.rem(number, 2)
-            across, down = dual[0::2], dual[1::2]
-            edges = exchange(
-                spare,
-                [[line[-1] for line in one] for one in across] + [one[-1] for one in down],
-                [left, left, above, above],
-            )
-            divergences = [
+            old, across, down = state[:2], state[2::2], state[3::2]
+            # Of two neighbouring slots in turn: addresses that stay the same would be kept in registers, 48 of 64 bits.
+            turn = lax.rem(number, 2)
+            edges = [[line[-1] for line in one] for one in across] + [one[-1] for one in down]
+            edges = exchange(turn, edges, [left, left, above, above])
+            divergences = map(_divergence, across, down, edges[:2], edges[2:])
+            move = _move(old, slope, constant, to_zero, pull)
+            flow = [
                 jax.tree.map(
-                    lambda own, before, own_down, over: (own - before) + (own_down - over),
+                    lambda old, along, move, div: old + move * along + theta * div,
                     one,
-                    [[edge, *line[:-1]] for edge, line in zip(at_left, one, strict=True)],
-                    other,
-                    [over, *other[:-1]],
+                    along,
+                    move,
+                    divergence,
                 )
-                for one, other, at_left, over in zip(across, down, edges[:2], edges[2:], strict=True)
+                for one, along, divergence in zip(old, slope, divergences, strict=True)
             ]
-            new = moved(flow, divergences)
-            squared = jax.tree.map(lambda *one: _squared_step(*one), places.counted, *flow, *new)
-            changes_ref[pair, tile, number] = functools.reduce(jnp.add, jax.tree.leaves(squared)).sum()
-            edges = exchange(
-                tiling.slots + spare,
-                [[line[0] for line in one] for one in new] + [one[0] for one in new],
-                [right, right, below, below],
-            )
-            stepped: list[Patch] = []
-            for one, at_right, under, *old in zip(new, edges[:2], edges[2:], across, down, strict=True):
-                to_the_right = [
-                    [
-                        jnp.where(has, other - own, 0)
-                        for has, own, other in zip(places.has_right, line, [*line[1:], edge], strict=True)
-                    ]
-                    for line, edge in zip(one, at_right, strict=True)
-                ]
-                downwards = [
-                    [jnp.where(has, other - own, 0) for own, other in zip(line, next_line, strict=True)]
-                    for has, line, next_line in zip(places.has_below, one, [*one[1:], under], strict=True)
-                ]
-                shrink = jax.tree.map(
-                    lambda a, d: 1 / (1 + dual_step * jnp.sqrt(a * a + d * d)), to_the_right, downwards
-                )
-                stepped += [
-                    jax.tree.map(lambda p, step, by: (p + dual_step * step) * by, before, step, shrink)
-                    for before, step in zip(old, (to_the_right, downwards), strict=True)
-                ]
-            return [*new, *stepped]
+            changes_ref[pair, tile, number] = _squared_change(old, flow, places.counted)
+            edges = [[line[0] for line in one] for one in flow] + [one[0] for one in flow]
+            edges = exchange(tiling.slots + turn, edges, [right, right, below, below])
+            differences = map(functools.partial(_differences, places), flow, edges[:2], edges[2:])
+            dual = [_dual_step(*one, step) for one in zip(across, down, differences, strict=True)]
+            return [*flow, *itertools.chain.from_iterable(dual)]
 
         begin = which_ref[pair]
         state = lax.fori_loop(0, limit_ref[pair], iteration, [read(states_ref, begin, one) for one in range(6)])
@@ -335,5 +297,46 @@ def _kernel(
                 triton.store(iterated_ref.at[1 - begin, number, pair, place], value, mask=mask)
 
 
-def _squared_step(counted: jax.Array, old_u: jax.Array, old_v: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
-    return jnp.where(counted, jnp.square(u - old_u) + jnp.square(v - old_v), 0)
+def _move(flow: list[Patch], slope: list[Patch], constant: Patch, to_zero: Patch, pull: jax.Array) -> Patch:
+    """How far to go along the slope, as in `equations.moved`."""
+    difference = jax.tree.map(lambda c, x, u, y, v: c + (x * u + y * v), constant, slope[0], flow[0], slope[1], flow[1])
+    return jax.tree.map(lambda one, way: jnp.clip(one * way, -pull, pull), difference, to_zero)
+
+
+def _divergence(across: Patch, down: Patch, left: list[jax.Array], above: list[jax.Array]) -> Patch:
+    """Of a dual variable, given that of the pixels beside the patch on the left and above it."""
+    before = [[edge, *line[:-1]] for edge, line in zip(left, across, strict=True)]
+    over = [above, *down[:-1]]
+    return jax.tree.map(
+        lambda across, before, down, over: (across - before) + (down - over), across, before, down, over
+    )
+
+
+def _differences(places: _Places, field: Patch, right: list[jax.Array], below: list[jax.Array]) -> tuple[Patch, Patch]:
+    """Of a field to the pixels on the right and to those below, given those beside the patch; 0 at the frame's ends."""
+    after = [[*line[1:], edge] for edge, line in zip(right, field, strict=True)]
+    under = [*field[1:], below]
+    has_right = [places.has_right] * len(field)
+    has_below = [[has] * len(line) for has, line in zip(places.has_below, field, strict=True)]
+    to_the_right, downwards = (
+        jax.tree.map(lambda has, other, own: jnp.where(has, other - own, 0), *fields, field)
+        for fields in ((has_right, after), (has_below, under))
+    )
+    return to_the_right, downwards
+
+
+def _dual_step(across: Patch, down: Patch, differences: tuple[Patch, Patch], step: jax.Array) -> tuple[Patch, Patch]:
+    """`equations.dual_step`, with one division for two."""
+    shrink = jax.tree.map(lambda x, y: 1 / (1 + step * jnp.sqrt(x * x + y * y)), *differences)
+    new_across, new_down = (
+        jax.tree.map(lambda old, way, shrink: (old + step * way) * shrink, old, difference, shrink)
+        for old, difference in zip((across, down), differences, strict=True)
+    )
+    return new_across, new_down
+
+
+def _squared_change(old: list[Patch], new: list[Patch], counted: Patch) -> jax.Array:
+    """The sum over the pixels that count of the squared length of the step."""
+    step_u, step_v = (jax.tree.map(jnp.subtract, *one) for one in zip(new, old, strict=True))
+    squared = jax.tree.map(lambda counts, u, v: jnp.where(counts, u * u + v * v, 0), counted, step_u, step_v)
+    return functools.reduce(jnp.add, jax.tree.leaves(squared)).sum()
