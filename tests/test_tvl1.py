@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.textures import shifted, texture
 
 from i3d_jax import flow
 from i3d_jax.flow import codec, dual_tvl1, sampling
@@ -26,18 +27,6 @@ PAIRS = [
     ("cleaning_pool.mp4", 100, 4),
 ]
 needs_videos = pytest.mark.skipif(not VIDEOS.is_dir(), reason="the real clips are not here")
-
-
-def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth noise, float32 [height, width] in 0..255."""
-    noise = np.random.default_rng(seed).random((height, width)).astype(np.float32)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2.5), None, 0, 255, cv2.NORM_MINMAX)
-
-
-def shifted(height: int = 32, width: int = 44, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A pair of frames whose content moves by 3 pixels to the right and 2 downwards."""
-    wide = texture(height + 2, width + 3, seed)
-    return wide[2:, 3:], wide[:-2, :-3]
 
 
 def grey_pair(name: str, number: int, apart: int) -> np.ndarray:

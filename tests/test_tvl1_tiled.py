@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.textures import shifted, texture
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
-from test_tvl1 import shifted, texture
 
 from i3d_jax import flow
 from i3d_jax.flow import dual_tvl1, tiled_iterations
@@ -100,6 +100,7 @@ def tiled(monkeypatch):
             programs[tiling] = jax.jit(lambda *arguments: plain(*arguments), static_argnums=3)
         with monkeypatch.context() as patched:
             patched.setattr(jax.lax, "platform_dependent", of_nvidia)
+            patched.setattr(tiled_iterations, "available", lambda: True)
             patched.setattr(tiled_iterations, "iterate", iterate)
             patched.setattr(tiled_iterations, "TILING", tiling)
             patched.setattr(dual_tvl1, "_tvl1", programs[tiling])
@@ -171,6 +172,13 @@ def test_where_the_kernel_cannot_be_compiled_iterations_are_made_one_by_one(monk
         # As Pallas does with a GPU of a name that it does not know.
         unknown.setattr(tiled_iterations, "iterate", lambda *_, **__: [][0])
         assert not found(["8.6"])
+    tiled_iterations._is_lowered.cache_clear()
+
+    def none_is_here(backend):
+        raise RuntimeError(f"no {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", none_is_here)
+    assert not tiled_iterations.available()
     monkeypatch.setattr(tiled_iterations, "triton", None)
     assert not found(["9.0"])
     asked = []
@@ -181,7 +189,8 @@ def test_where_the_kernel_cannot_be_compiled_iterations_are_made_one_by_one(monk
     assert asked == [{}]
 
 
-def test_it_is_part_of_the_program_for_a_gpu_and_says_nothing_of_its_compiler():
+def test_it_is_part_of_the_program_for_a_gpu_and_says_nothing_of_its_compiler(monkeypatch):
+    monkeypatch.setattr(tiled_iterations, "available", lambda: True)
     frames = jax.ShapeDtypeStruct((2, 40, 50), jnp.uint8)
     # What JAX compiles for where no such GPU is.
     gpu = AbstractMesh((1,), ("x",), abstract_device=AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu"))

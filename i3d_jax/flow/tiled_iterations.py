@@ -88,19 +88,19 @@ class Tiling(NamedTuple):
         return rows, columns
 
 
-# Of those tried on an H100 the one that moves a real clip's flow on soonest (benchmarks/data.md).
+# Of those tried on an H100 (benchmarks/devices.md): among the fastest on real clips, and compiled in half the time.
 TILING = Tiling(iterations=5, threads=(32, 32), patch=(2, 2))
 
 
 def available() -> bool:
-    """Whether this version of JAX has the kernel's compiler, and NVIDIA's GPUs of this process, if any, run it."""
+    """Whether this version of JAX has the kernel's compiler, and all of NVIDIA's GPUs of this process run it."""
     if triton is None:
         return False
     try:
         devices = jax.local_devices(backend="cuda")
     except RuntimeError:
-        # A program for a GPU that is elsewhere.
-        return True
+        # Else a CPU's program would take two thirds of a second longer to trace, for nothing.
+        return False
     return all(float(device.compute_capability) >= LEAST_COMPUTE_CAPABILITY for device in devices) and _is_lowered()
 
 
