@@ -98,14 +98,10 @@ def wait(result: Any) -> None:
 
 
 def compiled(function: Callable, *arguments: Any) -> tuple[float, Callable[[], Any]]:
-    """The seconds that compiling takes, and what runs the compiled function on these arguments."""
-    begin = time.perf_counter()
-    program = jax.jit(function).lower(*arguments).compile()
-    return time.perf_counter() - begin, functools.partial(program, *arguments)
+    """The seconds that compiling takes, and what runs the compiled function on these arguments.
 
-
-def compiled_for_training(function: Callable, *arguments: Any) -> tuple[float, Callable[[], Any]]:
-    """As `compiled`, with the options of a run's training step."""
+    It is compiled as runs and scores compile their steps.
+    """
     begin = time.perf_counter()
     program = compiled_for(jax.devices()[0].client.platform_version, jax.jit(function).lower(*arguments))
     return time.perf_counter() - begin, functools.partial(program, *arguments)
@@ -168,7 +164,7 @@ def our_model_work(model: nn.Module, inputs: dict[str, np.ndarray], labels: np.n
     state = variables["params"], variables["batch_stats"]
     return {
         FORWARD: functools.partial(compiled, forward, variables, inputs),
-        TRAINING: functools.partial(compiled_for_training, training, *state, inputs, labels),
+        TRAINING: functools.partial(compiled, training, *state, inputs, labels),
     }
 
 
@@ -280,7 +276,7 @@ def our_layer_work(
 
     return {
         FORWARD: functools.partial(compiled, operation, inputs, *weights),
-        TRAINING: functools.partial(compiled_for_training, training, inputs, weights, gradient),
+        TRAINING: functools.partial(compiled, training, inputs, weights, gradient),
     }
 
 
