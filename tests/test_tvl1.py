@@ -172,7 +172,7 @@ def test_an_iteration_in_one_pass_is_the_iteration():
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5), found, expected)
 
 
-@pytest.mark.parametrize("inner_iterations", [30, 14, 11])
+@pytest.mark.parametrize("inner_iterations", [30, 11])
 def test_what_gpus_without_the_kernel_run_finds_the_same(inner_iterations, monkeypatch):
     """Compiled for the CPU, up to rounding: one pass over memory, asked seldom, pairs that end at different times."""
     pairs = np.stack([shifted(), (texture(32, 44),) * 2, shifted(seed=1)], axis=1)
