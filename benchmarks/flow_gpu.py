@@ -12,6 +12,7 @@ import json
 import os
 import statistics
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import machine
 import numpy as np
 
 from i3d_jax.system import files
-from i3d_jax.system.errors import UserError, run
+from i3d_jax.system.errors import UserError, one_line, run
 
 EXAMPLE = """\
 example:
@@ -28,6 +29,7 @@ example:
 """
 PACKAGES = ("jax", "jaxlib", "numpy")
 TIMINGS = 3
+PARTS = ("previous", "following", "opencv", "numbers")
 COLUMNS = ("video", "pairs", "in a batch", "ms a batch", "pairs/s", "median error, px", "mean error, px")
 
 
@@ -38,6 +40,13 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"frames that flow_speed.py --keep has written were expected at {options.frames}, found none")
     if options.json and not options.json.parent.is_dir():
         raise UserError(f"--json: a folder was expected at {options.json.parent}, found none")
+    videos = kept_videos(options.frames)
+    for video, arrays in videos.items():
+        if max(options.batches) > len(arrays["previous"]):
+            raise UserError(
+                f"--batches: at most {len(arrays['previous'])} pairs were expected, those of {video} in "
+                f"{options.frames}, found {max(options.batches)}"
+            )
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # Imported late: --help needs no JAX.
     import jax
@@ -46,12 +55,9 @@ def main(arguments: Sequence[str]) -> None:
     about = machine.about(PACKAGES, gpu=jax.devices()[0].device_kind if on_gpu else None)
     machine.print_about(about)
     print(f"\n| {' | '.join(COLUMNS)} |\n|---|{'---:|' * (len(COLUMNS) - 1)}", flush=True)
-    kept = dict(np.load(options.frames))
-    videos = sorted({key.rpartition("/")[0] for key in kept})
     rows = []
     for batch in options.batches:
-        for video in videos:
-            arrays = {name: kept[f"{video}/{name}"] for name in ("previous", "following", "opencv", "numbers")}
+        for video, arrays in videos.items():
             rows.append({"video": video, "batch": batch, **timed(**arrays, batch=batch)})
             _print_row(rows[-1])
         speeds = [row["speed"] for row in rows if row["batch"] == batch]
@@ -59,6 +65,19 @@ def main(arguments: Sequence[str]) -> None:
     if options.json:
         with files.written_whole(options.json) as file:
             file.write(json.dumps({**about, "rows": rows}, indent=1).encode())
+
+
+def kept_videos(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Reads what `flow_speed.py --keep` has written: for each video the arrays that `timed` takes."""
+    try:
+        with np.load(path) as kept:
+            names = sorted({key.rpartition("/")[0] for key in kept})
+            return {name: {part: kept[f"{name}/{part}"] for part in PARTS} for name in names}
+    except (ValueError, KeyError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: frames that flow_speed.py --keep has written were expected, found something else "
+            f"({one_line(error)})"
+        ) from error
 
 
 def timed(

@@ -57,6 +57,14 @@ def test_frames_that_are_kept_are_compared_with_opencvs_flow_elsewhere(tmp_path)
         assert arrays["sliding.mkv/numbers"].tolist() == [0, 2]
         # What slides by two pixels does so in the flow.
         assert np.median(arrays["sliding.mkv/opencv"][..., 0]) > 0.5
+    done = run("flow_gpu.py", kept, "--batches", "2,4")
+    assert (done.returncode, done.stderr.partition(",")[0]) == (2, "error: --batches: at most 3 pairs were expected")
+    (tmp_path / "half.npz").write_bytes(kept.read_bytes()[:-100])
+    np.savez(tmp_path / "other.npz", frames=np.zeros(3))
+    for other in ("half.npz", "other.npz", "videos/sliding.mkv"):
+        done = run("flow_gpu.py", tmp_path / other)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert "frames that flow_speed.py --keep has written were expected, found something else" in done.stderr
     # Neither videos nor OpenCV are needed there.
     written = tmp_path / "flow.json"
     done = run("flow_gpu.py", kept, "--batches", "3", "--json", written, without=["av", "cv2"])
