@@ -89,7 +89,7 @@ def _row(name: str, work: str, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     ours = _our_training if work == "training" else functools.partial(_our_scores, *SCORED[work])
-    theirs = _their_training if work == "training" else functools.partial(_their_scores, *SCORED[work])
+    theirs = _their_training if work == "training" else _their_scores
     start, shapes, seconds, gigabytes = ours(name)
     row: dict[str, Any] = {
         "model": name,
@@ -188,10 +188,13 @@ def _our_scores(
     shapes = {stream: (clips, *shape) for stream, shape in model.input_shapes(frames, SIZE).items()}
     random = np.random.default_rng(0)
     devices = Devices(devices=jax.devices()[:1])
+    like = models.template(model)
     variables = jax.device_put(
-        jax.tree.map(
-            lambda leaf: (0.02 * random.standard_normal(leaf.shape)).astype(leaf.dtype), models.template(model)
-        )
+        {
+            "params": jax.tree.map(lambda leaf: np.float32(0.02 * random.standard_normal(leaf.shape)), like["params"]),
+            # A variance that was drawn would be negative half of the time, and what comes of it no number.
+            "batch_stats": jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), like["batch_stats"]),
+        }
     )
     batch = {stream: random.integers(256, size=shape, dtype=np.uint8) for stream, shape in shapes.items()}
     placed = devices.shard_batch({**batch, "mask": np.ones(clips, bool)})
@@ -223,12 +226,9 @@ def _their_training(name: str, shapes: dict[str, tuple[int, ...]], *, compiled: 
     return start
 
 
-def _their_scores(
-    clips: int, frames: int, name: str, shapes: dict[str, tuple[int, ...]], *, compiled: bool
-) -> Callable[[], Any]:
+def _their_scores(name: str, shapes: dict[str, tuple[int, ...]], *, compiled: bool) -> Callable[[], Any]:
     import torch
 
-    del clips, frames
     model, tensors = _twin(name, shapes)
     model.eval()
     scores = torch.compile(model) if compiled else model
