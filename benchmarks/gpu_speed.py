@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -99,6 +100,7 @@ def _row(name: str, work: str, options: argparse.Namespace) -> dict[str, Any]:
         "ours_gb": gigabytes,
     }
     row["ours"] = _times(start)
+    _tell(row, "ours")
     if options.profile:
         row["kernels"] = _kernels(start)
     del start
@@ -107,11 +109,20 @@ def _row(name: str, work: str, options: argparse.Namespace) -> dict[str, Any]:
         start = theirs(name, shapes, compiled=way == "compiled")
         row[way] = _times(start)
         row[f"{way}_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        _tell(row, way)
         del start
         torch.cuda.empty_cache()
     best = min(statistics.median(row[way]) for way in ("eager", "compiled") if way in row)
     row["ratio"] = best / statistics.median(row["ours"])
     return row
+
+
+def _tell(row: dict[str, Any], way: str) -> None:
+    print(
+        f"{row['model']}, {row['work']}, {way}: {1000 * statistics.median(row[way]):.1f} ms",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _cells(row: dict[str, Any]) -> Iterator[str]:

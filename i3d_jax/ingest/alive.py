@@ -75,7 +75,7 @@ def watched(folder: Path, *, most_seconds: float, from_now: bool, cancel: Callab
       from_now: whether they count from now on, instead of from the first sign on.
       cancel: tells the runner to end the pipeline.
     """
-    path, ended = folder / NAME, threading.Event()
+    path, ended, given_up = folder / NAME, threading.Event(), threading.Event()
 
     def watch() -> None:
         seen, still, counting = None, 0.0, from_now
@@ -89,14 +89,19 @@ def watched(folder: Path, *, most_seconds: float, from_now: bool, cancel: Callab
             still = still + SECONDS if counting and found == seen else 0.0
             seen = found
             if still >= most_seconds:
+                given_up.set()
                 _give_up(still, cancel)
 
     remove(folder)
-    threading.Thread(target=watch, name="watched", daemon=True).start()
+    watcher = threading.Thread(target=watch, name="watched", daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         ended.set()
+        if given_up.is_set():
+            # The cancelled pipeline ends the block, and would be told for the reason.
+            watcher.join()
         # Left there it harms nobody, and must not hide what has happened.
         with contextlib.suppress(Exception):
             remove(folder)
