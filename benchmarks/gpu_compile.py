@@ -162,16 +162,17 @@ def _print_flow(pairs: int, without_kernel: bool) -> None:
 
 
 def _print_passes(program: hlo.Program, tiling: Any, field: int) -> None:
-    """Prints what a pass of several iterations is made of; what a tile reads and writes is counted, not read there."""
+    """Prints what passes of several iterations are made of; what a tile reads and writes is counted, not read there."""
     kernels = max(_loops_with("tvl1_iterations", program), key=lambda kernels: max(one.bytes for one in kernels))
     others = [one for one in kernels if one.opcode != "custom-call"]
     rows, columns = (threads * pixels for threads, pixels in zip(tiling.threads, tiling.patch, strict=True))
     written = tiling.inner[0] * tiling.inner[1]
     floats = (9 * rows * columns + 6 * written) / written
     print(
-        f"- {tiling.iterations} iterations are {len(kernels)} kernels, one over whole fields, in tiles of "
-        f"{rows}x{columns} pixels of which {tiling.inner[0]}x{tiling.inner[1]} are written: {floats:.1f} floats a "
-        f"pixel, {1e6 * floats * field / MEMORY_BANDWIDTH:.0f} us at least; the others move "
+        f"- {len(kernels) - len(others)} passes of {tiling.iterations} iterations are {len(kernels)} kernels. One of a "
+        f"pass goes over whole fields, in tiles of {rows}x{columns} pixels of which {tiling.inner[0]}x"
+        f"{tiling.inner[1]} are written: {floats:.1f} floats a pixel, "
+        f"{1e6 * floats * field / MEMORY_BANDWIDTH:.0f} us at least; the others move "
         f"{sum(one.bytes for one in others) / 1e3:.1f} kB"
     )
 
