@@ -102,7 +102,7 @@ SMALL = {"num_classes": 5, "width_multiplier": 0.125, "last_block": "Mixed_3c"}
 def small():
     model = models.create("i3d", **SMALL, dropout_rate=0.0)
     clip = jax.random.uniform(jax.random.key(1), (2, 16, 40, 48, 3), minval=-1, maxval=1)
-    return model, jax.jit(model.init)(jax.random.key(0), {"rgb": clip}), clip
+    return model, model.init(jax.random.key(0), {"rgb": clip}), clip
 
 
 def test_clips_of_a_batch_are_independent_in_evaluation(small):

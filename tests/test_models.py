@@ -342,7 +342,7 @@ def test_the_endpoints_of_a_trunk_that_ends_earlier_are_the_whole_ones():
     options = {"num_classes": 3, "width_multiplier": 0.125}
     whole, short = (models.create("i3d", **options, last_block=last) for last in ("Mixed_5c", "Mixed_3c"))
     clip = {"rgb": np.random.default_rng(0).uniform(-1, 1, (1, 9, 32, 32, 3)).astype(np.float32)}
-    variables = jax.jit(whole.init)(jax.random.key(0), clip)
+    variables = whole.init(jax.random.key(0), clip)
     params = {name: variables["params"][name] for name in models.template(short)["params"] if name != "Logits"}
     # 480 channels at width 1.
     params["Logits"] = {"Conv3d_0c_1x1": {"kernel": np.ones((1, 1, 1, 60, 3)), "bias": np.zeros(3)}}

@@ -34,7 +34,7 @@ def small(name: str):
         stream: jnp.asarray(random.uniform(-1, 1, (4, *shape)), jnp.float32)
         for stream, shape in model.input_shapes(frames, size).items()
     }
-    return model, jax.jit(model.init)(jax.random.key(0), inputs), inputs
+    return model, model.init(jax.random.key(0), inputs), inputs
 
 
 def random_variables(model, seed: int = 3):
