@@ -28,21 +28,10 @@ def test_cuda_gets_its_layout_and_who_does_not_know_it_compiles_without():
     assert compiler_options.compiled_for("PJRT C API\ncuda 12090", known) == layout
     assert compiler_options.compiled_for("PJRT C API\ncuda 12090", unknown) is None
     assert (known.asked, unknown.asked) == ([layout], [layout, None])
-    for other in ("PJRT C API\nrocm 60300", "PJRT C API\nTFRT TPU v5 lite"):
+    for other in ("cpu", "PJRT C API\nrocm 60300", "PJRT C API\nTFRT TPU v5 lite"):
         lowered = Lowered()
         assert compiler_options.compiled_for(other, lowered) is None
         assert lowered.asked == [None]
-
-
-def test_a_cpu_gets_what_compiles_quickly_unless_the_user_has_said_otherwise(monkeypatch):
-    quickly = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
-    known, unknown, told = Lowered(), Lowered(refused=["xla_cpu_use_fusion_emitters"]), Lowered()
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    assert compiler_options.compiled_for("cpu", known) == quickly
-    assert compiler_options.compiled_for("cpu", unknown) is None
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
-    assert compiler_options.compiled_for("cpu", told) is None
-    assert (known.asked, unknown.asked, told.asked) == ([quickly], [quickly, None], [None])
 
 
 def test_the_layout_is_an_option_of_this_compiler():
