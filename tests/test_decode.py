@@ -231,7 +231,9 @@ def test_a_cut_off_packet_that_decodes_all_the_same(tmp_path):
 
 def test_flipped_bits(tmp_path):
     path = tmp_path / "a.mp4"
-    write_with_keyframes(path, noise(100), 25, 20)
+    # In pictures of a few blocks one damage in eight decodes without a complaint, and the encoder's bytes, which decide
+    # it, are not the same in every run.
+    write_with_keyframes(path, noise(40, 128, 160), 25, 20)
     content = bytearray(path.read_bytes())
     for position in range(len(content) // 2, len(content) // 2 + 2000, 40):
         content[position] ^= 0xFF
