@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 from i3d_jax.models import layers, lowering, pooling, winograd
-from i3d_jax.models.purpose import for_few_runs, for_shapes
+from i3d_jax.models.purpose import for_default_platform, for_few_runs, for_shapes
 
 # (frames, height, width, channels, features, window, strides): stem-like, pointwise, deep and thin ones, odd and even.
 CONVOLUTIONS = [
@@ -250,6 +250,28 @@ def test_what_runs_a_few_times_does_without_winograds_filtering(purpose):
     with purpose():
         assert convolutions() == 1
     assert convolutions() == 0
+
+
+def test_what_is_for_one_platform_leaves_the_others_out_and_nothing_else():
+    keys = jax.random.split(jax.random.key(0), 2)
+    video, kernel = jax.random.normal(keys[0], (2, 5, 9, 8, 6)), jax.random.normal(keys[1], (3, 3, 3, 6, 4))
+    padding = lowering.same_padding((5, 9, 8), (3, 3, 3), (1, 1, 1))
+
+    def traced():
+        def total(video, kernel):
+            outputs = lowering.convolution(video, kernel, (1, 1, 1), padding)
+            return jnp.square(pooling.max_pool(outputs, (2, 3, 3), (2, 2, 2))).sum()
+
+        return jax.jit(jax.value_and_grad(total, argnums=(0, 1))).trace(video, kernel)
+
+    anywhere = traced()
+    with for_default_platform():
+        here = traced()
+    # Forwards and backwards, of the convolution and of the pool.
+    assert str(anywhere.jaxpr).count("platform_index") == 4
+    assert "platform_index" not in str(here.jaxpr)
+    found, expected = (one.lower().compile()(video, kernel) for one in (here, anywhere))
+    chex.assert_trees_all_equal(found, expected)
 
 
 def test_bfloat16_stays_out_of_winograds_filtering():

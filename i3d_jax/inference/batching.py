@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import queue
@@ -18,7 +17,7 @@ import numpy as np
 from i3d_jax.clips import STREAMS
 from i3d_jax.models.classifier import classify
 from i3d_jax.models.network import Network
-from i3d_jax.models.purpose import for_few_runs
+from i3d_jax.models.purpose import for_default_platform, for_few_runs
 from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.precision import HIGHEST, computed_in, of_dtype
@@ -72,7 +71,7 @@ class Program:
     ):
         self._model, self._devices, self._variables, self._wanted = model, devices, variables, wanted
         self._precision = of_dtype(precision, model.dtype)
-        self._traced = for_few_runs if few_runs else contextlib.nullcontext
+        self._traced = for_few_runs if few_runs else for_default_platform
         self._step: Callable | None = None
         # Windows a device is given at a time, and of these, how many the network sees at once.
         self.rows, self._at_once = 0, 0

@@ -60,7 +60,9 @@ class Convolution(nn.Module):
         self, inputs: Float[AnyArray, "batch ... channels"], statistics: Statistics | None = None
     ) -> Float[Array, "batch ... features"]:
         """Convolves float [B, ..., C] to `dtype` [B, ..., features]; normalised too if there are `statistics`."""
-        kernel = self.param("kernel", release_initializer, (*self.window, inputs.shape[-1], self.features), jnp.float32)
+        # Of a kernel that is there Flax traces the initializer for its shape, and numbers take long to trace.
+        initializer = nn.initializers.zeros if self.has_variable("params", "kernel") else release_initializer
+        kernel = self.param("kernel", initializer, (*self.window, inputs.shape[-1], self.features), jnp.float32)
         strides = self.strides or (1,) * len(self.window)
         padding = same_padding(inputs.shape[1:-1], self.window, strides)
         if self.spatial_padding == "symmetric":

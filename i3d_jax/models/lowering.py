@@ -133,7 +133,7 @@ def _convolution_forward(inputs, kernel, strides, padding):
 
 def _convolution_backward(strides, padding, residuals, gradient):
     inputs, kernel = residuals
-    return lax.platform_dependent(
+    return by_platform(
         inputs,
         kernel,
         gradient,

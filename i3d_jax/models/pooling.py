@@ -58,7 +58,7 @@ def _max_pool_backward(window, strides, padding, inputs, gradient):
 
     gathered = functools.partial(gathered_gradient, **pool)
     ways = {"cpu": of(_sliced_max_pool), "cuda": gathered, "rocm": gathered, "default": of(_native_max_pool)}
-    return (lax.platform_dependent(inputs, gradient, **ways),)
+    return (by_platform(inputs, gradient, **ways),)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)

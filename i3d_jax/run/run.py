@@ -14,6 +14,7 @@ import optax
 from i3d_jax import checkpoint
 from i3d_jax.data.dataset import Dataset
 from i3d_jax.models.network import Network
+from i3d_jax.models.purpose import for_default_platform
 from i3d_jax.run.evaluate import Evaluation, evaluate
 from i3d_jax.run.initial_weights import InitialWeights
 from i3d_jax.run.retention import Checkpoints
@@ -106,7 +107,8 @@ class Run:
         # Imported here, since what trains needs the whole run.
         from i3d_jax.run.train import train
 
-        train(self)
+        with for_default_platform():
+            train(self)
 
     def evaluate(self, source: Path | None = None) -> None:
         """Scores a checkpoint on the evaluation's split, and prints the figures, which the workdir keeps.
@@ -120,7 +122,8 @@ class Run:
             the workdir.
           Stopped: SIGTERM ended it.
         """
-        evaluate(self.evaluation, source)
+        with for_default_platform():
+            evaluate(self.evaluation, source)
         if self.reports and hosts.is_first():
             from i3d_jax.report.own import write
 
