@@ -23,6 +23,7 @@ from i3d_jax.checkpoint import is_whole
 from i3d_jax.data.dataset import open_dataset
 from i3d_jax.evaluation import results
 from i3d_jax.evaluation.predictions import Predictions
+from i3d_jax.models.purpose import for_default_platform
 from i3d_jax.run import Run, resolve
 from i3d_jax.run import recipe as configuration
 from i3d_jax.study import miniature, plan
@@ -142,7 +143,8 @@ def test_every_recipe_of_a_network_takes_a_training_step(network, datasets):
             if key not in steps:
                 steps[key] = _compiled(config, model, fixed)
             state, step = steps[key]
-            after, metrics = step(state, _features(model, batch) if fixed else batch)
+            with for_default_platform():  # As a run traces it.
+                after, metrics = step(state, _features(model, batch) if fixed else batch)
             assert int(after.step) == 1
             assert np.isfinite(float(metrics["loss"][0]))
             _check_what_is_trained(state.params, after.params, fixed)
@@ -169,10 +171,8 @@ def _compiled(config, model, fixed):
 def _features(model, batch):
     """Random features in the shapes of the network's own, with the labels of a batch."""
     clips = {key: jnp.zeros(value.shape) for key, value in batch.items() if key in model.streams}
-    template = models.template(model)
-    shapes = jax.eval_shape(
-        lambda variables, clips: model.classifier_inputs(model.apply(variables, clips)[1]), template, clips
-    )
+    applied = jax.eval_shape(model.apply, models.template(model), clips)
+    shapes = jax.eval_shape(model.classifier_inputs, applied[1])
     random = np.random.default_rng(1)
     drawn = {scope: random.normal(size=shape.shape).astype(np.float32) for scope, shape in shapes.items()}
     return {**drawn, "label": batch["label"], "mask": batch["mask"]}
