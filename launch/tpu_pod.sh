@@ -150,10 +150,11 @@ run() {
     module=i3d_jax.study
     own=("${own[@]:1}")
   fi
-  # One line: what `nohup` starts goes on when the connection ends, and its number is kept for `stop`.
+  # One line: what `nohup` starts goes on when the connection ends, and its number is kept for `stop`. The log is opened
+  # before anything is started: it is there for `log` at once, and where it cannot be written nothing runs unseen.
   on_workers all "cd i3d_jax && { PYTHONUNBUFFERED=1 nohup ../.venv/bin/python -m $module --distributed$(
     printf ' %q' "${own[@]}"
-  ) >> $logs/$name-\$(hostname).log 2>&1 < /dev/null & echo \$! > ../i3d_jax.pid; }"
+  ) < /dev/null & echo \$! > ../i3d_jax.pid; } >> $logs/$name-\$(hostname).log 2>&1"
 }
 
 log() {

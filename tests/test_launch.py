@@ -184,7 +184,7 @@ def test_a_study_is_started_as_a_run_is(environment, tmp_path):
     slurm = call("slurm.sh", *STUDY, env={**environment, "SLURM_JOB_ID": "41"}).stdout.splitlines()
     assert slurm == ["-m i3d_jax.study --distributed --table accuracy"] * 2
     pod = call("tpu_pod.sh", "run", *PLACE, "--dry_run", "--", *STUDY, env=environment).stdout
-    assert "-m i3d_jax.study --distributed --table accuracy >>" in pod
+    assert "-m i3d_jax.study --distributed --table accuracy < /dev/null" in pod
 
 
 def test_slurm_requeues_when_one_of_its_processes_is_told_to_stop(environment):
@@ -261,6 +261,17 @@ def test_a_tpu_from_the_request_to_the_deletion(environment, tmp_path, place):
         assert sorted(told) == sorted(["storage ls gs://b"] * 2 + copies)
     assert call("tpu_pod.sh", "delete", *PLACE, env=environment).returncode == 0
     assert not (cloud / "state").exists()
+
+
+def test_nothing_is_started_where_its_log_cannot_be(environment, tmp_path):
+    cloud = tmp_path / "cloud"
+    shutil.copytree(STAND_INS / "on_workers", cloud / "on_workers")
+    for worker in (0, 1):
+        (cloud / f"worker-{worker}" / "i3d_jax").mkdir(parents=True)
+    done = call("tpu_pod.sh", "run", *PLACE, "--", *CONFIG, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.count("No such file or directory") == 2
+    assert not list(cloud.rglob("i3d_jax.pid"))
 
 
 def test_tpu_commands_are_printed_and_not_run(environment):
