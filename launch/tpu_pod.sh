@@ -154,7 +154,7 @@ run() {
   # before anything is started: it is there for `log` at once, and where it cannot be written nothing runs unseen.
   on_workers all "cd i3d_jax && { PYTHONUNBUFFERED=1 nohup ../.venv/bin/python -m $module --distributed$(
     printf ' %q' "${own[@]}"
-  ) < /dev/null & echo \$! > ../i3d_jax.pid; } >> $logs/$name-\$(hostname).log 2>&1"
+  ) & echo \$! > ../i3d_jax.pid; } < /dev/null >> $logs/$name-\$(hostname).log 2>&1"
 }
 
 log() {

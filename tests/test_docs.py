@@ -172,7 +172,7 @@ def accept_script(command: list[str], tmp_path: Path) -> None:
         for word in shlex.split(line):
             if word.startswith("--command=") and " -m i3d_jax." in word:
                 words = shlex.split(word)
-                started.append(words[words.index("-m") : words.index(">>")])
+                started.append(words[words.index("-m") : words.index("&")])
     assert started or command[1] in ("keep", "delete")
     for arguments in started:
         accept_python(arguments)

@@ -184,7 +184,7 @@ def test_a_study_is_started_as_a_run_is(environment, tmp_path):
     slurm = call("slurm.sh", *STUDY, env={**environment, "SLURM_JOB_ID": "41"}).stdout.splitlines()
     assert slurm == ["-m i3d_jax.study --distributed --table accuracy"] * 2
     pod = call("tpu_pod.sh", "run", *PLACE, "--dry_run", "--", *STUDY, env=environment).stdout
-    assert "-m i3d_jax.study --distributed --table accuracy < /dev/null" in pod
+    assert "-m i3d_jax.study --distributed --table accuracy & echo" in pod
 
 
 def test_slurm_requeues_when_one_of_its_processes_is_told_to_stop(environment):
