@@ -56,7 +56,6 @@ def release(data, monkeypatch):
     monkeypatch.setitem(published.RELEASES, NAME, found)
     monkeypatch.setattr(published, "KINETICS_400", labels)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "SILENCE", 0.5)
     monkeypatch.setattr(download, "PAUSE", 0.01)
 
 
@@ -161,8 +160,9 @@ def test_another_index_or_other_labels_are_refused_before_the_large_file(mirror,
     assert not (cache / NAME / file).exists()
 
 
-def test_a_mirror_without_it_or_without_an_answer_is_no_reason_to_look_elsewhere(mirror, cache, tmp_path):
+def test_a_mirror_without_it_or_without_an_answer_is_no_reason_to_look_elsewhere(mirror, cache, tmp_path, monkeypatch):
     fails(tmp_path / "rgb", r"/none/checkpoints/.* answers 404", "--mirror", f"{mirror.address}/none")
+    monkeypatch.setattr(download, "SILENCE", 0.5)
     mirror.stuck, mirror.stuck_after = {INDEX}, 0
     fails(tmp_path / "rgb", r"no answer within 0\.5 seconds$", "--mirror", mirror.address)
     assert not (cache / NAME).exists()
