@@ -98,13 +98,13 @@ while :; do
   done
   ((${#children[@]})) || break
   if [ -n "$ended_at" ]; then
-    if ((SECONDS - ended_at >= PATIENCE + FAREWELL)); then
-      # Reaches those too that are stopped.
-      kill -KILL "${children[@]}" 2>/dev/null || true
-    elif ((SECONDS - ended_at >= PATIENCE)) && [ -z "$told" ]; then
-      told=yes
+    if [ -z "$told" ] && ((SECONDS - ended_at >= PATIENCE)); then
+      told=$SECONDS
       echo "error: a process ended with code $code, and ${#children[@]} did not within $PATIENCE s: they are ended" >&2
       kill -TERM "${children[@]}" 2>/dev/null || true
+    elif [ -n "$told" ] && ((SECONDS - told >= FAREWELL)); then
+      # Reaches those too that are stopped.
+      kill -KILL "${children[@]}" 2>/dev/null || true
     fi
   fi
   # Also a signal for the whole terminal ends it.

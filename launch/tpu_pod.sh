@@ -132,7 +132,7 @@ sudo mkdir -p /mnt/share/datasets /mnt/share/runs /mnt/share/logs && sudo chmod 
   fi
   local archive
   archive=$(mktemp)
-  do_or_print tar -czf "$archive" -C "$(dirname "$0")/.." \
+  do_or_print tar -czf "$archive" --exclude=__pycache__ -C "$(dirname "$0")/.." \
     setup.py pyproject.toml constraints.txt README.md i3d_jax experiments
   do_or_print gcloud compute tpus tpu-vm scp "$archive" "$name:i3d_jax.tar.gz" \
     --zone "$zone" --project "$project" --worker=all

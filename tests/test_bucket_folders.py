@@ -162,3 +162,20 @@ def test_copies_of_what_is_named_alike(bucket, tmp_path):
         (bucket / name).write_text(name)
     assert copies.copied_like(bucket / "model", tmp_path, beside="*.txt") == tmp_path / "model"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["labels.txt", "model.data-00000-of-00001", "model.index"]
+
+
+def test_a_lock_that_is_renewed_while_it_is_looked_at_is_there(bucket, monkeypatch):
+    """A look is two requests: what the first one tells of may be replaced before the second."""
+    path = bucket / "lock"
+    tag = bucket_requests.write_if(path, b"one", None)
+    system = bucket_requests.filesystem("gs")
+    call, renewals = system.call, iter([tag])
+
+    def renewed_after(*arguments, **options):
+        answer = call(*arguments, **options)
+        for one in renewals:
+            bucket_requests.write_if(path, b"two", one)
+        return answer
+
+    monkeypatch.setattr(system, "call", renewed_after)
+    assert bucket_requests.version_of(path).content == b"two"

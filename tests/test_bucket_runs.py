@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import emulators, forked, small_runs
-from helpers.two_processes import free_address
+from helpers.ports import free_port
 
 from i3d_jax import checkpoint, features, main, predict, prepare
 from i3d_jax.drawn import actions
@@ -117,7 +117,7 @@ def test_a_dataset_that_was_killed_in_the_making(folder, network):
     network.seconds = 0.0
     assert not files.is_file(home / "dataset" / "dataset.json"), "it was over before it was killed"
     process = started(network, "i3d_jax.prepare", *preparation(home))
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert contents(home / "dataset") == contents(folder / "dataset")
 
@@ -127,19 +127,22 @@ def test_a_run_that_is_killed_and_meets_an_unsteady_server(folder, uploaded, net
     """One request in ten fails and the server is gone for ten seconds; the run ends as the one on the disk."""
     home = files.path(f"{HOME}/trained")
     words = training(home, uploaded / "dataset")
+    network.seconds = 0.05
     process = started(network, "i3d_jax.main", *words)
-    until(lambda: checkpoint.steps_in(home / "run" / "checkpoints"), process)
+    until(lambda: files.is_file(home / "run" / "lock"), process)
     with pytest.raises(UserError, match=f"run is in use by process {process.pid} on "), lock.held(home / "run"):
         pass
+    until(lambda: checkpoint.steps_in(home / "run" / "checkpoints"), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    network.seconds = 0.0
     assert STEPS not in checkpoint.steps_in(home / "run" / "checkpoints"), "it was over before it was killed"
     network.refuses = 10
     process = started(network, "i3d_jax.main", *words)
     forked.reads(process, "going on from step")
     network.down = True
     threading.Timer(10, lambda: setattr(network, "down", False)).start()
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     same(home / "run", folder / "run")
 
@@ -162,7 +165,7 @@ def same(ours, theirs):
 def test_two_processes_with_one_workdir(folder, uploaded, network):
     home = files.path(f"{HOME}/two")
     environment = {**forked.environment(), **emulators.variables(network.address), "PYTHON": sys.executable}
-    port = free_address().rpartition(":")[2]
+    port = str(free_port())
     command = ["launch/local.sh", "--processes", "2", "--port", port, *training(home, uploaded / "dataset")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers import emulators
-from helpers.two_processes import free_address
+from helpers.ports import free_address
 
 from i3d_jax.records import spans
 from i3d_jax.system import bucket_requests, copies, files, lease, lock
@@ -355,7 +355,8 @@ def test_a_server_that_is_gone_for_good(network, monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 3)
+    # A lease that is alive lasts where S3 tells whole seconds and the machine is busy.
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 6)
     monkeypatch.setattr(lease, "_RENEWED_EVERY_SECONDS", 1)
     monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.2)
 
@@ -390,17 +391,17 @@ def test_a_lease_that_cannot_be_removed_hides_nothing(network, quick, caplog, fa
 
 
 def test_who_died_is_followed(folder, quick):
-    bucket_requests.write_if(folder / "lock", b"process 1 on another\n", None)
     began = time.monotonic()
+    bucket_requests.write_if(folder / "lock", b"process 1 on another\n", None)
     with lock.held(folder):
         # S3 tells its times in whole seconds.
-        assert 1 < time.monotonic() - began < 6
+        assert 1 < time.monotonic() - began < 30
         assert "another" not in (folder / "lock").read_text()
 
 
 def test_of_two_that_follow_one_wins(folder, quick):
     bucket_requests.write_if(folder / "lock", b"process 1 on another\n", None)
-    time.sleep(3)
+    time.sleep(6)
     outcomes = []
     both = threading.Barrier(2)
 
@@ -408,10 +409,10 @@ def test_of_two_that_follow_one_wins(folder, quick):
         try:
             with lock.held(folder):
                 outcomes.append("held")
-                both.wait(10)
+                both.wait(60)
         except UserError as error:
             outcomes.append(str(error))
-            both.wait(10)
+            both.wait(60)
 
     threads = [threading.Thread(target=follow) for _ in range(2)]
     for thread in threads:
@@ -430,7 +431,7 @@ def test_writes_with_a_condition(folder):
     assert bucket_requests.write_if(path, b"two", first) != first
     found = bucket_requests.version_of(path)
     assert found.content == b"two"
-    assert -1 <= found.age < 5
+    assert -1 <= found.age < 30
     bucket_requests.remove_if(path, found.tag)
     assert bucket_requests.version_of(path) is None
 
@@ -440,9 +441,9 @@ def test_a_lease_outlives_an_outage(network, quick):
     with lock.held(folder):
         before = bucket_requests.version_of(folder / "lock")
         network.down = True
-        time.sleep(4)
+        time.sleep(7)
         network.down = False
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while bucket_requests.version_of(folder / "lock").written == before.written:
             assert time.monotonic() < deadline
             time.sleep(0.2)

@@ -41,7 +41,7 @@ def write(path, frames, codec, pixel_format, frame_rate=25, options=None, degree
 
 def write_with_keyframes(path, frames, frame_rate, every):
     """Writes H.264 with B-frames and open groups of pictures."""
-    options = {"x264-params": f"keyint={every}:min-keyint={every}:open-gop=1:bframes=3"}
+    options = {"x264-params": f"keyint={every}:min-keyint={every}:open-gop=1:bframes=3:mbtree=0"}
     write(path, frames, "libx264", "yuv420p", frame_rate, options)
 
 
@@ -211,7 +211,8 @@ def test_a_piece_after_the_end(tmp_path):
 )
 def test_a_file_that_is_cut_off(tmp_path, suffix, reason):
     path = tmp_path / f"a{suffix}"
-    write_with_keyframes(path, noise(100), 25, 20)
+    # Of smaller pictures a third of all cuts in a .ts, which does not say how long it is, decodes without a complaint.
+    write_with_keyframes(path, noise(100, 128, 160), 25, 20)
     by_timestamps = suffix != ".avi"
     assert len(decoded(path, by_timestamps=by_timestamps)) == 100
     content = path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import socket
 
 import pytest
 from helpers.mirrors import served
@@ -94,10 +95,12 @@ def test_a_busy_server_is_asked_again(mirror, path):
 def test_an_address_at_which_nobody_is(tmp_path, path, monkeypatch):
     monkeypatch.setattr(download, "PAUSE", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with served(tmp_path) as mirror:
-        pass
-    with pytest.raises(download.UnreachableError, match="/file cannot be reached: Connection refused"):
-        download.fetch(f"{mirror.address}/file", path)
+    # Taken, so that no other test comes to listen there.
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(download.UnreachableError, match="/file cannot be reached: Connection refused"):
+            download.fetch(f"{address}/file", path)
 
 
 @pytest.mark.parametrize("kept", [CONTENT, CONTENT + b"more"])

@@ -19,7 +19,8 @@ from i3d_jax.study import miniature
 from i3d_jax.video.write import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ("i3d_jax", "experiments", "setup.py", "pyproject.toml", "README.md")
+PACKAGES = ("i3d_jax", "experiments")
+FILES = ("setup.py", "pyproject.toml", "README.md")
 # Two steps of a shallow network are enough to see that the parts find each other.
 SHALLOW = "Mixed_3b"
 SHORT = ("--config.total_steps=2", "--config.log_every=1", "--config.optimizer.boundaries=(1,)")
@@ -30,9 +31,11 @@ SHORT += (f"--config.model.last_block={SHALLOW}", "--config.batch_size=4")
 def installed(tmp_path_factory):
     """A fresh virtual environment with the package installed, not editable, that finds only libraries of this one."""
     folder = tmp_path_factory.mktemp("installed")
-    for name in SHIPPED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / "checkout" / name if name in SHIPPED[:2] else folder / "checkout")
+    for name in PACKAGES:
+        # Other tests write bytecode meanwhile, which comes and goes.
+        shutil.copytree(ROOT / name, folder / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        shutil.copy(ROOT / name, folder / "checkout")
     venv.create(folder / "environment", symlinks=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "environment")}))
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")

@@ -8,7 +8,7 @@ import itertools
 import pytest
 from helpers import pairs
 from helpers.pairs import ended
-from helpers.two_processes import free_address
+from helpers.ports import free_address
 
 from i3d_jax.system import cluster, heartbeat
 from i3d_jax.system.errors import UserError

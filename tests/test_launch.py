@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.two_processes import free_address
+from helpers.ports import free_port
 
 from i3d_jax import prepare
 
@@ -33,7 +33,7 @@ def environment(tmp_path):
         "XLA_FLAGS": "",
         "REAL_PYTHON": sys.executable,
         "JOINED": str(HELPERS / "joined.py"),
-        "JAX_COORDINATOR_PORT": free_address().partition(":")[2],
+        "JAX_COORDINATOR_PORT": str(free_port()),
         "CLOUD": str(tmp_path / "cloud"),
     }
 

@@ -1,12 +1,12 @@
 """Which ports are opened, and for whom (docs/security.md)."""
 
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 # 127.0.0.1 and ::1 as Linux writes them, the first in IPv6 as well.
@@ -25,9 +25,7 @@ for table in ("tcp", "tcp6"):
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the system does not list its ports in /proc")
 def test_the_coordinator_of_one_machine_listens_for_that_machine_alone():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, f"localhost:{port}"], cwd=ROOT, capture_output=True, text=True, timeout=120
     )

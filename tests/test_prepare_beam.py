@@ -143,8 +143,8 @@ def test_no_worker_outlives_a_command_that_is_told_to_end(videos, long_video, tm
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert not (tmp_path / "dataset" / "dataset.json").exists()
-    # Workers may say behind it that they have lost the command: Beam's, and any that are just starting.
-    assert words in log.read_text().splitlines() or not words
+    # Workers say around it that they have lost the command: Beam's, and any that are just starting.
+    assert words in log.read_text()
     if runner == "local":
         assert not list(tmp_path.glob("dataset/*.tmp-*"))
 

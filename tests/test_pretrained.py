@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import shutil
+import socket
 import tarfile
 import zipfile
 
@@ -192,11 +193,12 @@ def test_a_cache_that_cannot_be_made(mirror, cache, tmp_path):
 
 
 @pytest.fixture
-def no_release(release, monkeypatch, tmp_path):
-    """No release: nobody listens at its address."""
-    with served(tmp_path) as server:
-        address = server.address
-    monkeypatch.setattr(pretrained, "RELEASE", address)
+def no_release(release, monkeypatch):
+    """No release: nobody listens at its address, which is taken so that no other test comes to."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(pretrained, "RELEASE", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        yield
 
 
 BACKEND = """\

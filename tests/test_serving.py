@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from helpers import forked
 from helpers.pages import ROOT, blocks
+from helpers.ports import free_port
 from helpers.small_checkpoints import save_stream
 
 import i3d_jax
@@ -50,9 +50,7 @@ def folder(tmp_path_factory):
 @contextlib.contextmanager
 def running(folder):
     """Runs the server; yields its process and its address once it says that it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, "serve.py", "network", str(port)],

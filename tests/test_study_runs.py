@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import forked
-from helpers.two_processes import free_address
+from helpers.ports import free_address
 
 from experiments import cells, hmdb51, kinetics, minikinetics, ucf101
 from i3d_jax import checkpoint, models, prepare

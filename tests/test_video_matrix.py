@@ -68,7 +68,7 @@ def write(path, codec, pixel_format, *, size=(64, 48), rate=25, options=None, ti
 
 
 B_FRAMES = {"bf": "3", "g": "20"}
-OPEN = {"x264-params": "keyint=20:min-keyint=20:open-gop=1:bframes=3"}
+OPEN = {"x264-params": "keyint=20:min-keyint=20:open-gop=1:bframes=3:mbtree=0"}
 VP8 = {"lag-in-frames": "0", "deadline": "realtime", "cpu-used": "8"}
 CONTAINERS = [
     (".mp4", "libx264", "yuv420p", OPEN),

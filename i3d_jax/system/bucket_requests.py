@@ -376,10 +376,14 @@ def version_of(path: Place) -> Version | None:
 
 
 def _version_in_google(files: Any, path: Place) -> Version:
-    headers, text = files.call("GET", "b/{}/o/{}", path.bucket, path.key)
-    told = json.loads(text)
-    content = files.cat_file(f"{path.bucket}/{path.key}", generation=told["generation"])
-    return _version(content, told["generation"], datetime.datetime.fromisoformat(told["updated"]), headers["Date"])
+    while True:
+        headers, text = files.call("GET", "b/{}/o/{}", path.bucket, path.key)
+        told = json.loads(text)
+        # Gone may be this version alone, since another has taken its place after the first request.
+        with contextlib.suppress(FileNotFoundError):
+            content = files.cat_file(f"{path.bucket}/{path.key}", generation=told["generation"])
+            written = datetime.datetime.fromisoformat(told["updated"])
+            return _version(content, told["generation"], written, headers["Date"])
 
 
 def _version_in_s3(files: Any, path: Place) -> Version:

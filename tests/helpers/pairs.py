@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 from helpers import forked
-from helpers.two_processes import free_address
+from helpers.ports import free_address
 
 
 @contextlib.contextmanager

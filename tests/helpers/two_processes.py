@@ -6,11 +6,8 @@ python two_processes.py OUTPUT --coordinator HOST:PORT --num_processes 2 --proce
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
-import random
-import socket
 import time
 from pathlib import Path
 
@@ -41,15 +38,6 @@ def five_steps(used: Devices, seed: int = 3) -> list[np.ndarray]:
         }
         state, _ = step(state, used.shard_batch(rows))
     return [np.asarray(leaf) for leaf in jax.tree.leaves(used.whole(used.merge_replicas(state)))]
-
-
-def free_address() -> str:
-    """An address at which nobody listens: below the ports that the system gives to whoever asks for any."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.socket() as one:
-            one.bind(("127.0.0.1", port))
-            return f"127.0.0.1:{port}"
 
 
 # Seconds after which `steps_without_end` takes the other process for dead.
