@@ -181,7 +181,7 @@ def test_workers_do_not_outlive_a_parent_that_is_killed_or_interrupted(tmp_path,
 
 
 INTERRUPTED = """
-import os, time
+import os, signal, time
 from i3d_jax.system.errors import run
 from i3d_jax.system.workers import in_order
 
@@ -194,6 +194,8 @@ def main(arguments):
     list(in_order(begin, range(2), processes=2, crashed=None))
 
 if __name__ == "__main__":
+    # Where the tests run in the background, it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run(main)
 """
 
@@ -206,7 +208,6 @@ def test_what_is_left_of_processes_at_ctrl_c_is_nobodys_business(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
     process.send_signal(signal.SIGINT)
