@@ -73,8 +73,7 @@ class _Heart:
 
     def watch(self) -> None:
         """Ends the process when the others have not been met for too long: also where the barrier never answers."""
-        # The coordinator looks once a second which meetings are over; what it answers names who is missing.
-        while time.monotonic() - self._met < (1 + 1 / _BEATS) * self._seconds + 3:
+        while time.monotonic() - self._met < (1 + 1 / _BEATS) * self._seconds + 1:
             if _parted.wait(self._seconds / 100):
                 return
         if jax.process_index() == 0:
