@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 
@@ -13,7 +14,7 @@ import pytest
 from jax import lax
 
 from i3d_jax.models import layers, lowering, pooling, winograd
-from i3d_jax.models.purpose import for_default_platform, for_few_runs, for_shapes
+from i3d_jax.models.purpose import for_default_platform, for_few_runs, for_shapes, for_translation
 
 # (frames, height, width, channels, features, window, strides): stem-like, pointwise, deep and thin ones, odd and even.
 CONVOLUTIONS = [
@@ -26,8 +27,13 @@ CONVOLUTIONS = [
     (1, 8, 9, 30, 4, (1, 3, 3), (1, 2, 2)),
     (4, 5, 5, 6, 3, (1, 1, 1), (2, 2, 2)),
     (6, 4, 4, 6, 3, (3, 1, 1), (1, 1, 1)),
-    # Large enough for Winograd's filtering, at odd and even sizes.
+    # Fewer positions than features.
+    (2, 3, 4, 5, 50, (3, 3, 3), (1, 1, 1)),
+    (1, 4, 5, 7, 41, (1, 3, 3), (1, 1, 1)),
+    (3, 2, 2, 60, 24, (3, 2, 1), (1, 1, 1)),
+    # Large enough for Winograd's filtering, at odd and even sizes; taps become channels, features and neither.
     (3, 41, 40, 64, 96, (3, 3, 3), (1, 1, 1)),
+    (3, 34, 33, 96, 64, (3, 3, 3), (1, 1, 1)),
     (2, 32, 35, 96, 160, (1, 3, 3), (1, 1, 1)),
 ]
 
@@ -250,6 +256,33 @@ def test_what_runs_a_few_times_does_without_winograds_filtering(purpose):
     with purpose():
         assert convolutions() == 1
     assert convolutions() == 0
+
+
+@pytest.mark.parametrize("size", [(7, 9), (8, 8)])
+def test_few_positions_are_one_product(size):
+    """At 64 positions and 64 features the windows are as large as the kernel; an empty context is any purpose."""
+    images, kernel = jnp.ones((1, *size, 5)), jnp.ones((3, 3, 5, 64))
+    padding = lowering.same_padding(size, (3, 3), (1, 1))
+
+    def operations(purpose, features=64):
+        with purpose():
+            lowered = jax.jit(lambda *arrays: lowering.convolution(*arrays, (1, 1), padding)).lower(
+                images, kernel[..., :features]
+            )
+        text = lowered.as_text()
+        return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
+
+    assert operations(contextlib.nullcontext) == operations(for_few_runs) == (0, 1)
+    # Another runtime knows a convolution; and one position too many is not few.
+    assert operations(for_translation) == operations(contextlib.nullcontext, features=62) == (1, 0)
+
+
+@pytest.mark.parametrize(("channels", "features"), [(63, 256), (256, 63)])
+def test_thin_layers_do_without_winograds_filtering(channels, features):
+    images, kernel = jnp.ones((4, 40, 41, channels)), jnp.ones((3, 3, channels, features))
+    padding = lowering.same_padding((40, 41), (3, 3), (1, 1))
+    text = jax.jit(lambda *arrays: lowering.convolution(*arrays, (1, 1), padding)).lower(images, kernel).as_text()
+    assert text.count("stablehlo.convolution") == 1
 
 
 def test_what_is_for_one_platform_leaves_the_others_out_and_nothing_else():

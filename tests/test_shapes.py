@@ -73,7 +73,7 @@ def c3d(dtype):
         (lambda: pooling.max_pool(zeros(7), (2,), (2,)), "batch ... channels"),
         (lambda: pooling.max_pool(zeros(1, 4, 4, 2, dtype=np.int32), (2, 2), (2, 2)), "batch ... channels"),
         (lambda: lowering.convolution(zeros(1, 4, 4, 2), zeros(3, 3, 5, 6), (1, 1), ((1, 1),) * 2), "channels=2"),
-        (lambda: winograd.convolution(zeros(1, 8, 8, 2), zeros(5, 5, 2, 3)), "3 3 channels features"),
+        (lambda: winograd.convolution(zeros(1, 8, 8, 2), zeros(5, 5, 2, 3)), "3 3 _channels _features"),
         (lambda: normalised_relu(5), "channels=4"),
         (lambda: warp(5), "rows=4"),
         (lambda: lstm(jnp.bfloat16), "bf16[1,3,4]"),

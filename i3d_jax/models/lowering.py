@@ -5,14 +5,16 @@ batch and the channels. Padding is TensorFlow's SAME (an odd pixel goes after), 
 
 How an operation is lowered is chosen per platform here, for pools in `models.pooling`, and nowhere else. On TPUs and
 GPUs it is XLA's native 3D convolution. On CPUs that is several times slower than the machine's matrix product, so there
-the taps along time become channels of one 2D convolution, which for 3x3 windows is Winograd's; pointwise convolutions
-and other weight gradients become matrix products. On NVIDIA's GPUs the first layer's taps become channels too, for its
-matrix units take channels by eights. All give the same numbers up to rounding.
+the taps along time become channels of one 2D convolution, which for 3x3 windows is Winograd's; pointwise convolutions,
+those of few positions (`models.windows`) and other kernels' gradients become matrix products. On NVIDIA's GPUs the
+first layer's taps become channels too, for its matrix units take channels by eights. All give the same numbers up to
+rounding.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -22,12 +24,13 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from i3d_jax.models import slabs, winograd
+from i3d_jax.models import slabs, windows, winograd
 from i3d_jax.models.batch_norm import Statistics, normalised_relu
-from i3d_jax.models.purpose import by_platform, goes_in_slabs, runs_many_times, runs_never
+from i3d_jax.models.purpose import by_platform, goes_in_slabs, is_translated, runs_many_times, runs_never
 from i3d_jax.shapes import AnyArray
 
-# With fewer channels in all taps along time, a product per tap is too thin, and a 2D convolution is faster.
+# With fewer channels in all taps along time, Winograd's products and one per tap are too thin, and a 2D convolution is
+# faster; with fewer features Winograd's are, too.
 THIN_CHANNELS = 64
 # Channels come in multiples of this into the matrix units of NVIDIA's GPUs.
 CUDA_CHANNELS = 8
@@ -77,7 +80,7 @@ def _convolution(inputs, kernel, strides, padding):
     return by_platform(
         inputs,
         kernel,
-        cpu=functools.partial(_folded_convolution, strides=strides, padding=padding),
+        cpu=functools.partial(_cpu_convolution, strides=strides, padding=padding),
         default=functools.partial(_native_convolution, strides=strides, padding=padding),
         cuda=functools.partial(_cuda_convolution, strides=strides, padding=padding),
     )
@@ -137,7 +140,7 @@ def _convolution_backward(strides, padding, residuals, gradient):
         inputs,
         kernel,
         gradient,
-        cpu=functools.partial(_folded_gradients, strides=strides, padding=padding),
+        cpu=functools.partial(_cpu_gradients, strides=strides, padding=padding),
         default=functools.partial(_gradients, _native_convolution, strides=strides, padding=padding),
         cuda=functools.partial(_gradients, _cuda_convolution, strides=strides, padding=padding),
     )
@@ -177,33 +180,65 @@ def _is_pointwise(kernel, strides, padding):
     return set(kernel.shape[:-2]) == {1} and set(strides) == {1} and not any(map(sum, padding))
 
 
-def _folded_convolution(inputs, kernel, *, strides, padding):
-    """The same convolution as one over images whose channels, or features, hold all taps along time."""
+def _cpu_convolution(inputs, kernel, *, strides, padding):
+    if _has_few_positions(inputs, kernel, strides, padding):
+        return _convolution_by_windows(inputs, kernel, padding=padding)
+    return _folded_convolution(inputs, kernel, strides=strides, padding=padding)
+
+
+def _has_few_positions(inputs, kernel, strides, padding):
+    """Says whether the windows of all outputs, side by side, take no more memory than the kernel."""
+    if is_translated() or set(strides) != {1} or set(kernel.shape[:-2]) == {1}:
+        return False
+    sizes = zip(inputs.shape[1:-1], kernel.shape[:-2], padding, strict=True)
+    positions = inputs.shape[0] * math.prod(size + sum(pads) - taps + 1 for size, taps, pads in sizes)
+    # An exported network's number of clips may be open.
+    return isinstance(positions, int) and positions <= kernel.shape[-1]
+
+
+def _convolution_by_windows(inputs, kernel, *, padding):
+    return windows.convolution(jnp.pad(inputs, ((0, 0), *padding, (0, 0))), kernel)
+
+
+def _folded_convolution(inputs, kernel, *, strides, padding, turned=False):
+    """The same convolution as one over images whose channels, or features, hold all taps along time.
+
+    A turned kernel is [..., features, channels]: to lay a large one out anew takes longer than the products.
+    """
     if inputs.ndim == 4:
         video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}
-        return _folded_convolution(inputs[:, None], kernel[None], **video)[:, 0]
-    taps, *window, channels, features = kernel.shape
+        return _folded_convolution(inputs[:, None], kernel[None], **video, turned=turned)[:, 0]
+    taps = len(kernel)
+    channels, features = kernel.shape[:2:-1] if turned else kernel.shape[3:]
     if _is_pointwise(kernel, strides, padding):
-        return (inputs.reshape(-1, channels) @ kernel.reshape(channels, features)).reshape(*inputs.shape[:-1], features)
-    in_space = {"strides": strides[1:], "padding": padding[1:]}
+        contracted = (((4,), (1 if turned else 0,)), ((), ()))
+        return lax.dot_general(inputs, kernel.reshape(kernel.shape[-2:]), contracted)
+    in_space = {"strides": strides[1:], "padding": padding[1:], "turned": turned}
     if channels > features and taps > 1 and strides[0] == 1:
         # Fewer numbers are moved if the taps become features, whose shifted frames are added up.
-        kernel = kernel.transpose(1, 2, 3, 0, 4).reshape(*window, channels, taps * features)
+        kernel = _with_taps(kernel, axis=-2 if turned else -1)
         outputs = _image_convolution(inputs.reshape(-1, *inputs.shape[2:]), kernel, **in_space)
         outputs = outputs.reshape(*inputs.shape[:2], *outputs.shape[1:3], taps, features)
         outputs = jnp.pad(outputs, ((0, 0), padding[0], *[(0, 0)] * 4))
         steps = outputs.shape[1] - taps + 1
         return sum(outputs[:, tap : tap + steps, :, :, tap] for tap in range(taps))
     images = _folded_images(inputs, taps, strides[0], padding[0])
-    kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(*window, taps * channels, features)
-    outputs = _image_convolution(images, kernel, **in_space)
+    outputs = _image_convolution(images, _with_taps(kernel, axis=-1 if turned else -2), **in_space)
     return outputs.reshape(len(inputs), -1, *outputs.shape[1:])
 
 
-def _image_convolution(images, kernel, *, strides, padding):
+def _with_taps(kernel, axis):
+    """A kernel [taps, height, width, C, features] without its first axis, which goes into one of the last two."""
+    joined = jnp.moveaxis(kernel, 0, axis - 1)
+    shape = list(kernel.shape[1:])
+    shape[axis] *= len(kernel)
+    return joined.reshape(shape)
+
+
+def _image_convolution(images, kernel, *, strides, padding, turned):
     if _has_winograd(images, kernel, strides):
-        return winograd.convolution(jnp.pad(images, ((0, 0), *padding, (0, 0))), kernel)
-    return _native_convolution(images, kernel, strides=strides, padding=padding)
+        return winograd.convolution(jnp.pad(images, ((0, 0), *padding, (0, 0))), kernel, turned=turned)
+    return _native_convolution(images, kernel.swapaxes(2, 3) if turned else kernel, strides=strides, padding=padding)
 
 
 def _folded_images(inputs, taps, stride, padding):
@@ -217,19 +252,29 @@ def _folded_images(inputs, taps, stride, padding):
 
 
 def _has_winograd(images, kernel, strides):
-    operations = 2 * math.prod(images.shape[:-1]) * math.prod(kernel.shape)
+    """Of images and kernels whose taps along time are among the channels or features, or will be among the channels."""
     if not runs_many_times():
         return False
-    of_its_kind = kernel.shape[-4:-2] == (3, 3) and set(strides) == {1} and kernel.dtype == jnp.float32
-    return of_its_kind and operations >= LEAST_OPERATIONS
+    *taps, height, width, channels, features = kernel.shape
+    of_its_kind = (height, width) == (3, 3) and set(strides) == {1} and kernel.dtype == jnp.float32
+    thick = min(math.prod(taps) * channels, features) >= THIN_CHANNELS
+    return of_its_kind and thick and 2 * math.prod(images.shape[:-1]) * math.prod(kernel.shape) >= LEAST_OPERATIONS
 
 
-def _folded_gradients(inputs, kernel, gradient, *, strides, padding):
+def _cpu_gradients(inputs, kernel, gradient, *, strides, padding):
     # Without the barrier XLA would fuse the producer of both into each product that reads them, and repeat it.
     inputs, gradient = lax.optimization_barrier((inputs, gradient))
+    if _has_few_positions(inputs, kernel, strides, padding):
+        forward = functools.partial(_convolution_by_windows, padding=padding)
+        return jax.vjp(forward, inputs, kernel)[1](gradient)
+    return _folded_gradients(inputs, kernel, gradient, strides, padding)
+
+
+def _folded_gradients(inputs, kernel, gradient, strides, padding):
     if inputs.ndim == 4:
-        video = {"strides": (1, *strides), "padding": ((0, 0), *padding)}
-        gradients = _folded_gradients(inputs[:, None], kernel[None], gradient[:, None], **video)
+        gradients = _folded_gradients(
+            inputs[:, None], kernel[None], gradient[:, None], (1, *strides), ((0, 0), *padding)
+        )
         return gradients[0][:, 0], gradients[1][0]
     return (
         _folded_input_gradient(inputs, kernel, gradient, strides, padding),
@@ -241,11 +286,11 @@ def _folded_input_gradient(inputs, kernel, gradient, strides, padding):
     if strides != (1, 1, 1):
         forward = functools.partial(_native_convolution, kernel=kernel, strides=strides, padding=padding)
         return jax.vjp(forward, inputs)[1](gradient)[0]
-    turned = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+    flipped = jnp.flip(kernel, (0, 1, 2))
     mirrored = tuple(
         (size - 1 - before, size - 1 - after) for size, (before, after) in zip(kernel.shape[:3], padding, strict=True)
     )
-    return _folded_convolution(gradient, turned, strides=strides, padding=mirrored)
+    return _folded_convolution(gradient, flipped, strides=strides, padding=mirrored, turned=True)
 
 
 def _folded_kernel_gradient(inputs, kernel, gradient, strides, padding):
@@ -267,9 +312,5 @@ def _folded_kernel_gradient(inputs, kernel, gradient, strides, padding):
             window = lax.slice_in_dim(window, offset, last, stride, axis=axis)
         return lax.dot_general(window.reshape(-1, channels), outputs, (((0,), (0,)), ((), ())))
 
-    products = [tap_gradient(offsets) for offsets in _positions((taps, height, width))]
+    products = [tap_gradient(offsets) for offsets in itertools.product(range(taps), range(height), range(width))]
     return jnp.stack(products).reshape(kernel.shape)
-
-
-def _positions(window):
-    return [(t, h, w) for t in range(window[0]) for h in range(window[1]) for w in range(window[2])]

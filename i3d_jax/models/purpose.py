@@ -80,6 +80,11 @@ def goes_in_slabs() -> bool:
     return _purpose.get() not in (_SHAPES, _TRANSLATION)
 
 
+def is_translated() -> bool:
+    """Says whether another runtime is to find the operations that it knows."""
+    return _purpose.get() == _TRANSLATION
+
+
 def by_platform(
     *arrays: AnyArray,
     cpu: Callable[..., Any],
@@ -89,6 +94,6 @@ def by_platform(
     """`jax.lax.platform_dependent` of "cpu", the rest and, in `gpus`, "cuda" and "rocm", each of which returns the same
     array or arrays; of what is traced for one platform, a CPU, or for a translation, the CPU's alternative alone."""
     on_cpu = _purpose.get() in (_DEFAULT_PLATFORM, _FEW_RUNS) and jax.default_backend() == "cpu"
-    if on_cpu or _purpose.get() == _TRANSLATION:
+    if on_cpu or is_translated():
         return cpu(*arrays)
     return lax.platform_dependent(*arrays, cpu=cpu, default=default, **gpus)

@@ -22,21 +22,26 @@ _OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
 
 
 def convolution(
-    images: Float32[AnyArray, "batch height width channels"], kernel: Float32[AnyArray, "3 3 channels features"]
+    images: Float32[AnyArray, "batch height width channels"],
+    kernel: Float32[AnyArray, "3 3 _channels _features"],
+    *,
+    turned: bool = False,
 ) -> Float32[Array, "batch height-2 width-2 features"]:
     """Convolves padded images with a 3x3 kernel at stride 1.
 
     Args:
       images: float32 [N, H, W, C], padding included.
       kernel: float32 [3, 3, C, features].
+      turned: whether the kernel is float32 [3, 3, features, C] instead.
 
     Returns:
       float32 [N, H - 2, W - 2, features].
     """
-    count, (height, width), features = images.shape[0], _outputs(images), kernel.shape[-1]
+    count, (height, width), features = images.shape[0], _outputs(images), kernel.shape[2 if turned else 3]
     taps = [kernel[row, column] for row in range(3) for column in range(3)]
     kernels = _transform(taps, 3, _OF_TAPS)
-    products = [tile @ matrix for tile, matrix in zip(_tiles(images), kernels, strict=True)]
+    contracted = (((1,), (1 if turned else 0,)), ((), ()))
+    products = [lax.dot_general(tile, matrix, contracted) for tile, matrix in zip(_tiles(images), kernels, strict=True)]
     values = _transform(products, 4, _OF_PRODUCTS)
     rows, columns = -(-height // 2), -(-width // 2)
     values = [value.reshape(count, rows, columns, features) for value in values]
