@@ -235,6 +235,12 @@ def _with_taps(kernel, axis):
     return joined.reshape(shape)
 
 
+def _without_taps(kernel, taps):
+    """A kernel [height, width, taps C, features] as one [taps, height, width, C, features]."""
+    height, width, channels, features = kernel.shape
+    return kernel.reshape(height, width, taps, channels // taps, features).transpose(2, 0, 1, 3, 4)
+
+
 def _image_convolution(images, kernel, *, strides, padding, turned):
     if _has_winograd(images, kernel, strides):
         return winograd.convolution(jnp.pad(images, ((0, 0), *padding, (0, 0))), kernel, turned=turned)
@@ -244,11 +250,19 @@ def _image_convolution(images, kernel, *, strides, padding, turned):
 def _folded_images(inputs, taps, stride, padding):
     """Videos [B, T, H, W, C] as images [B T', H, W, taps C], each with all frames that one step in time sees."""
     inputs = jnp.pad(inputs, ((0, 0), padding, (0, 0), (0, 0), (0, 0)))
-    steps = (inputs.shape[1] - taps) // stride + 1
-    last = (steps - 1) * stride + 1
-    shifted = [lax.slice_in_dim(inputs, tap, tap + last, stride, axis=1) for tap in range(taps)]
-    folded = jnp.concatenate(shifted, axis=-1)
-    return folded.reshape(-1, *folded.shape[2:])
+    batch, frames, height, width, channels = inputs.shape
+    steps = (frames - taps) // stride + 1
+    if stride == 1:
+        shifted = [lax.slice_in_dim(inputs, tap, tap + steps, axis=1) for tap in range(taps)]
+        return jnp.concatenate(shifted, axis=-1).reshape(-1, height, width, taps * channels)
+
+    def image(number):
+        """One at a time: XLA joins slices with a stride five times slower."""
+        first = (number // steps, stride * (number % steps), 0, 0, 0)
+        seen = lax.dynamic_slice(inputs, first, (1, taps, height, width, channels))[0]
+        return seen.transpose(1, 2, 0, 3).reshape(height, width, taps * channels)
+
+    return lax.map(image, jnp.arange(batch * steps))
 
 
 def _has_winograd(images, kernel, strides):
@@ -298,8 +312,14 @@ def _folded_kernel_gradient(inputs, kernel, gradient, strides, padding):
     if _has_winograd(gradient, kernel, strides):
         images = jnp.pad(_folded_images(inputs, taps, 1, padding[0]), ((0, 0), *padding[1:], (0, 0)))
         of_kernel = winograd.kernel_gradient(images, gradient.reshape(-1, *gradient.shape[2:]))
-        return of_kernel.reshape(height, width, taps, channels, features).transpose(2, 0, 1, 3, 4)
-    if taps * channels < THIN_CHANNELS and taps * height * width > 1:
+        return _without_taps(of_kernel, taps)
+    if taps * channels < THIN_CHANNELS and taps > 1:
+        padded = jnp.pad(inputs, ((0, 0), (0, 0), *padding[1:], (0, 0)))
+        images = _folded_images(padded, taps, strides[0], padding[0])
+        gradients = gradient.reshape(-1, *gradient.shape[2:])
+        of_kernel = windows.kernel_gradient(images, gradients, window=(height, width), strides=strides[1:])
+        return _without_taps(of_kernel, taps)
+    if channels < THIN_CHANNELS and height * width > 1:
         forward = functools.partial(_folded_convolution, inputs, strides=strides, padding=padding)
         return jax.vjp(lambda kernel: forward(kernel=kernel), kernel)[1](gradient)[0]
     inputs = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))

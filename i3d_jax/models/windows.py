@@ -1,7 +1,7 @@
-"""Convolution at stride 1 as one product of windows that lie side by side, on CPUs.
+"""Convolution and its gradient as products of windows that lie side by side, on CPUs.
 
 Each input is moved as often as there are taps, but the kernel is read as it lies, once. Where there are few positions
-and many features it is the kernel that is large.
+and many features it is the kernel that is large. And of few channels a product for each tap would be too thin.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from i3d_jax.shapes import AnyArray
+
+Sizes = tuple[int, ...]
 
 
 def convolution(
@@ -37,3 +39,45 @@ def convolution(
     windows = jnp.concatenate(seen, axis=-1)
     outputs = windows.reshape(-1, windows.shape[-1]) @ kernel.reshape(-1, features)
     return outputs.reshape(*windows.shape[:-1], features)
+
+
+def kernel_gradient(
+    images: Float[AnyArray, "batch _height _width channels"],
+    gradient: Float[AnyArray, "batch height width features"],
+    *,
+    window: Sizes,
+    strides: Sizes,
+) -> Float[Array, "_rows _columns channels features"]:
+    """The gradient of a convolution of images with respect to its kernel.
+
+    It takes one image after the other, and of the window one row of taps after the other, so that what lies side by
+    side stays in the processor's cache.
+
+    Args:
+      images: float [N, H, W, C], padding included.
+      gradient: of the outputs, float [N, H', W', features].
+      window, strides: along height and width.
+
+    Returns:
+      float [*window, C, features].
+    """
+    batch, rows, columns, features = gradient.shape
+    channels = images.shape[3]
+
+    def add_image(total, number):
+        image, outputs = (lax.dynamic_index_in_dim(array, number, keepdims=False) for array in (images, gradient))
+        across = (columns - 1) * strides[1] + 1
+        seen = [lax.slice_in_dim(image, tap, tap + across, strides[1], axis=1) for tap in range(window[1])]
+        # Without the barriers XLA would gather anew for each row, and each number for each product.
+        lines = lax.optimization_barrier(jnp.concatenate(seen, axis=-1))
+
+        def of_row(tap):
+            down = (rows - 1) * strides[0] + 1
+            taken = lax.slice_in_dim(lax.dynamic_slice_in_dim(lines, tap, down), 0, down, strides[0])
+            windows = lax.optimization_barrier(taken).reshape(rows * columns, -1)
+            return lax.dot_general(windows, outputs.reshape(-1, features), (((0,), (0,)), ((), ())))
+
+        return total + lax.map(of_row, jnp.arange(window[0])).reshape(total.shape), None
+
+    of_kernel = jnp.zeros((*window, channels, features), gradient.dtype)
+    return lax.scan(add_image, of_kernel, jnp.arange(batch))[0]
