@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import re
 
 import chex
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from i3d_jax.models import layers, lowering, pooling, winograd
 from i3d_jax.models.purpose import for_default_platform, for_few_runs, for_shapes, for_translation
@@ -20,6 +22,9 @@ from i3d_jax.models.purpose import for_default_platform, for_few_runs, for_shape
 CONVOLUTIONS = [
     (9, 21, 24, 3, 8, (7, 7, 7), (2, 2, 2)),
     (8, 16, 15, 3, 8, (7, 7, 7), (2, 2, 2)),
+    # Few channels and many features.
+    (7, 13, 12, 3, 64, (7, 7, 7), (2, 2, 2)),
+    (4, 9, 10, 5, 65, (3, 3, 3), (1, 1, 1)),
     (3, 5, 4, 8, 6, (1, 1, 1), (1, 1, 1)),
     (4, 6, 5, 5, 7, (3, 3, 3), (1, 1, 1)),
     (3, 7, 6, 24, 4, (3, 3, 3), (1, 1, 1)),
@@ -47,11 +52,11 @@ def native_max_pool(inputs, window, strides):
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
-@pytest.mark.parametrize("jit", [True, False])
-def test_convolution_and_its_gradients_are_the_native_ones(case, jit):
+@pytest.mark.parametrize(("jit", "clips"), [(True, 2), (False, 2), (True, 1)])
+def test_convolution_and_its_gradients_are_the_native_ones(case, jit, clips):
     frames, height, width, channels, features, window, strides = case
     keys = jax.random.split(jax.random.key(0), 3)
-    inputs = jax.random.normal(keys[0], (2, frames, height, width, channels))
+    inputs = jax.random.normal(keys[0], (clips, frames, height, width, channels))
     kernel = jax.random.normal(keys[1], (*window, channels, features))
     padding = lowering.same_padding(inputs.shape[1:4], window, strides)
 
@@ -275,6 +280,22 @@ def test_few_positions_are_one_product(size):
     assert operations(contextlib.nullcontext) == operations(for_few_runs) == (0, 1)
     # Another runtime knows a convolution; and one position too many is not few.
     assert operations(for_translation) == operations(contextlib.nullcontext, features=62) == (1, 0)
+
+
+@pytest.mark.parametrize(("window", "strides"), [((7, 7, 7), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))])
+def test_the_first_layers_gradient_brings_no_clips_to_other_devices(window, strides):
+    """They are gone through one after the other; what the devices sum is the kernel's gradient alone."""
+    split = NamedSharding(Mesh(jax.devices()[:2], "clips"), PartitionSpec("clips"))
+    padding = lowering.same_padding((8, 16, 16), window, strides)
+
+    def total(kernel, clips):
+        return jnp.square(lowering.convolution(clips, kernel, strides, padding)).sum()
+
+    kernel, clips = jnp.ones((*window, 3, 64)), jax.device_put(jnp.ones((4, 8, 16, 16, 3)), split)
+    program = jax.jit(jax.grad(total)).lower(kernel, clips).compile().as_text()
+    sent = re.findall(r"= (\S+) (all-reduce|all-gather|all-to-all|collective-permute)\(", program)
+    assert [name for _, name in sent] == ["all-reduce"]
+    assert math.prod(map(int, re.findall(r"\d+", sent[0][0].split("{")[0].removeprefix("f32")))) == kernel.size
 
 
 @pytest.mark.parametrize(("channels", "features"), [(63, 256), (256, 63)])

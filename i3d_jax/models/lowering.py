@@ -222,7 +222,7 @@ def _folded_convolution(inputs, kernel, *, strides, padding, turned=False):
         outputs = jnp.pad(outputs, ((0, 0), padding[0], *[(0, 0)] * 4))
         steps = outputs.shape[1] - taps + 1
         return sum(outputs[:, tap : tap + steps, :, :, tap] for tap in range(taps))
-    images = _folded_images(inputs, taps, strides[0], padding[0])
+    images = _cpu_folded_images(inputs, taps, strides[0], padding[0])
     outputs = _image_convolution(images, _with_taps(kernel, axis=-1 if turned else -2), **in_space)
     return outputs.reshape(len(inputs), -1, *outputs.shape[1:])
 
@@ -250,19 +250,25 @@ def _image_convolution(images, kernel, *, strides, padding, turned):
 def _folded_images(inputs, taps, stride, padding):
     """Videos [B, T, H, W, C] as images [B T', H, W, taps C], each with all frames that one step in time sees."""
     inputs = jnp.pad(inputs, ((0, 0), padding, (0, 0), (0, 0), (0, 0)))
-    batch, frames, height, width, channels = inputs.shape
-    steps = (frames - taps) // stride + 1
-    if stride == 1:
-        shifted = [lax.slice_in_dim(inputs, tap, tap + steps, axis=1) for tap in range(taps)]
-        return jnp.concatenate(shifted, axis=-1).reshape(-1, height, width, taps * channels)
+    steps = (inputs.shape[1] - taps) // stride + 1
+    last = (steps - 1) * stride + 1
+    shifted = [lax.slice_in_dim(inputs, tap, tap + last, stride, axis=1) for tap in range(taps)]
+    folded = jnp.concatenate(shifted, axis=-1)
+    return folded.reshape(-1, *folded.shape[2:])
 
-    def image(number):
-        """One at a time: XLA joins slices with a stride five times slower."""
-        first = (number // steps, stride * (number % steps), 0, 0, 0)
-        seen = lax.dynamic_slice(inputs, first, (1, taps, height, width, channels))[0]
+
+def _cpu_folded_images(inputs, taps, stride, padding):
+    """The same; of one clip a step in time after the other, for XLA is slow at joining slices with a stride."""
+    if stride == 1 or inputs.shape[0] != 1 or is_translated():
+        return _folded_images(inputs, taps, stride, padding)
+    [video] = jnp.pad(inputs, ((0, 0), padding, (0, 0), (0, 0), (0, 0)))
+    frames, height, width, channels = video.shape
+
+    def image(step):
+        seen = lax.dynamic_slice_in_dim(video, stride * step, taps)
         return seen.transpose(1, 2, 0, 3).reshape(height, width, taps * channels)
 
-    return lax.map(image, jnp.arange(batch * steps))
+    return lax.map(image, jnp.arange((frames - taps) // stride + 1))
 
 
 def _has_winograd(images, kernel, strides):
@@ -313,13 +319,15 @@ def _folded_kernel_gradient(inputs, kernel, gradient, strides, padding):
         images = jnp.pad(_folded_images(inputs, taps, 1, padding[0]), ((0, 0), *padding[1:], (0, 0)))
         of_kernel = winograd.kernel_gradient(images, gradient.reshape(-1, *gradient.shape[2:]))
         return _without_taps(of_kernel, taps)
-    if taps * channels < THIN_CHANNELS and taps > 1:
+    thin = taps * channels < THIN_CHANNELS
+    if thin and taps > 1 and features >= THIN_CHANNELS:
         padded = jnp.pad(inputs, ((0, 0), (0, 0), *padding[1:], (0, 0)))
-        images = _folded_images(padded, taps, strides[0], padding[0])
-        gradients = gradient.reshape(-1, *gradient.shape[2:])
-        of_kernel = windows.kernel_gradient(images, gradients, window=(height, width), strides=strides[1:])
-        return _without_taps(of_kernel, taps)
-    if channels < THIN_CHANNELS and height * width > 1:
+        images = _cpu_folded_images(padded, taps, strides[0], padding[0])
+        of_clip = functools.partial(windows.kernel_gradient, window=(height, width), strides=strides[1:])
+        # A loop over clips that lie on several devices would bring all of them to each.
+        of_clips = jax.vmap(of_clip)(images.reshape(*gradient.shape[:2], *images.shape[1:]), gradient)
+        return _without_taps(of_clips.sum(0), taps)
+    if thin and taps * height * width > 1:
         forward = functools.partial(_folded_convolution, inputs, strides=strides, padding=padding)
         return jax.vjp(lambda kernel: forward(kernel=kernel), kernel)[1](gradient)[0]
     inputs = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
