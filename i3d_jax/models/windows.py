@@ -15,8 +15,6 @@ from jaxtyping import Array, Float
 
 from i3d_jax.shapes import AnyArray
 
-Sizes = tuple[int, ...]
-
 
 def convolution(
     inputs: Float[AnyArray, "batch ... channels"], kernel: Float[AnyArray, "... channels features"]
@@ -45,8 +43,8 @@ def kernel_gradient(
     images: Float[AnyArray, "batch _height _width channels"],
     gradient: Float[AnyArray, "batch height width features"],
     *,
-    window: Sizes,
-    strides: Sizes,
+    window: tuple[int, int],
+    strides: tuple[int, int],
 ) -> Float[Array, "_rows _columns channels features"]:
     """The gradient of a convolution of images with respect to its kernel.
 
