@@ -50,8 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     from i3d_jax.video.plans import Sliding, Spread
 
     networks = [
-        LoadedNetwork(own, name=name, precision=options.precision, few_runs=not options.timeline)
-        for own, name in zip(found, directories, strict=True)
+        LoadedNetwork(own, name=name, precision=options.precision) for own, name in zip(found, directories, strict=True)
     ]
     refuse_other_streams(networks)
     if len(networks) == 2:

@@ -16,7 +16,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from i3d_jax.models import layers, lowering, pooling, winograd
-from i3d_jax.models.purpose import for_default_platform, for_few_runs, for_shapes, for_translation
+from i3d_jax.models.purpose import for_default_platform, for_shapes, for_translation
 
 # (frames, height, width, channels, features, window, strides): stem-like, pointwise, deep and thin ones, odd and even.
 CONVOLUTIONS = [
@@ -71,6 +71,61 @@ def test_convolution_and_its_gradients_are_the_native_ones(case, jit, clips):
     outputs, pull = jax.vjp(jax.jit(ours) if jit else ours, inputs, kernel)
     for found, wanted in zip((outputs, *pull(gradient)), (expected, *pull_expected(gradient)), strict=True):
         assert jnp.abs(found - wanted).max() <= 1e-5 * jnp.abs(wanted).max()
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_convolution_and_its_gradients_in_bfloat16_are_sums_in_float32(case):
+    """Each number is that of the native convolution in float32, rounded once or twice."""
+    frames, height, width, channels, features, window, strides = case
+    draw = np.random.default_rng(0)
+    inputs = jnp.asarray(draw.standard_normal((1, frames, height, width, channels)), jnp.bfloat16)
+    kernel = jnp.asarray(draw.standard_normal((*window, channels, features)), jnp.bfloat16)
+    padding = lowering.same_padding(inputs.shape[1:4], window, strides)
+    exact = inputs.astype(jnp.float32), kernel.astype(jnp.float32)
+    expected, pull_expected = jax.vjp(lambda inputs, kernel: native(inputs, kernel, strides), *exact)
+    gradient = jnp.asarray(draw.standard_normal(expected.shape), jnp.bfloat16)
+    outputs, pull = jax.vjp(lambda *both: lowering.convolution(*both, strides, padding), inputs, kernel)
+    wanted = expected, *pull_expected(gradient.astype(jnp.float32))
+    for found, exactly in zip((outputs, *pull(gradient)), wanted, strict=True):
+        assert found.dtype == jnp.bfloat16
+        assert jnp.abs(found.astype(jnp.float32) - exactly).max() <= 2**-7 * jnp.abs(exactly).max()
+
+
+@pytest.mark.parametrize("odd", [np.nan, -np.inf])
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_what_is_not_finite_shows_where_it_does_natively(case, odd):
+    """In outputs and both gradients. Winograd's filtering spreads it over tiles of 2x2, but not beyond, nor away."""
+    frames, height, width, channels, features, window, strides = case
+    draw = np.random.default_rng(0)
+    inputs = draw.standard_normal((1, frames, height, width, channels)).astype(np.float32)
+    kernel = draw.standard_normal((*window, channels, features)).astype(np.float32)
+    padding = lowering.same_padding(inputs.shape[1:4], window, strides)
+
+    def not_finite(convolution, inputs, gradient):
+        outputs, pull = jax.vjp(convolution, inputs, kernel)
+        return [~np.isfinite(array) for array in (outputs, *pull(gradient))]
+
+    def ours(inputs, kernel):
+        return lowering.convolution(inputs, kernel, strides, padding)
+
+    def theirs(inputs, kernel):
+        return native(inputs, kernel, strides)
+
+    gradient = draw.standard_normal(jax.eval_shape(theirs, inputs, kernel).shape).astype(np.float32)
+    spoiled, of_outputs = inputs.copy(), gradient.copy()
+    spoiled[0, frames // 2, height // 2, width // 3, 1] = odd
+    of_outputs[0, gradient.shape[1] // 2, gradient.shape[2] // 2, gradient.shape[3] // 3, 2] = odd
+    filtered = height > 30
+    for video, returned in ((spoiled, gradient), (inputs, of_outputs)):
+        for found, expected in zip(*(not_finite(one, video, returned) for one in (ours, theirs)), strict=True):
+            assert expected.any() or not found.any()
+            assert (found | ~expected).all()
+            if filtered and found.ndim == 5 and found.shape[0] == 1:
+                # A tile may reach one pixel further to each side.
+                near = native_max_pool(expected.astype(np.float32), (1, 3, 3), (1, 1, 1)) > 0
+                assert not (found & ~near.any(-1, keepdims=True)).any()
+            elif not filtered:
+                np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -248,8 +303,8 @@ def test_winograds_filtering_is_the_plain_convolution(size, jit):
         assert jnp.abs(found - wanted).max() <= 1e-5 * jnp.abs(wanted).max()
 
 
-@pytest.mark.parametrize("purpose", [for_few_runs, for_shapes])
-def test_what_runs_a_few_times_does_without_winograds_filtering(purpose):
+@pytest.mark.parametrize("purpose", [for_translation, for_shapes])
+def test_what_is_not_run_here_does_without_winograds_filtering(purpose):
     images, kernel = jnp.ones((1, 40, 41, 128)), jnp.ones((3, 3, 128, 256))
     padding = lowering.same_padding((40, 41), (3, 3), (1, 1))
 
@@ -277,25 +332,39 @@ def test_few_positions_are_one_product(size):
         text = lowered.as_text()
         return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
 
-    assert operations(contextlib.nullcontext) == operations(for_few_runs) == (0, 1)
+    assert operations(contextlib.nullcontext) == operations(for_default_platform) == (0, 1)
     # Another runtime knows a convolution; and one position too many is not few.
     assert operations(for_translation) == operations(contextlib.nullcontext, features=62) == (1, 0)
 
 
-@pytest.mark.parametrize(("window", "strides"), [((7, 7, 7), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))])
-def test_the_first_layers_gradient_brings_no_clips_to_other_devices(window, strides):
-    """They are gone through one after the other; what the devices sum is the kernel's gradient alone."""
+@pytest.mark.parametrize(
+    ("shape", "features", "window", "strides", "sent_by_kernel"),
+    [
+        # First layers, whose clips are gone through one after the other.
+        ((8, 16, 16, 3), 64, (7, 7, 7), (2, 2, 2), 1),
+        ((8, 16, 16, 3), 64, (3, 3, 3), (1, 1, 1), 1),
+        # Winograd's filtering sums its 16 products for 9 taps.
+        ((4, 24, 24, 64), 96, (3, 3, 3), (1, 1, 1), 16 / 9),
+        # Few positions.
+        ((2, 3, 3, 24), 96, (3, 3, 3), (1, 1, 1), 1),
+    ],
+)
+def test_a_layers_gradient_brings_no_clips_to_other_devices(shape, features, window, strides, sent_by_kernel):
+    """What the devices sum is the kernel's gradient alone."""
     split = NamedSharding(Mesh(jax.devices()[:2], "clips"), PartitionSpec("clips"))
-    padding = lowering.same_padding((8, 16, 16), window, strides)
+    padding = lowering.same_padding(shape[:3], window, strides)
 
     def total(kernel, clips):
         return jnp.square(lowering.convolution(clips, kernel, strides, padding)).sum()
 
-    kernel, clips = jnp.ones((*window, 3, 64)), jax.device_put(jnp.ones((4, 8, 16, 16, 3)), split)
+    kernel, clips = jnp.ones((*window, shape[3], features)), jax.device_put(jnp.ones((4, *shape)), split)
     program = jax.jit(jax.grad(total)).lower(kernel, clips).compile().as_text()
     sent = re.findall(r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\(", program)
     assert [name for _, name in sent] == ["all-reduce"]
-    assert math.prod(map(int, re.findall(r"\d+", sent[0][0].split("{")[0].removeprefix("f32")))) == kernel.size
+    assert (
+        math.prod(map(int, re.findall(r"\d+", sent[0][0].split("{")[0].removeprefix("f32"))))
+        == sent_by_kernel * kernel.size
+    )
 
 
 @pytest.mark.parametrize(("channels", "features"), [(63, 256), (256, 63)])

@@ -117,7 +117,7 @@ def test_a_change_in_a_long_video_is_found_within_a_stride(rgb, real_videos, tmp
             frames = itertools.islice(container.decode(video=0), 56)
             pieces += [cv2.resize(frame.to_ndarray(format="rgb24"), (340, 256)) for frame in frames]
     write_video(tmp_path / "both.mp4", np.stack(pieces), 25)
-    network = LoadedNetwork(rgb, few_runs=True)
+    network = LoadedNetwork(rgb)
     [answer] = answers([network], [str(tmp_path / "both.mp4")], Sliding(window=32, stride=16))
     first, second = answer.stretches()
     assert [first.label, second.label] == list(clips.values())

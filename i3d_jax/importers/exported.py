@@ -17,7 +17,7 @@ from i3d_jax import checkpoint, flow
 from i3d_jax.drawn.actions import draw
 from i3d_jax.flow import codec
 from i3d_jax.models.network import Network
-from i3d_jax.models.purpose import for_few_runs
+from i3d_jax.models.purpose import for_default_platform
 from i3d_jax.system.errors import UserError
 from i3d_jax.training.precision import HIGHEST, computed_in, of_dtype
 from i3d_jax.training.step import scaled
@@ -97,7 +97,7 @@ class Original:
     def logits(self, clips: Mapping[str, np.ndarray]) -> np.ndarray:
         """Computes what the network says of clips uint8 [B, ...] by stream: float32 [B, classes]."""
         apply = _apply(self.model)
-        with self.exactly(), for_few_runs():
+        with self.exactly(), for_default_platform():
             rows = [
                 apply(self.variables, {stream: own[row : row + 1] for stream, own in clips.items()})
                 for row in range(len(next(iter(clips.values()))))

@@ -17,7 +17,7 @@ import numpy as np
 from i3d_jax.clips import STREAMS
 from i3d_jax.models.classifier import classify
 from i3d_jax.models.network import Network
-from i3d_jax.models.purpose import for_default_platform, for_few_runs
+from i3d_jax.models.purpose import for_default_platform
 from i3d_jax.system.errors import UserError, did_you_mean
 from i3d_jax.training.partition import Devices
 from i3d_jax.training.precision import HIGHEST, computed_in, of_dtype
@@ -56,7 +56,6 @@ class Program:
       variables: of the network, as `devices` places them.
       wanted: what is computed of each window.
       precision: as of `computed_in`.
-      few_runs: whether so few windows are expected that compiling has to be quick (`for_few_runs`).
     """
 
     def __init__(
@@ -67,11 +66,9 @@ class Program:
         wanted: Wanted,
         *,
         precision: str = HIGHEST,
-        few_runs: bool = False,
     ):
         self._model, self._devices, self._variables, self._wanted = model, devices, variables, wanted
         self._precision = of_dtype(precision, model.dtype)
-        self._traced = for_few_runs if few_runs else for_default_platform
         self._step: Callable | None = None
         # Windows a device is given at a time, and of these, how many the network sees at once.
         self.rows, self._at_once = 0, 0
@@ -91,7 +88,7 @@ class Program:
         if self._step is None:
             step = windows_step(self._model, self._wanted, self._at_once)
             self._step = self._devices.compile_evaluation_step(step)
-        with computed_in(self._precision), self._traced():
+        with computed_in(self._precision), for_default_platform():
             results = self._step(self._variables, self._devices.shard_batch(batch))
         return lambda: self._devices.local_rows(results)[: len(rows)]
 

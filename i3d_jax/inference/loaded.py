@@ -60,7 +60,6 @@ class LoadedNetwork:
         *,
         name: str | None = None,
         precision: str = "highest",
-        few_runs: bool = False,
     ):
         """Reads a checkpoint.
 
@@ -68,7 +67,6 @@ class LoadedNetwork:
           directory: a checkpoint, a workdir, of which the newest is taken, or a Hub folder.
           name: what to call it in a sentence; None for the directory.
           precision: as of `training.precision.computed_in`.
-          few_runs: whether quick compilation matters more than quick windows.
 
         Raises:
           UserError: as `checkpoint.load`; or the network sees no videos, or pixels that cannot be prepared here.
@@ -92,7 +90,7 @@ class LoadedNetwork:
         self.view = View.of_checkpoint(complete, streams=self.model.streams, where=self.name)
         self._devices = Devices(devices=jax.local_devices())
         self.variables: Mapping[str, Any] = self._devices.place(variables)
-        self._precision, self._few_runs = precision, few_runs
+        self._precision = precision
         self._programs: dict[Any, Program] = {}
 
     def program(self, wanted: Wanted, window: int | None = None) -> Program:
@@ -110,7 +108,6 @@ class LoadedNetwork:
                 self.variables,
                 wanted,
                 precision=self._precision,
-                few_runs=self._few_runs,
             )
         return self._programs[key]
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 
 from i3d_jax.models import slabs, windows, winograd
 from i3d_jax.models.batch_norm import Statistics, normalised_relu
-from i3d_jax.models.purpose import by_platform, goes_in_slabs, is_translated, runs_many_times, runs_never
+from i3d_jax.models.purpose import by_platform, goes_in_slabs, is_translated, runs_never
 from i3d_jax.shapes import AnyArray
 
 # With fewer channels in all taps along time, Winograd's products and one per tap are too thin, and a 2D convolution is
@@ -273,7 +273,7 @@ def _cpu_folded_images(inputs, taps, stride, padding):
 
 def _has_winograd(images, kernel, strides):
     """Of images and kernels whose taps along time are among the channels or features, or will be among the channels."""
-    if not runs_many_times():
+    if is_translated():
         return False
     *taps, height, width, channels, features = kernel.shape
     of_its_kind = (height, width) == (3, 3) and set(strides) == {1} and kernel.dtype == jnp.float32

@@ -12,7 +12,7 @@ from jax import lax
 
 from i3d_jax.shapes import AnyArray
 
-_ANY_PLATFORM, _DEFAULT_PLATFORM, _FEW_RUNS, _SHAPES, _TRANSLATION = range(5)
+_ANY_PLATFORM, _DEFAULT_PLATFORM, _SHAPES, _TRANSLATION = range(4)
 _purpose = contextvars.ContextVar("purpose", default=_ANY_PLATFORM)
 
 
@@ -24,17 +24,6 @@ def for_default_platform() -> Iterator[None]:
     to three quarters of the time.
     """
     with _traced_for(_DEFAULT_PLATFORM):
-        yield
-
-
-@contextlib.contextmanager
-def for_few_runs() -> Iterator[None]:
-    """What is traced within is for JAX's default platform alone, and does without Winograd's filtering.
-
-    I3D on 250 frames is traced in two thirds of the time and compiled in a quarter: 10 s of a processor in place of 40.
-    A run of it takes 12 s in place of 10.
-    """
-    with _traced_for(_FEW_RUNS):
         yield
 
 
@@ -65,11 +54,6 @@ def _traced_for(purpose):
         _purpose.reset(token)
 
 
-def runs_many_times() -> bool:
-    """Says whether what takes long to compile may pay."""
-    return _purpose.get() in (_ANY_PLATFORM, _DEFAULT_PLATFORM)
-
-
 def runs_never() -> bool:
     """Says whether only shapes are asked for."""
     return _purpose.get() == _SHAPES
@@ -93,7 +77,7 @@ def by_platform(
 ) -> Any:
     """`jax.lax.platform_dependent` of "cpu", the rest and, in `gpus`, "cuda" and "rocm", each of which returns the same
     array or arrays; of what is traced for one platform, a CPU, or for a translation, the CPU's alternative alone."""
-    on_cpu = _purpose.get() in (_DEFAULT_PLATFORM, _FEW_RUNS) and jax.default_backend() == "cpu"
+    on_cpu = _purpose.get() == _DEFAULT_PLATFORM and jax.default_backend() == "cpu"
     if on_cpu or is_translated():
         return cpu(*arrays)
     return lax.platform_dependent(*arrays, cpu=cpu, default=default, **gpus)

@@ -7,8 +7,8 @@ and many features it is the kernel that is large. And of few channels a product 
 from __future__ import annotations
 
 import itertools
-import operator
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -30,13 +30,16 @@ def convolution(
     """
     *window, channels, features = kernel.shape
     sizes = [size - taps + 1 for size, taps in zip(inputs.shape[1:-1], window, strict=True)]
-    seen = [
-        lax.slice(inputs, (0, *first, 0), (len(inputs), *map(operator.add, first, sizes), channels))
-        for first in itertools.product(*map(range, window))
-    ]
-    windows = jnp.concatenate(seen, axis=-1)
-    outputs = windows.reshape(-1, windows.shape[-1]) @ kernel.reshape(-1, features)
-    return outputs.reshape(*windows.shape[:-1], features)
+
+    def seen(first):
+        return lax.dynamic_slice(inputs, (0, *first, 0), (len(inputs), *sizes, channels))
+
+    # One program for all taps, since each slice by itself would take long to compile; and with the barrier one that
+    # runs once, not for each number of the product.
+    taps = jnp.array(list(itertools.product(*map(range, window))))
+    windows = lax.optimization_barrier(jax.vmap(seen, out_axes=-2)(taps))
+    outputs = windows.reshape(-1, len(taps) * channels) @ kernel.reshape(-1, features)
+    return outputs.reshape(len(inputs), *sizes, features)
 
 
 def kernel_gradient(
@@ -57,10 +60,11 @@ def kernel_gradient(
       window, strides: along height and width.
 
     Returns:
-      float [*window, C, features].
+      float [*window, C, features], in the gradient's dtype, summed up in float32 at least.
     """
     batch, rows, columns, features = gradient.shape
     channels = images.shape[3]
+    summed_in = jnp.promote_types(gradient.dtype, jnp.float32)
 
     def add_image(total, number):
         image, outputs = (lax.dynamic_index_in_dim(array, number, keepdims=False) for array in (images, gradient))
@@ -73,9 +77,10 @@ def kernel_gradient(
             down = (rows - 1) * strides[0] + 1
             taken = lax.slice_in_dim(lax.dynamic_slice_in_dim(lines, tap, down), 0, down, strides[0])
             windows = lax.optimization_barrier(taken).reshape(rows * columns, -1)
-            return lax.dot_general(windows, outputs.reshape(-1, features), (((0,), (0,)), ((), ())))
+            contracted = (((0,), (0,)), ((), ()))
+            return lax.dot_general(windows, outputs.reshape(-1, features), contracted, preferred_element_type=summed_in)
 
         return total + lax.map(of_row, jnp.arange(window[0])).reshape(total.shape), None
 
-    of_kernel = jnp.zeros((*window, channels, features), gradient.dtype)
-    return lax.scan(add_image, of_kernel, jnp.arange(batch))[0]
+    of_kernel = jnp.zeros((*window, channels, features), summed_in)
+    return lax.scan(add_image, of_kernel, jnp.arange(batch))[0].astype(gradient.dtype)

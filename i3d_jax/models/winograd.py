@@ -1,15 +1,19 @@
 """Winograd's minimal filtering for 3x3 windows at stride 1, on CPUs (Lavin & Gray 2016, F(2x2, 3x3)).
 
 A tile of 2x2 outputs is made of 16 products where the plain sum takes 36. The products are those of 16 matrix products,
-of tiles by channels with channels by features, so the machine's fastest routine does the work. In float32 the results
-are within a few units in the last place of the plain ones; in narrower dtypes they would not be.
+of tiles by channels with channels by features, so the machine's fastest routine does the work. The 16 are one batch and
+the transforms around them products with a constant matrix: a program of few steps, since each that XLA writes itself
+takes time to compile. In float32 the results are within a few units in the last place of the plain ones; in narrower
+dtypes they would not be. What is not finite spreads to the whole tile that it is in, and no further.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float32
 
@@ -19,6 +23,16 @@ from i3d_jax.shapes import AnyArray
 _OF_INPUTS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _OF_TAPS = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
+# Those of both axes, of a grid given row after row.
+_TAPS = np.kron(_OF_TAPS, _OF_TAPS).astype(np.float32)
+_PRODUCTS = np.kron(_OF_PRODUCTS, _OF_PRODUCTS).astype(np.float32)
+
+# Of the 4x4 inputs of a tile each of the 16 values takes four: their places in blocks of 2x2 (a block's row and the row
+# in it, then columns) and their signs.
+_TAKEN = [[(place, sign) for place, sign in enumerate(row) if sign] for row in _OF_INPUTS]
+_ENDS = [list(itertools.product(rows, columns)) for rows, columns in itertools.product(_TAKEN, repeat=2)]
+_PLACES = np.array([[(*divmod(row, 2), *divmod(column, 2)) for (row, _), (column, _) in ends] for ends in _ENDS])
+_SIGNS = np.array([[of_row * of_column for (_, of_row), (_, of_column) in ends] for ends in _ENDS], np.float32)
 
 
 def convolution(
@@ -37,18 +51,14 @@ def convolution(
     Returns:
       float32 [N, H - 2, W - 2, features].
     """
-    count, (height, width), features = images.shape[0], _outputs(images), kernel.shape[2 if turned else 3]
-    taps = [kernel[row, column] for row in range(3) for column in range(3)]
-    kernels = _transform(taps, 3, _OF_TAPS)
-    contracted = (((1,), (1 if turned else 0,)), ((), ()))
-    products = [lax.dot_general(tile, matrix, contracted) for tile, matrix in zip(_tiles(images), kernels, strict=True)]
-    values = _transform(products, 4, _OF_PRODUCTS)
-    rows, columns = -(-height // 2), -(-width // 2)
-    values = [value.reshape(count, rows, columns, features) for value in values]
+    height, width = _outputs(images)
+    kernels = _transformed(_TAPS, kernel.reshape(9, *kernel.shape[2:]))
+    contracted = (((2,), (2 if turned else 1,)), ((0,), (0,)))
+    outputs = _transformed(_PRODUCTS, lax.dot_general(_tiles(images), kernels, contracted))
     # A tile's 2x2 outputs go back to their places.
-    lines = [jnp.stack(values[2 * row : 2 * row + 2], axis=3).reshape(count, rows, -1, features) for row in range(2)]
-    outputs = jnp.stack(lines, axis=2).reshape(count, 2 * rows, 2 * columns, features)
-    return outputs[:, :height, :width]
+    rows, columns, features = -(-height // 2), -(-width // 2), outputs.shape[-1]
+    outputs = outputs.reshape(2, 2, len(images), rows, columns, features).transpose(2, 3, 0, 4, 1, 5)
+    return outputs.reshape(len(images), 2 * rows, 2 * columns, features)[:, :height, :width]
 
 
 def kernel_gradient(
@@ -64,46 +74,39 @@ def kernel_gradient(
     Returns:
       float32 [3, 3, C, features].
     """
-    height, width = _outputs(images)
-    gradient = jnp.pad(gradient, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
-    outputs = [gradient[:, row::2, column::2] for row in range(2) for column in range(2)]
-    of_products = [
-        value.reshape(-1, value.shape[-1]) for value in _transform(outputs, 2, tuple(zip(*_OF_PRODUCTS, strict=True)))
-    ]
-    contracted = (((0,), (0,)), ((), ()))
-    of_kernels = [
-        lax.dot_general(tile, value, contracted) for tile, value in zip(_tiles(images), of_products, strict=True)
-    ]
-    taps = _transform(of_kernels, 4, tuple(zip(*_OF_TAPS, strict=True)))
-    return jnp.stack(taps).reshape(3, 3, *taps[0].shape)
+    channels, features = images.shape[3], gradient.shape[3]
+    corners = lax.optimization_barrier(_blocks(gradient).transpose(2, 4, 0, 1, 3, 5)).reshape(4, -1, features)
+    contracted = (((1,), (1,)), ((0,), (0,)))
+    of_kernels = lax.dot_general(_tiles(images), _transformed(_PRODUCTS.T, corners), contracted)
+    return _transformed(_TAPS.T, of_kernels).reshape(3, 3, channels, features)
 
 
 def _outputs(images: AnyArray) -> tuple[int, int]:
     return images.shape[1] - 2, images.shape[2] - 2
 
 
-def _tiles(images: AnyArray) -> list[AnyArray]:
-    """The 16 transformed values of every overlapping 4x4 tile, each [tiles, C]."""
-    height, width = _outputs(images)
+def _blocks(images: AnyArray) -> AnyArray:
+    """[N, H, W, C], with zeros up to even sizes, as [N, H / 2, 2, W / 2, 2, C]."""
+    count, height, width, channels = images.shape
     images = jnp.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
-    # Without the barrier XLA would fuse the padding into each of the 16 consumers, and repeat it.
-    images = lax.optimization_barrier(images)
-    rows, columns = height + height % 2, width + width % 2
-    values = [images[:, row : row + rows : 2, column : column + columns : 2] for row in range(4) for column in range(4)]
-    return [value.reshape(-1, value.shape[-1]) for value in _transform(values, 4, _OF_INPUTS)]
+    return images.reshape(count, (height + 1) // 2, 2, (width + 1) // 2, 2, channels)
 
 
-def _transform(values: Sequence[AnyArray], size: int, matrix: Sequence[Sequence[float]]) -> list[AnyArray]:
-    """Applies a transform to both axes of a grid [size, size] of arrays, given row after row."""
-    grid = [values[size * row : size * row + size] for row in range(size)]
-    mixed_rows = [[_combination(weights, column) for column in zip(*grid, strict=True)] for weights in matrix]
-    return [_combination(weights, row) for row in mixed_rows for weights in matrix]
+def _tiles(images: AnyArray) -> AnyArray:
+    """The 16 transformed values of every overlapping 4x4 tile, [16, tiles, C]."""
+    # Without the barriers XLA would repeat the padding for each value, and the sum for each number of a product.
+    blocks = lax.optimization_barrier(_blocks(images))
+    count, rows, _, columns, _, channels = blocks.shape
+    sizes = (count, rows - 1, 1, columns - 1, 1, channels)
+
+    def value(places, signs):
+        taken = (lax.dynamic_slice(blocks, (0, *place, 0), sizes) for place in places)
+        return sum(sign * inputs for sign, inputs in zip(signs, taken, strict=True))
+
+    # One program for all 16.
+    return lax.optimization_barrier(jax.vmap(value)(_PLACES, _SIGNS)).reshape(16, -1, channels)
 
 
-def _combination(weights: Sequence[float], arrays: Sequence[AnyArray]) -> AnyArray:
-    terms = [
-        array if weight == 1 else -array if weight == -1 else weight * array
-        for weight, array in zip(weights, arrays, strict=True)
-        if weight
-    ]
-    return sum(terms[1:], start=terms[0])
+def _transformed(matrix: AnyArray, values: AnyArray) -> Array:
+    """A transform of both axes of a grid, [size * size, rows, columns]."""
+    return jnp.matmul(matrix, values.reshape(len(values), -1)).reshape(len(matrix), *values.shape[1:])
