@@ -40,6 +40,8 @@ CONVOLUTIONS = [
     (3, 41, 40, 64, 96, (3, 3, 3), (1, 1, 1)),
     (3, 34, 33, 96, 64, (3, 3, 3), (1, 1, 1)),
     (2, 32, 35, 96, 160, (1, 3, 3), (1, 1, 1)),
+    # Where one step in time follows the other.
+    (5, 48, 33, 64, 80, (3, 3, 3), (1, 1, 1)),
 ]
 
 
@@ -345,6 +347,8 @@ def test_few_positions_are_one_product(size):
         ((8, 16, 16, 3), 64, (3, 3, 3), (1, 1, 1), 1),
         # Winograd's filtering sums its 16 products for 9 taps.
         ((4, 24, 24, 64), 96, (3, 3, 3), (1, 1, 1), 16 / 9),
+        # Its loop over time.
+        ((8, 48, 40, 64), 96, (3, 3, 3), (1, 1, 1), 16 / 9),
         # Few positions.
         ((2, 3, 3, 24), 96, (3, 3, 3), (1, 1, 1), 1),
     ],

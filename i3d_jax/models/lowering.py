@@ -213,7 +213,7 @@ def _folded_convolution(inputs, kernel, *, strides, padding, turned=False):
     if _is_pointwise(kernel, strides, padding):
         contracted = (((4,), (1 if turned else 0,)), ((), ()))
         return lax.dot_general(inputs, kernel.reshape(kernel.shape[-2:]), contracted)
-    in_space = {"strides": strides[1:], "padding": padding[1:], "turned": turned}
+    in_space = {"strides": strides[1:], "padding": padding[1:], "turned": turned, "clips": len(inputs)}
     if channels > features and taps > 1 and strides[0] == 1:
         # Fewer numbers are moved if the taps become features, whose shifted frames are added up.
         kernel = _with_taps(kernel, axis=-2 if turned else -1)
@@ -241,9 +241,10 @@ def _without_taps(kernel, taps):
     return kernel.reshape(height, width, taps, channels // taps, features).transpose(2, 0, 1, 3, 4)
 
 
-def _image_convolution(images, kernel, *, strides, padding, turned):
+def _image_convolution(images, kernel, *, strides, padding, turned, clips):
     if _has_winograd(images, kernel, strides):
-        return winograd.convolution(jnp.pad(images, ((0, 0), *padding, (0, 0))), kernel, turned=turned)
+        images = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+        return winograd.convolution(images, kernel, turned=turned, clips=clips)
     return _native_convolution(images, kernel.swapaxes(2, 3) if turned else kernel, strides=strides, padding=padding)
 
 

@@ -23,6 +23,10 @@ from i3d_jax.shapes import AnyArray
 _OF_INPUTS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _OF_TAPS = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
+# Of the transformed tiles that are made at once: more would leave the processor's cache, for memory that the system has
+# to clear first.
+_MOST_BYTES = 2**24
+
 # Those of both axes, of a grid given row after row.
 _TAPS = np.kron(_OF_TAPS, _OF_TAPS).astype(np.float32)
 _PRODUCTS = np.kron(_OF_PRODUCTS, _OF_PRODUCTS).astype(np.float32)
@@ -40,6 +44,7 @@ def convolution(
     kernel: Float32[AnyArray, "3 3 _channels _features"],
     *,
     turned: bool = False,
+    clips: int | None = None,
 ) -> Float32[Array, "batch height-2 width-2 features"]:
     """Convolves padded images with a 3x3 kernel at stride 1.
 
@@ -47,18 +52,30 @@ def convolution(
       images: float32 [N, H, W, C], padding included.
       kernel: float32 [3, 3, C, features].
       turned: whether the kernel is float32 [3, 3, features, C] instead.
+      clips: whose steps in time the images are, one clip after the other, where a step may follow the other; None for
+        all at once.
 
     Returns:
       float32 [N, H - 2, W - 2, features].
     """
     height, width = _outputs(images)
+    rows, columns = -(-height // 2), -(-width // 2)
     kernels = _transformed(_TAPS, kernel.reshape(9, *kernel.shape[2:]))
     contracted = (((2,), (2 if turned else 1,)), ((0,), (0,)))
-    outputs = _transformed(_PRODUCTS, lax.dot_general(_tiles(images), kernels, contracted))
-    # A tile's 2x2 outputs go back to their places.
-    rows, columns, features = -(-height // 2), -(-width // 2), outputs.shape[-1]
-    outputs = outputs.reshape(2, 2, len(images), rows, columns, features).transpose(2, 3, 0, 4, 1, 5)
-    return outputs.reshape(len(images), 2 * rows, 2 * columns, features)[:, :height, :width]
+
+    def convolved(images):
+        outputs = _transformed(_PRODUCTS, lax.dot_general(_tiles(images), kernels, contracted))
+        # A tile's 2x2 outputs go back to their places.
+        outputs = outputs.reshape(2, 2, len(images), rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
+        return outputs.reshape(len(images), 2 * rows, 2 * columns, -1)[:, :height, :width]
+
+    transformed_bytes = 16 * len(images) * rows * columns * images.shape[3] * images.dtype.itemsize
+    if clips is None or clips == len(images) or transformed_bytes <= _MOST_BYTES:
+        return convolved(images)
+    # A loop over the clips would bring those of all devices to each.
+    steps = images.reshape(clips, -1, *images.shape[1:]).swapaxes(0, 1)
+    outputs = lax.map(convolved, steps).swapaxes(0, 1)
+    return outputs.reshape(len(images), *outputs.shape[2:])
 
 
 def kernel_gradient(
