@@ -19,14 +19,14 @@ from jaxtyping import Array, Float32
 
 from i3d_jax.shapes import AnyArray
 
-# The three transforms of one axis, a row for each value made: of 4 inputs, of 3 taps, of 4 products (to 2 outputs).
-_OF_INPUTS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-_OF_TAPS = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-_OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
 # Of the transformed tiles that are made at once: more would leave the processor's cache, for memory that the system has
 # to clear first.
 _MOST_BYTES = 2**24
 
+# The three transforms of one axis, a row for each value made: of 4 inputs, of 3 taps, of 4 products (to 2 outputs).
+_OF_INPUTS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+_OF_TAPS = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+_OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
 # Those of both axes, of a grid given row after row.
 _TAPS = np.kron(_OF_TAPS, _OF_TAPS).astype(np.float32)
 _PRODUCTS = np.kron(_OF_PRODUCTS, _OF_PRODUCTS).astype(np.float32)
