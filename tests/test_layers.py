@@ -107,12 +107,8 @@ def test_what_is_not_finite_shows_where_it_does_natively(case, odd):
         outputs, pull = jax.vjp(convolution, inputs, kernel)
         return [~np.isfinite(array) for array in (outputs, *pull(gradient))]
 
-    def ours(inputs, kernel):
-        return lowering.convolution(inputs, kernel, strides, padding)
-
-    def theirs(inputs, kernel):
-        return native(inputs, kernel, strides)
-
+    ours = functools.partial(lowering.convolution, strides=strides, padding=padding)
+    theirs = functools.partial(native, strides=strides)
     gradient = draw.standard_normal(jax.eval_shape(theirs, inputs, kernel).shape).astype(np.float32)
     spoiled, of_outputs = inputs.copy(), gradient.copy()
     spoiled[0, frames // 2, height // 2, width // 3, 1] = odd
@@ -303,6 +299,16 @@ def test_winograds_filtering_is_the_plain_convolution(size, jit):
     ):
         found = (jax.jit(ours) if jit else ours)(*arguments)
         assert jnp.abs(found - wanted).max() <= 1e-5 * jnp.abs(wanted).max()
+
+
+@pytest.mark.parametrize(("frames", "height", "loops"), [(5, 48, 1), (5, 16, 0), (1, 240, 0)])
+def test_large_videos_go_through_winograds_filtering_step_by_step(frames, height, loops):
+    """Small ones, and images, at once."""
+    clips, kernel = jnp.ones((1, frames, height, 33, 64)), jnp.ones((3, 3, 3, 64, 80))
+    padding = lowering.same_padding(clips.shape[1:4], (3, 3, 3), (1, 1, 1))
+    text = jax.jit(lambda *both: lowering.convolution(*both, (1, 1, 1), padding)).lower(clips, kernel).as_text()
+    assert text.count("stablehlo.convolution") == 0
+    assert text.count("stablehlo.while") == loops
 
 
 @pytest.mark.parametrize("purpose", [for_translation, for_shapes])

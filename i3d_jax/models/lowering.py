@@ -34,7 +34,7 @@ from i3d_jax.shapes import AnyArray
 THIN_CHANNELS = 64
 # Channels come in multiples of this into the matrix units of NVIDIA's GPUs.
 CUDA_CHANNELS = 8
-# Of a convolution for which Winograd's many small steps repay the time that they take to compile.
+# Of a convolution for which Winograd's transforms repay the time that they take, to compile as well.
 LEAST_OPERATIONS = 5e8
 
 # By the rank of the input.
