@@ -22,39 +22,48 @@ class Lowered:
         return compiler_options
 
 
-def test_cuda_gets_its_layout_and_who_does_not_know_it_compiles_without():
-    layout = {"xla_gpu_force_conv_nhwc": True}
-    known, unknown = Lowered(), Lowered(refused=layout)
-    assert compiler_options.compiled_for("PJRT C API\ncuda 12090", known) == layout
-    assert compiler_options.compiled_for("PJRT C API\ncuda 12090", unknown) is None
-    assert (known.asked, unknown.asked) == ([layout], [layout, None])
-    for other in ("cpu", "PJRT C API\nrocm 60300", "PJRT C API\nTFRT TPU v5 lite"):
-        lowered = Lowered()
-        assert compiler_options.compiled_for(other, lowered) is None
-        assert lowered.asked == [None]
+CUDA = "PJRT C API\ncuda 12090"
+OPTIONS = {
+    CUDA: {"xla_gpu_force_conv_nhwc": True},
+    "cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"},
+}
 
 
-def test_the_layout_is_an_option_of_this_compiler():
-    """Which would refuse one that it does not know, on any platform."""
+@pytest.mark.parametrize(("platform_version", "options"), OPTIONS.items())
+def test_a_platform_gets_its_options_and_who_does_not_know_them_compiles_without(platform_version, options):
+    known, unknown = Lowered(), Lowered(refused=options)
+    assert compiler_options.compiled_for(platform_version, known) == options
+    assert compiler_options.compiled_for(platform_version, unknown) is None
+    assert (known.asked, unknown.asked) == ([options], [options, None])
+
+
+@pytest.mark.parametrize("other", ["PJRT C API\nrocm 60300", "PJRT C API\nTFRT TPU v5 lite"])
+def test_other_platforms_are_asked_for_nothing(other):
+    lowered = Lowered()
+    assert compiler_options.compiled_for(other, lowered) is None
+    assert lowered.asked == [None]
+
+
+@pytest.mark.parametrize("options", OPTIONS.values())
+def test_they_are_options_of_this_compiler(options):
+    """Which would refuse what it does not know, on any platform."""
     lowered = jax.jit(lambda x: x + 1).lower(1.0)
-    assert lowered.compile(compiler_options=compiler_options.OPTIONS_FOR_CUDA)(1.0) == 2
+    assert lowered.compile(compiler_options=options)(1.0) == 2
+    [(name, value)] = options.items()
     with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
-        lowered.compile(compiler_options={"xla_gpu_force_conv_nhwcs": True})
+        lowered.compile(compiler_options={f"{name}s": value})
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_what_is_jitted_for_cuda_runs_where_the_layout_is_not_known_too(monkeypatch, known):
-    monkeypatch.setattr(compiler_options, "_is_cuda", lambda _: True)
+def test_what_is_jitted_runs_where_the_option_is_not_known_too(monkeypatch, known):
     if not known:
-        monkeypatch.setattr(compiler_options, "OPTIONS_FOR_CUDA", {"xla_gpu_force_conv_nhwcs": True})
+        monkeypatch.setattr(compiler_options, "OPTIONS_FOR_CPU", {"xla_cpu_scheduler_types": 1})
     program = compiler_options.jitted(lambda values: 2 * values)
     for length in (3, 4, 3):
         assert program(jnp.arange(length)).tolist() == list(range(0, 2 * length, 2))
 
 
-def test_an_error_of_the_program_itself_stays_one(monkeypatch):
-    monkeypatch.setattr(compiler_options, "_is_cuda", lambda _: True)
-
+def test_an_error_of_the_program_itself_stays_one():
     def fail(values):
         raise jax.errors.JaxRuntimeError(f"out of memory for {values.shape}")
 

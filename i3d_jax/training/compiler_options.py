@@ -12,6 +12,9 @@ import jax
 # each round, before and after. Compiled for an H100, I3D's step of eight clips has 40 transpositions in place of 175
 # and moves 36 GB in place of 43 (benchmarks/devices.md).
 OPTIONS_FOR_CUDA = {"xla_gpu_force_conv_nhwc": True}
+# In the order that takes the least memory the arrays of I3D's step lie in half of it or little more, and the system has
+# less of it to clear before each step (benchmarks/networks.md).
+OPTIONS_FOR_CPU = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 def jitted(function: Callable, **options: Any) -> Callable:
@@ -20,9 +23,10 @@ def jitted(function: Callable, **options: Any) -> Callable:
     For what is computed of arrays of many shapes; its arguments cannot be donated.
     """
     plain = jax.jit(function, **options)
-    if not _is_cuda(jax.devices()[0].client.platform_version):
+    asked = _options(jax.devices()[0].client.platform_version)
+    if not asked:
         return plain
-    program = jax.jit(function, **options, compiler_options=dict(OPTIONS_FOR_CUDA))
+    program = jax.jit(function, **options, compiler_options=asked)
 
     def call(*arguments):
         nonlocal program
@@ -44,12 +48,14 @@ def compiled_for(platform_version: str, lowered: jax.stages.Lowered) -> jax.stag
       platform_version: as a JAX client says it, such as "PJRT C API\\ncuda 12090" or "cpu".
       lowered: what `lower` gives.
     """
-    if _is_cuda(platform_version):
+    if asked := _options(platform_version):
         # Another compiler may not know the option; and cuDNN need not have every convolution in this layout.
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            return lowered.compile(compiler_options=dict(OPTIONS_FOR_CUDA))
+            return lowered.compile(compiler_options=asked)
     return lowered.compile()
 
 
-def _is_cuda(platform_version: str) -> bool:
-    return "cuda" in platform_version
+def _options(platform_version: str) -> dict[str, Any]:
+    if platform_version == "cpu":
+        return dict(OPTIONS_FOR_CPU)
+    return dict(OPTIONS_FOR_CUDA) if "cuda" in platform_version else {}
