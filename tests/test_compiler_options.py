@@ -54,16 +54,35 @@ def test_they_are_options_of_this_compiler(options):
         lowered.compile(compiler_options={f"{name}s": value})
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_what_is_jitted_runs_where_the_option_is_not_known_too(monkeypatch, known):
-    if not known:
-        monkeypatch.setattr(compiler_options, "OPTIONS_FOR_CPU", {"xla_cpu_scheduler_types": 1})
+def test_what_is_jitted_for_a_cpu_is_asked_for_its_options(monkeypatch):
+    ordered = compiler_options.jitted(lambda values: 2 * values)
+    assert ordered(jnp.arange(3)).tolist() == [0, 2, 4]
+    monkeypatch.setattr(compiler_options, "OPTIONS_FOR_CPU", {"xla_cpu_scheduler_type": "none of the compiler's"})
+    monkeypatch.setattr(compiler_options, "_is_known", lambda name, value: True)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid enum value"):
+        compiler_options.jitted(lambda values: 2 * values)(jnp.arange(3))
+
+
+def test_what_is_jitted_for_a_cpu_runs_where_the_option_is_not_known_too(monkeypatch):
+    monkeypatch.setattr(compiler_options, "OPTIONS_FOR_CPU", {"xla_cpu_scheduler_types": 1})
+    assert compiler_options.jitted(lambda values: 2 * values)(jnp.arange(3)).tolist() == [0, 2, 4]
+
+
+@pytest.mark.parametrize("suits", [True, False])
+def test_what_is_jitted_for_cuda_runs_where_the_layout_does_not_suit_it_too(monkeypatch, suits):
+    monkeypatch.setattr(compiler_options, "_is_cuda", lambda _: True)
+    if not suits:
+        monkeypatch.setattr(compiler_options, "OPTIONS_FOR_CUDA", {"xla_gpu_force_conv_nhwcs": True})
+        monkeypatch.setattr(compiler_options, "_is_known", lambda name, value: True)
     program = compiler_options.jitted(lambda values: 2 * values)
     for length in (3, 4, 3):
         assert program(jnp.arange(length)).tolist() == list(range(0, 2 * length, 2))
 
 
-def test_an_error_of_the_program_itself_stays_one():
+@pytest.mark.parametrize("is_cuda", [True, False])
+def test_an_error_of_the_program_itself_stays_one(monkeypatch, is_cuda):
+    monkeypatch.setattr(compiler_options, "_is_cuda", lambda _: is_cuda)
+
     def fail(values):
         raise jax.errors.JaxRuntimeError(f"out of memory for {values.shape}")
 
