@@ -7,8 +7,8 @@ How an operation is lowered is chosen per platform here, for pools in `models.po
 GPUs it is XLA's native 3D convolution. On CPUs that is several times slower than the machine's matrix product, so there
 the taps along time become channels of one 2D convolution, which for 3x3 windows is Winograd's; pointwise convolutions,
 those of few positions (`models.windows`) and other kernels' gradients become matrix products. On NVIDIA's GPUs the
-first layer's taps become channels too, for its matrix units take channels by eights. All give the same numbers up to
-rounding.
+first layer's taps become channels too, for its matrix units take channels by eights; on TPUs, where channels lie in
+tiles of 128, pairs of frames and rows do. All give the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from i3d_jax.shapes import AnyArray
 # With fewer channels in all taps along time, Winograd's products and one per tap are too thin, and a 2D convolution is
 # faster; with fewer features Winograd's are, too.
 THIN_CHANNELS = 64
-# Channels come in multiples of this into the matrix units of NVIDIA's GPUs.
+# Channels come in multiples of this into the matrix units of NVIDIA's GPUs. Layers of fewer are folded on TPUs, too.
 CUDA_CHANNELS = 8
 # Of a convolution for which Winograd's transforms repay the time that they take, to compile as well.
 LEAST_OPERATIONS = 5e8
@@ -83,6 +83,7 @@ def _convolution(inputs, kernel, strides, padding):
         cpu=functools.partial(_cpu_convolution, strides=strides, padding=padding),
         default=functools.partial(_native_convolution, strides=strides, padding=padding),
         cuda=functools.partial(_cuda_convolution, strides=strides, padding=padding),
+        tpu=functools.partial(_tpu_convolution, strides=strides, padding=padding),
     )
 
 
@@ -143,6 +144,7 @@ def _convolution_backward(strides, padding, residuals, gradient):
         cpu=functools.partial(_cpu_gradients, strides=strides, padding=padding),
         default=functools.partial(_gradients, _native_convolution, strides=strides, padding=padding),
         cuda=functools.partial(_gradients, _cuda_convolution, strides=strides, padding=padding),
+        tpu=functools.partial(_gradients, _tpu_convolution, strides=strides, padding=padding),
     )
 
 
@@ -174,6 +176,34 @@ def _cuda_convolution(inputs, kernel, *, strides, padding):
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
     outputs = _native_convolution(images, kernel, strides=strides[1:], padding=padding[1:])
     return outputs.reshape(len(inputs), -1, *outputs.shape[1:])
+
+
+def _tpu_convolution(inputs, kernel, *, strides, padding):
+    """The first layer's over videos whose channels hold pairs of frames and of rows, [B, T / 2, H / 2, W, 4 C]."""
+    if inputs.ndim == 4 or kernel.shape[-2] >= CUDA_CHANNELS or strides[:2] != (2, 2):
+        return _native_convolution(inputs, kernel, strides=strides, padding=padding)
+    in_pairs = []
+    for axis, (before, after) in enumerate(padding[:2], start=1):
+        size, taps = inputs.shape[axis], kernel.shape[axis - 1]
+        steps = (size + before + after - taps) // 2 + 1
+        # Windows begin with a pair, so a kernel that begins within one gets a row of zeros before it.
+        inputs = _with_pairs(inputs, axis, (0, size % 2), channels=-1)
+        kernel = _with_pairs(kernel, axis - 1, (before % 2, (before + taps) % 2), channels=-2)
+        pairs_before = (before + 1) // 2
+        pairs = steps - 1 + kernel.shape[axis - 1]
+        in_pairs.append((pairs_before, pairs - inputs.shape[axis] - pairs_before))
+    padding = (*in_pairs, padding[2])
+    return _native_convolution(inputs, kernel, strides=(1, 1, strides[2]), padding=padding)
+
+
+def _with_pairs(array, axis, padding, channels):
+    """The array with pairs along an axis, after zeros were put (before, after), in its axis of channels."""
+    array = jnp.pad(array, [padding if number == axis else (0, 0) for number in range(array.ndim)])
+    paired = array.reshape(*array.shape[:axis], -1, 2, *array.shape[axis + 1 :])
+    paired = jnp.moveaxis(paired, axis + 1, channels - 1)
+    shape = list(array.shape)
+    shape[axis], shape[channels] = shape[axis] // 2, 2 * shape[channels]
+    return paired.reshape(shape)
 
 
 def _is_pointwise(kernel, strides, padding):

@@ -73,11 +73,12 @@ def by_platform(
     *arrays: AnyArray,
     cpu: Callable[..., Any],
     default: Callable[..., Any],
-    **gpus: Callable[..., Any],
+    **others: Callable[..., Any],
 ) -> Any:
-    """`jax.lax.platform_dependent` of "cpu", the rest and, in `gpus`, "cuda" and "rocm", each of which returns the same
-    array or arrays; of what is traced for one platform, a CPU, or for a translation, the CPU's alternative alone."""
+    """`jax.lax.platform_dependent` of "cpu", the rest and, in `others`, "cuda", "rocm" or "tpu", each of which returns
+    the same array or arrays; of what is traced for one platform, a CPU, or for a translation, the CPU's alternative
+    alone."""
     on_cpu = _purpose.get() == _DEFAULT_PLATFORM and jax.default_backend() == "cpu"
     if on_cpu or is_translated():
         return cpu(*arrays)
-    return lax.platform_dependent(*arrays, cpu=cpu, default=default, **gpus)
+    return lax.platform_dependent(*arrays, cpu=cpu, default=default, **others)
