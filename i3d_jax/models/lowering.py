@@ -32,8 +32,8 @@ from i3d_jax.shapes import AnyArray
 # With fewer channels in all taps along time, Winograd's products and one per tap are too thin, and a 2D convolution is
 # faster; with fewer features Winograd's are, too.
 THIN_CHANNELS = 64
-# Channels come in multiples of this into the matrix units of NVIDIA's GPUs. Layers of fewer are folded on TPUs, too.
-CUDA_CHANNELS = 8
+# Of fewer channels the matrix units of accelerators are mostly idle; those of NVIDIA's GPUs take multiples of it.
+LEAST_CHANNELS = 8
 # Of a convolution for which Winograd's transforms repay the time that they take, to compile as well.
 LEAST_OPERATIONS = 5e8
 
@@ -167,11 +167,11 @@ def _gradients(convolution, inputs, kernel, gradient, *, strides, padding):
 def _cuda_convolution(inputs, kernel, *, strides, padding):
     """The first layer's over images whose channels hold all taps along time, and zeros up to a multiple of 8."""
     taps, *window, channels, features = kernel.shape
-    if inputs.ndim == 4 or taps == 1 or channels >= CUDA_CHANNELS:
+    if inputs.ndim == 4 or taps == 1 or channels >= LEAST_CHANNELS:
         return _native_convolution(inputs, kernel, strides=strides, padding=padding)
     images = _folded_images(inputs, taps, strides[0], padding[0])
     kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(*window, taps * channels, features)
-    missing = -taps * channels % CUDA_CHANNELS
+    missing = -taps * channels % LEAST_CHANNELS
     images = jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, missing)))
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
     outputs = _native_convolution(images, kernel, strides=strides[1:], padding=padding[1:])
@@ -180,7 +180,7 @@ def _cuda_convolution(inputs, kernel, *, strides, padding):
 
 def _tpu_convolution(inputs, kernel, *, strides, padding):
     """The first layer's over videos whose channels hold pairs of frames and of rows, [B, T / 2, H / 2, W, 4 C]."""
-    if inputs.ndim == 4 or kernel.shape[-2] >= CUDA_CHANNELS or strides[:2] != (2, 2):
+    if inputs.ndim == 4 or kernel.shape[-2] >= LEAST_CHANNELS or strides[:2] != (2, 2):
         return _native_convolution(inputs, kernel, strides=strides, padding=padding)
     in_pairs = []
     for axis, (before, after) in enumerate(padding[:2], start=1):
