@@ -179,7 +179,10 @@ def _cuda_convolution(inputs, kernel, *, strides, padding):
 
 
 def _tpu_convolution(inputs, kernel, *, strides, padding):
-    """The first layer's over videos whose channels hold pairs of frames and of rows, [B, T / 2, H / 2, W, 4 C]."""
+    """The first layer's over videos whose channels hold pairs of frames and of rows, [B, T / 2, H / 2, W, 4 C].
+
+    What is not finite reaches the windows of the frame and the row beside it, too: kernels get zeros up to whole pairs.
+    """
     if inputs.ndim == 4 or kernel.shape[-2] >= LEAST_CHANNELS or strides[:2] != (2, 2):
         return _native_convolution(inputs, kernel, strides=strides, padding=padding)
     in_pairs = []
