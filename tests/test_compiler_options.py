@@ -73,7 +73,6 @@ def test_what_is_jitted_for_cuda_runs_where_the_layout_does_not_suit_it_too(monk
     monkeypatch.setattr(compiler_options, "_is_cuda", lambda _: True)
     if not suits:
         monkeypatch.setattr(compiler_options, "OPTIONS_FOR_CUDA", {"xla_gpu_force_conv_nhwcs": True})
-        monkeypatch.setattr(compiler_options, "_is_known", lambda name, value: True)
     program = compiler_options.jitted(lambda values: 2 * values)
     for length in (3, 4, 3):
         assert program(jnp.arange(length)).tolist() == list(range(0, 2 * length, 2))

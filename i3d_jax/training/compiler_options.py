@@ -19,7 +19,7 @@ OPTIONS_FOR_CPU = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZE
 
 
 def jitted(function: Callable, **options: Any) -> Callable:
-    """Returns `jax.jit(function, **options)` with what suits the platform, where the compiler will not have it without.
+    """Returns `jax.jit(function, **options)` with what suits the platform, or without, where the compiler refuses that.
 
     For what is computed of arrays of many shapes; its arguments cannot be donated.
     """
@@ -46,25 +46,23 @@ def jitted(function: Callable, **options: Any) -> Callable:
 
 
 def compiled_for(platform_version: str, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles a step with what suits the platform, where the compiler will not have it without.
+    """Compiles a step with what suits the platform, or without, where the compiler refuses that.
 
     Args:
       platform_version: as a JAX client says it, such as "PJRT C API\\ncuda 12090" or "cpu".
       lowered: what `lower` gives.
     """
     if asked := _options(platform_version):
-        # cuDNN need not have every convolution in this layout.
+        # Another compiler may not know the option; and cuDNN need not have every convolution in this layout.
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             return lowered.compile(compiler_options=asked)
     return lowered.compile()
 
 
 def _options(platform_version: str) -> dict[str, Any]:
-    asked: dict[str, Any] = {}
     if _is_cuda(platform_version):
-        asked = OPTIONS_FOR_CUDA
-    elif platform_version == "cpu":
-        asked = OPTIONS_FOR_CPU
+        return dict(OPTIONS_FOR_CUDA)
+    asked = OPTIONS_FOR_CPU if platform_version == "cpu" else {}
     return {name: value for name, value in asked.items() if _is_known(name, value)}
 
 
