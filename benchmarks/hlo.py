@@ -169,7 +169,9 @@ def scope(op_name: str) -> str:
     layers = re.search(r"jvp\([^)]*\)\)*/(.*)", op_name.replace("\\'", "'"))
     if not layers:
         return ""
-    return f"{'backward' if 'transpose(' in op_name else 'forward'} {layers[1]}"
+    # Flax writes the name of a module's method after the module's own.
+    layer = layers[1].replace(".with_pool", "")
+    return f"{'backward' if 'transpose(' in op_name else 'forward'} {layer}"
 
 
 def _instruction(name: str, rest: str) -> Instruction:

@@ -30,6 +30,7 @@ from jaxtyping import Array, Float32, Integer, Shaped, UInt8
 
 from i3d_jax.clips import STREAMS
 from i3d_jax.evaluation.predictions import Batch, Predictions, in_flight, refuse_not_finite
+from i3d_jax.models.batch_norm import pooled
 from i3d_jax.models.classifier import classify
 from i3d_jax.models.i3d import I3D, MINIMUM_FRAMES, TwoStreamI3D
 from i3d_jax.models.inception import TRUNK, Mixed
@@ -149,14 +150,16 @@ def dense_step(
         inside = _inside(cut, start, frames)
 
         def within(call, arguments, options, context):
-            if not isinstance(context.module, ConvolutionUnit) or context.method_name != "__call__":
+            if not isinstance(context.module, ConvolutionUnit) or context.method_name != "with_pool":
                 return call(*arguments, **options)
-            inputs, *others = arguments
+            inputs, train, pool = arguments
             if replicates and context.module.window[0] > 1:
                 first, last = inside(inputs.shape[1])
                 steps = jnp.arange(inputs.shape[1]).clip(first, last)
                 inputs = jnp.take(inputs, steps, axis=1)
-            return masked(call(inputs, *others, **options))
+            outputs = masked(call(inputs, train, None, **options)[0])
+            # A pool over time must not see what stands outside.
+            return outputs, pooled(outputs, pool)
 
         def masked(values):
             first, last = inside(values.shape[1])

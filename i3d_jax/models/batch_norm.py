@@ -1,13 +1,15 @@
 """Batch normalisation with ReLU, made to move few bytes: on accelerators that is what bounds a training step.
 
 Of a layer only the convolution's output is kept for the backward pass; the normalised values, the ReLU's signs and
-their like are computed again where they are needed, in the pass over memory that needs them.
+their like are computed again where they are needed, in the pass over memory that needs them. Neither changes the order
+of a channel's numbers, so that a max-pool after them may as well come before: fewer numbers are left to normalise.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -19,6 +21,9 @@ from jaxtyping import Array, Float, Float32
 from i3d_jax.shapes import AnyArray
 
 BATCH_NORM_EPSILON = 1e-3
+
+# A max-pool of float [B, ..., C].
+Pool = Callable[[Array], Array]
 
 # Of a layer's outputs: mean, scale, offset.
 Statistics = tuple[
@@ -36,8 +41,9 @@ def batch_normalised_relu(
     dtype: DTypeLike,
     gain: bool = False,
     relu: bool = True,
-) -> Float[Array, "*axes channels"]:
-    """Batch normalisation with an offset, then ReLU: what follows every layer but the last.
+    pool: Pool | None = None,
+) -> tuple[Float[Array, "*axes channels"], Float[Array, "*pooled channels"]]:
+    """Batch normalisation with an offset, then ReLU: what follows every layer but the last; and a pool of it.
 
     To be called in a module's `__call__`: its variables stand in that module under `batch_norm`.
 
@@ -48,8 +54,12 @@ def batch_normalised_relu(
       dtype: dtype of the output; the statistics are float32.
       gain: whether what is normalised is multiplied by a parameter `gain`, which begins at 1, before the offset.
       relu: whether the ReLU follows; a residual network adds before it.
+      pool: a max-pool that follows, None for none; not together with a gain, which may turn the order around.
+
+    Returns:
+      `dtype` [..., C], and the same after the pool. What nobody asks for costs nothing once compiled.
     """
-    return _BatchNormalisedReLU(decay, dtype, gain, relu, name="batch_norm")(inputs, train)
+    return _BatchNormalisedReLU(decay, dtype, gain, relu, name="batch_norm")(inputs, train, pool)
 
 
 def running_statistics(channels: int, *, gain: bool = False) -> Statistics:
@@ -58,7 +68,7 @@ def running_statistics(channels: int, *, gain: bool = False) -> Statistics:
     To be called in a module's `__call__` in place of `batch_normalised_relu`: the variables are the same.
     """
     layer = _BatchNormalisedReLU(0.0, jnp.float32, gain, name="batch_norm")
-    return layer(jnp.zeros((0, channels)), False, statistics=True)
+    return layer(jnp.zeros((0, channels)), False, None, statistics=True)
 
 
 class _BatchNormalisedReLU(nn.Module):
@@ -68,7 +78,7 @@ class _BatchNormalisedReLU(nn.Module):
     relu: bool = True
 
     @nn.compact
-    def __call__(self, inputs, train, *, statistics=False):
+    def __call__(self, inputs, train, pool, *, statistics=False):
         channels = inputs.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
@@ -78,15 +88,23 @@ class _BatchNormalisedReLU(nn.Module):
             scale = _scale(running_variance.value, gain)
             if statistics:
                 return running_mean.value, scale, offset
-            return normalised_relu(inputs, running_mean.value, scale, offset, self.dtype, self.relu)
-        outputs, mean, variance = batch_statistics_relu(inputs, gain, offset, running_mean.value, self.dtype, self.relu)
+            outputs = normalised_relu(inputs, running_mean.value, scale, offset, self.dtype, self.relu)
+            return outputs, pooled(outputs, pool)
+        normalised = functools.partial(
+            batch_statistics_relu, inputs, gain, offset, running_mean.value, self.dtype, self.relu
+        )
+        outputs, mean, variance = normalised()
+        last = outputs
+        if pool is not None:
+            # With its statistics, too: so the one without a pool is left out where nobody asks for it.
+            last, mean, variance = normalised(pool)
         if not self.is_initializing():
             running_mean.value = self.decay * running_mean.value + (1 - self.decay) * mean
             running_variance.value = self.decay * running_variance.value + (1 - self.decay) * variance
-        return outputs
+        return outputs, last
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def batch_statistics_relu(
     inputs: Float[AnyArray, "*axes channels"],
     gain: Float32[AnyArray, " channels"] | None,
@@ -94,8 +112,9 @@ def batch_statistics_relu(
     shift: Float32[AnyArray, " channels"],
     dtype: DTypeLike,
     relu: bool = True,
-) -> tuple[Float[Array, "*axes channels"], Float32[Array, " channels"], Float32[Array, " channels"]]:
-    """Normalises by the batch's own statistics, multiplies by a gain, adds an offset, and takes the ReLU.
+    pool: Pool | None = None,
+) -> tuple[Float[Array, "*pooled channels"], Float32[Array, " channels"], Float32[Array, " channels"]]:
+    """Normalises by the batch's own statistics, multiplies by a gain, adds an offset, takes the ReLU, and pools.
 
     What is kept for the gradient is the input alone; the rest is computed again from it, which costs less than to write
     it to memory and to read it.
@@ -107,13 +126,20 @@ def batch_statistics_relu(
       shift: float32 [C], a guess at the mean, which the result does not depend on but for rounding (`_moments`).
       dtype: of the output.
       relu: whether the ReLU is taken.
+      pool: a max-pool, not together with a gain: it sees the inputs.
 
     Returns:
-      `dtype` [..., C], and the mean and the (biased) variance over all axes but the last, float32 [C]. No gradient goes
-      through the two.
+      `dtype` [..., C], pooled if there is a pool, and the inputs' mean and (biased) variance over all axes but the
+      last, float32 [C]. No gradient goes through the two.
     """
     mean, variance = _moments(inputs, shift)
-    return normalised_relu(inputs, mean, _scale(variance, gain), offset, dtype, relu), mean, variance
+    return normalised_relu(pooled(inputs, pool), mean, _scale(variance, gain), offset, dtype, relu), mean, variance
+
+
+def pooled(inputs: Float[AnyArray, "*axes channels"], pool: Pool | None) -> Float[Array, "*pooled channels"]:
+    """The inputs after a pool, or as they are if there is none."""
+    inputs = jnp.asarray(inputs)
+    return inputs if pool is None else pool(inputs)
 
 
 def _scale(variance, gain):
@@ -121,26 +147,32 @@ def _scale(variance, gain):
     return scale if gain is None else scale * gain
 
 
-def _batch_statistics_relu_forward(inputs, gain, offset, shift, dtype, relu):
+def _batch_statistics_relu_forward(inputs, gain, offset, shift, dtype, relu, pool):
     # Without the barrier a TPU's compiler would keep the convolution's tiles, and undo them for each consumer.
     inputs = lax.optimization_barrier(inputs)
-    outputs, mean, variance = batch_statistics_relu(inputs, gain, offset, shift, dtype, relu)
-    return (outputs, mean, variance), (inputs, gain, offset, mean, variance)
+    left = pooled(inputs, pool)
+    mean, variance = _moments(inputs, shift)
+    outputs = normalised_relu(left, mean, _scale(variance, gain), offset, dtype, relu)
+    return (outputs, mean, variance), (inputs, None if pool is None else left, gain, offset, mean, variance)
 
 
-def _batch_statistics_relu_backward(dtype, relu, residuals, gradients):
+def _batch_statistics_relu_backward(dtype, relu, pool, residuals, gradients):
     del dtype
-    inputs, gain, offset, mean, variance = residuals
+    inputs, left, gain, offset, mean, variance = residuals
     # Without the barrier the compiler would share parts with the forward pass, and keep them in float32.
-    inputs, gradient = lax.optimization_barrier((inputs, gradients[0]))
+    inputs, left, gradient = lax.optimization_barrier((inputs, left, gradients[0]))
     axes, count = _all_but_last(inputs)
-    centred, scale = inputs - mean, _scale(variance, gain)
+    centred, scale = (inputs if pool is None else left) - mean, _scale(variance, gain)
     gradient = gradient.astype(jnp.float32)
     if relu:
         gradient = jnp.where(centred * scale + offset > 0, gradient, 0)
     normalised = centred * _scale(variance, None)
     of_offset = gradient.sum(axes)
     along = (gradient * normalised).sum(axes)
+    if pool is not None:
+        # The sums are over what the windows have chosen; the rest has gradients by way of the statistics alone.
+        [gradient] = jax.vjp(pool, inputs)[1](gradient.astype(inputs.dtype))
+        normalised = (inputs - mean) * _scale(variance, None)
     of_inputs = scale * (gradient - of_offset / count - normalised * (along / count))
     of_gain = None if gain is None else along
     return of_inputs.astype(inputs.dtype), of_gain, of_offset, jnp.zeros_like(offset)

@@ -20,26 +20,22 @@ from i3d_jax.models.batch_norm import batch_normalised_relu
 from i3d_jax.models.inception import scaled
 from i3d_jax.models.layers import release_initializer, run_block
 from i3d_jax.models.network import Clip, Network, frames_of, with_predictions
-from i3d_jax.models.pooling import max_pool
+from i3d_jax.models.pooling import MaxPool
 from i3d_jax.shapes import AnyArray
 from i3d_jax.system.errors import UserError
 
-# Channels of the convolutions by their names in C3D; a name without a width is a pool.
-LAYERS = {
-    "conv1a": 64,
-    "pool1": None,
-    "conv2a": 128,
-    "pool2": None,
-    "conv3a": 256,
-    "conv3b": 256,
-    "pool3": None,
-    "conv4a": 512,
-    "conv4b": 512,
-    "pool4": None,
-    "conv5a": 512,
-    "conv5b": 512,
-    "pool5": None,
+# Channels of the convolutions by their names in C3D, each with the pool that follows it.
+CONVOLUTIONS = {
+    "conv1a": (64, "pool1"),
+    "conv2a": (128, "pool2"),
+    "conv3a": (256, None),
+    "conv3b": (256, "pool3"),
+    "conv4a": (512, None),
+    "conv4b": (512, "pool4"),
+    "conv5a": (512, None),
+    "conv5b": (512, "pool5"),
 }
+POOL = MaxPool((2, 2, 2), (2, 2, 2))
 FULLY_CONNECTED = {"fc6": 4096, "fc7": 4096}
 FRAMES = 16
 
@@ -97,14 +93,14 @@ class C3D(Network):
         clips = frames // FRAMES
         outputs = videos[:, : clips * FRAMES].reshape(batch * clips, FRAMES, *videos.shape[2:]).astype(self.dtype)
         unit = self.unit()
-        endpoints = {}
-        for name, features in LAYERS.items():
-            if features is None:
-                outputs = max_pool(outputs, (2, 2, 2), (2, 2, 2))
-            else:
-                block = unit(scaled(features, self.width_multiplier), (3, 3, 3), name=name)
-                outputs = run_block(block, outputs, train, rematerialise=self.rematerialise)
-            endpoints[name] = outputs.reshape(batch, -1, *outputs.shape[2:])
+        endpoints: dict[str, Array] = {}
+        for name, (features, pool_name) in CONVOLUTIONS.items():
+            block = unit(scaled(features, self.width_multiplier), (3, 3, 3), name=name)
+            pool = POOL if pool_name else None
+            whole, outputs = run_block(block, outputs, train, pool, rematerialise=self.rematerialise)
+            endpoints[name] = whole.reshape(batch, -1, *whole.shape[2:])
+            if pool_name:
+                endpoints[pool_name] = outputs.reshape(batch, -1, *outputs.shape[2:])
         outputs = outputs.reshape(batch * clips, -1)
         for name, features in FULLY_CONNECTED.items():
             layer = _FullyConnected(
@@ -127,4 +123,5 @@ class _FullyConnected(nn.Module):
         outputs = nn.Dense(
             self.features, use_bias=False, kernel_init=release_initializer, dtype=self.dtype, name="fully_connected"
         )(inputs)
-        return batch_normalised_relu(outputs, train, decay=self.batch_norm_decay, dtype=self.dtype)
+        outputs, _ = batch_normalised_relu(outputs, train, decay=self.batch_norm_decay, dtype=self.dtype)
+        return outputs

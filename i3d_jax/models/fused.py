@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Float32
 from i3d_jax.models import inception
 from i3d_jax.models.layers import release_initializer, run_block
 from i3d_jax.models.network import STREAM_SCOPES, Clip, SnapshotNetwork, with_predictions
-from i3d_jax.models.pooling import max_pool
+from i3d_jax.models.pooling import MaxPool
 from i3d_jax.shapes import AnyArray
 
 FRAMES = 5
@@ -70,8 +70,8 @@ class Fused(SnapshotNetwork):
         concatenated = jnp.concatenate(grids, axis=-1)
         features = inception.scaled(FUSED_FEATURES, self.width_multiplier)
         fusion = self.unit()(features, (3, 3, 3), name="Fusion")
-        fused = run_block(fusion, concatenated, train, rematerialise=self.rematerialise)
-        pooled = max_pool(fused, (3, 3, 3), (2, 2, 2))
+        pool = MaxPool((3, 3, 3), (2, 2, 2))
+        fused, pooled = run_block(fusion, concatenated, train, pool, rematerialise=self.rematerialise)
         for name, value in (("Concatenated", concatenated), ("Fusion", fused), ("MaxPool", pooled)):
             endpoints[name] = value.reshape(batch, -1, *value.shape[2:])
         endpoints["features"] = pooled.astype(jnp.float32).mean((1, 2, 3)).reshape(batch, -1, features)

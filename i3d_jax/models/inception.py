@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,9 +10,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
+from i3d_jax.models.batch_norm import Pool
 from i3d_jax.models.layers import Convolution, ConvolutionUnit, run_block
 from i3d_jax.models.lowering import Sizes, concatenated
-from i3d_jax.models.pooling import average_pool, max_pool
+from i3d_jax.models.pooling import MaxPool, average_pool, max_pool
 from i3d_jax.shapes import AnyArray
 
 # Smaller frames leave no pixel.
@@ -26,13 +28,6 @@ class Unit(NamedTuple):
     strides: Sizes
 
 
-class Pool(NamedTuple):
-    """A max-pool of the trunk; sizes are along time, height and width."""
-
-    window: Sizes
-    strides: Sizes
-
-
 class Mixed(NamedTuple):
     """The widths of a block with four branches; a pair is the 1x1x1 convolution and the 3x3x3 one that follows it."""
 
@@ -43,21 +38,21 @@ class Mixed(NamedTuple):
 
 
 # The trunk in order, by the endpoint's name in I3D, at width 1.
-TRUNK: dict[str, Unit | Pool | Mixed] = {
+TRUNK: dict[str, Unit | MaxPool | Mixed] = {
     "Conv3d_1a_7x7": Unit(64, (7, 7, 7), (2, 2, 2)),
-    "MaxPool3d_2a_3x3": Pool((1, 3, 3), (1, 2, 2)),
+    "MaxPool3d_2a_3x3": MaxPool((1, 3, 3), (1, 2, 2)),
     "Conv3d_2b_1x1": Unit(64, (1, 1, 1), (1, 1, 1)),
     "Conv3d_2c_3x3": Unit(192, (3, 3, 3), (1, 1, 1)),
-    "MaxPool3d_3a_3x3": Pool((1, 3, 3), (1, 2, 2)),
+    "MaxPool3d_3a_3x3": MaxPool((1, 3, 3), (1, 2, 2)),
     "Mixed_3b": Mixed(64, (96, 128), (16, 32), 32),
     "Mixed_3c": Mixed(128, (128, 192), (32, 96), 64),
-    "MaxPool3d_4a_3x3": Pool((3, 3, 3), (2, 2, 2)),
+    "MaxPool3d_4a_3x3": MaxPool((3, 3, 3), (2, 2, 2)),
     "Mixed_4b": Mixed(192, (96, 208), (16, 48), 64),
     "Mixed_4c": Mixed(160, (112, 224), (24, 64), 64),
     "Mixed_4d": Mixed(128, (128, 256), (24, 64), 64),
     "Mixed_4e": Mixed(112, (144, 288), (32, 64), 64),
     "Mixed_4f": Mixed(256, (160, 320), (32, 128), 128),
-    "MaxPool3d_5a_2x2": Pool((2, 2, 2), (2, 2, 2)),
+    "MaxPool3d_5a_2x2": MaxPool((2, 2, 2), (2, 2, 2)),
     "Mixed_5b": Mixed(256, (160, 320), (32, 128), 128),
     "Mixed_5c": Mixed(384, (192, 384), (48, 128), 128),
 }
@@ -105,24 +100,27 @@ def trunk(
       The output of every layer of the table up to that block by its name, in order.
     """
     dimensions = inputs.ndim - 2
+    names = [name if dimensions == 3 else image_name(name) for name in TRUNK]
+    layers = list(zip(names, TRUNK.values(), strict=True))[: names.index(last_block) + 1]
     endpoints: dict[str, Array] = {}
-    outputs = inputs
-    for name, layer in TRUNK.items():
-        name = name if dimensions == 3 else image_name(name)
+    outputs = jnp.asarray(inputs)
+    for (name, layer), (next_name, following) in itertools.zip_longest(layers, layers[1:], fillvalue=("", None)):
         match layer:
             case Unit(features, window, strides):
                 padding = {"spatial_padding": stem_padding} if not endpoints else {}
                 features = scaled(features, width_multiplier)
                 block: nn.Module = unit(features, window[-dimensions:], strides[-dimensions:], name=name, **padding)
-                outputs = run_block(block, outputs, train, rematerialise=rematerialise)
-            case Pool(window, strides):
-                outputs = max_pool(outputs, window[-dimensions:], strides[-dimensions:])
             case Mixed():
                 block = MixedBlock(layer, width_multiplier, unit, name=name)
-                outputs = run_block(block, outputs, train, rematerialise=rematerialise)
-        endpoints[name] = outputs
-        if name == last_block:
-            break
+            case _:
+                # A pool is computed with the layer before it.
+                continue
+        pool = None
+        if isinstance(following, MaxPool):
+            pool = MaxPool(following.window[-dimensions:], following.strides[-dimensions:])
+        endpoints[name], outputs = run_block(block, outputs, train, pool, rematerialise=rematerialise)
+        if pool is not None:
+            endpoints[next_name] = outputs
     return endpoints
 
 
@@ -167,29 +165,36 @@ class MixedBlock(nn.Module):
     width_multiplier: float
     unit: Callable[..., ConvolutionUnit]
 
-    @nn.compact
     def __call__(
         self, inputs: Float[AnyArray, "batch ... channels"], train: bool
     ) -> Float[Array, "batch ... features"]:
         """Maps float [B, ..., C] to [B, ..., sum of the branches' channels]."""
+        outputs, _ = self.with_pool(inputs, train, None)
+        return outputs
+
+    @nn.compact
+    def with_pool(
+        self, inputs: Float[AnyArray, "batch ... channels"], train: bool, pool: Pool | None
+    ) -> tuple[Float[Array, "batch ... features"], Float[Array, "batch ... features"]]:
+        """As a call, and second the same after a max-pool, if there is one, as `layers.ConvolutionUnit` has it."""
         branches = (
             (self.widths.branch_0,),
             self.widths.branch_1,
             self.widths.branch_2,
             (self.widths.branch_3,),
         )
-        return concatenated(
-            [
-                _Branch(
-                    features=tuple(scaled(width, self.width_multiplier) for width in features),
-                    pool=number == 3,
-                    last_name=_ODD_NAMES.get(f"{self.name}/Branch_{number}", "0b_3x3"),
-                    unit=self.unit,
-                    name=f"Branch_{number}",
-                )(inputs, train)
-                for number, features in enumerate(branches)
-            ]
-        )
+        of_branches = [
+            _Branch(
+                features=tuple(scaled(width, self.width_multiplier) for width in features),
+                pool=number == 3,
+                last_name=_ODD_NAMES.get(f"{self.name}/Branch_{number}", "0b_3x3"),
+                unit=self.unit,
+                name=f"Branch_{number}",
+            )(inputs, train, pool)
+            for number, features in enumerate(branches)
+        ]
+        outputs = concatenated([whole for whole, _ in of_branches])
+        return outputs, outputs if pool is None else concatenated([left for _, left in of_branches])
 
 
 class _Branch(nn.Module):
@@ -199,7 +204,7 @@ class _Branch(nn.Module):
     unit: Callable[..., ConvolutionUnit]
 
     @nn.compact
-    def __call__(self, inputs, train):
+    def __call__(self, inputs, train, pool):
         dimensions = inputs.ndim - 2
         ones, threes = (1,) * dimensions, (3,) * dimensions
 
@@ -207,11 +212,11 @@ class _Branch(nn.Module):
             return self.unit(features, window, name=f"Conv{dimensions}d_{name}")
 
         if self.pool:
-            return unit(self.features[0], ones, "0b_1x1")(max_pool(inputs, threes, ones), train)
-        outputs = unit(self.features[0], ones, "0a_1x1")(inputs, train)
-        if len(self.features) == 2:
-            outputs = unit(self.features[1], threes, self.last_name)(outputs, train)
-        return outputs
+            return unit(self.features[0], ones, "0b_1x1").with_pool(max_pool(inputs, threes, ones), train, pool)
+        first = unit(self.features[0], ones, "0a_1x1")
+        if len(self.features) == 1:
+            return first.with_pool(inputs, train, pool)
+        return unit(self.features[1], threes, self.last_name).with_pool(first(inputs, train), train, pool)
 
 
 def last_pool(outputs: Float[AnyArray, "batch ... channels"]) -> Float32[Array, "batch ... channels"]:

@@ -6,8 +6,10 @@ batch and the channels. How an operation runs on a platform is `lowering`'s to c
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from i3d_jax.models import drawing
-from i3d_jax.models.batch_norm import Statistics, batch_normalised_relu, running_statistics
+from i3d_jax.models.batch_norm import Pool, batch_normalised_relu, pooled, running_statistics
 from i3d_jax.models.lowering import (
     Sizes,
     convolution,
@@ -57,9 +59,13 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[AnyArray, "batch ... channels"], statistics: Statistics | None = None
-    ) -> Float[Array, "batch ... features"]:
-        """Convolves float [B, ..., C] to `dtype` [B, ..., features]; normalised too if there are `statistics`."""
+        self, inputs: Float[AnyArray, "batch ... channels"], operation: Callable[..., Any] = convolution
+    ) -> Any:
+        """Convolves float [B, ..., C] to `dtype` [B, ..., features].
+
+        An operation in the place of `lowering.convolution` takes what that takes, without a bias; what it returns is
+        the result.
+        """
         # Of a kernel that is there Flax traces the initializer for its shape, and numbers take long to trace.
         initializer = nn.initializers.zeros if self.has_variable("params", "kernel") else release_initializer
         kernel = self.param("kernel", initializer, (*self.window, inputs.shape[-1], self.features), jnp.float32)
@@ -71,9 +77,7 @@ class Convolution(nn.Module):
             inputs = jnp.pad(inputs, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)), mode="edge")
             padding = ((0, 0), *padding[1:])
         inputs, kernel = inputs.astype(self.dtype), kernel.astype(self.dtype)
-        if statistics is not None:
-            return normalised_convolution(inputs, kernel, strides, padding, statistics=statistics, dtype=self.dtype)
-        outputs = convolution(inputs, kernel, strides, padding)
+        outputs = operation(inputs, kernel, strides, padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             outputs = outputs + bias.astype(self.dtype)
@@ -104,12 +108,23 @@ class ConvolutionUnit(nn.Module):
     relu: bool = True
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
     def __call__(
         self, inputs: Float[AnyArray, "batch ... channels"], train: bool
     ) -> Float[Array, "batch ... features"]:
         """Maps float [B, ..., C] to `dtype` [B, ..., features]; by the batch's statistics if `train` and not frozen."""
-        convolution = Convolution(
+        outputs, _ = self.with_pool(inputs, train, None)
+        return outputs
+
+    @nn.compact
+    def with_pool(
+        self, inputs: Float[AnyArray, "batch ... channels"], train: bool, pool: Pool | None
+    ) -> tuple[Float[Array, "batch ... features"], Float[Array, "batch ... features"]]:
+        """As a call, and second the same after a max-pool, if there is one.
+
+        Normalisation keeps the order of numbers but for gains, which may be negative. Without them the pool comes first
+        and only what it leaves is normalised: the same numbers for less work, where nobody asks for the first result.
+        """
+        convolve = Convolution(
             self.features,
             self.window,
             self.strides,
@@ -118,29 +133,40 @@ class ConvolutionUnit(nn.Module):
             dtype=self.dtype,
             name=f"conv_{len(self.window)}d",
         )
+        first, last = (None, pool) if self.batch_norm_gain else (pool, None)
         by_batch = train and not self.frozen
         if by_batch or not self.relu:
-            return batch_normalised_relu(
-                convolution(inputs),
+            outputs, left = batch_normalised_relu(
+                convolve(inputs),
                 by_batch,
                 decay=self.batch_norm_decay,
                 dtype=self.dtype,
                 gain=self.batch_norm_gain,
                 relu=self.relu,
+                pool=first,
             )
-        return convolution(inputs, running_statistics(self.features, gain=self.batch_norm_gain))
+        else:
+            statistics = running_statistics(self.features, gain=self.batch_norm_gain)
+            normalised = functools.partial(normalised_convolution, statistics=statistics, dtype=self.dtype, pool=first)
+            outputs, left = convolve(inputs, normalised)
+        return outputs, pooled(left, last)
 
 
 def run_block(
-    block: nn.Module, inputs: Float[AnyArray, "batch ... channels"], train: bool, *, rematerialise: bool
-) -> Float[Array, "batch ... features"]:
-    """Returns block(inputs, train).
+    block: nn.Module,
+    inputs: Float[AnyArray, "batch ... channels"],
+    train: bool,
+    pool: Pool | None = None,
+    *,
+    rematerialise: bool,
+) -> tuple[Float[Array, "batch ... features"], Float[Array, "batch ... features"]]:
+    """Returns block.with_pool(inputs, train, pool): the outputs, and those after the pool.
 
     With `rematerialise` the backward pass keeps the block's inputs alone, and computes the rest of what it needs again.
     The names of the block's variables are the same.
     """
 
     def run(block, inputs):
-        return block(inputs, train)
+        return block.with_pool(inputs, train, pool)
 
     return (nn.remat(run) if rematerialise else run)(block, inputs)

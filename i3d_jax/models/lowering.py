@@ -25,7 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from i3d_jax.models import slabs, windows, winograd
-from i3d_jax.models.batch_norm import Statistics, normalised_relu
+from i3d_jax.models.batch_norm import Pool, Statistics, normalised_relu
 from i3d_jax.models.purpose import by_platform, goes_in_slabs, is_translated, runs_never
 from i3d_jax.shapes import AnyArray
 
@@ -95,15 +95,32 @@ def normalised_convolution(
     *,
     statistics: Statistics,
     dtype: DTypeLike,
-) -> Float[Array, "batch ... features"]:
+    pool: Pool | None = None,
+) -> tuple[Float[Array, "batch ... features"], Float[Array, "batch ... features"]]:
     """`convolution`, then `normalised_relu` by the statistics (mean, scale, offset), float32 [features], in `dtype`.
 
-    On CPUs a long video goes in slabs of time, of which each is normalised before the next.
+    The second of the results comes after a max-pool, too; that sees the convolution's output, so a scale must not be
+    negative then. On CPUs a long video goes in slabs of time, of which each is normalised before the next if there is
+    no pool.
     """
+    if pool is None:
+        outputs = _in_slabs_on_cpus(inputs, kernel, *statistics, strides=strides, padding=padding, dtype=dtype)
+        return outputs, outputs
+    convolved = _in_slabs_on_cpus(inputs, kernel, strides=strides, padding=padding, dtype=dtype)
+    mean, scale, offset = statistics
+    outputs, last = (normalised_relu(values, mean, scale, offset, dtype) for values in (convolved, pool(convolved)))
+    return outputs, last
+
+
+def _in_slabs_on_cpus(inputs, kernel, *statistics, strides, padding, dtype):
+    """The convolution, normalised if there are statistics."""
 
     def plain(inputs, kernel, *statistics, padding=padding):
+        outputs = convolution(inputs, kernel, strides, padding)
+        if not statistics:
+            return outputs
         mean, scale, offset = statistics
-        return normalised_relu(convolution(inputs, kernel, strides, padding), mean, scale, offset, dtype)
+        return normalised_relu(outputs, mean, scale, offset, dtype)
 
     def in_slabs(inputs, kernel, *statistics):
         of_slab = functools.partial(plain, padding=((0, 0), *padding[1:]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,18 @@ from i3d_jax.models import slabs
 from i3d_jax.models.lowering import Pads, Sizes, same_padding
 from i3d_jax.models.purpose import by_platform, goes_in_slabs, runs_never
 from i3d_jax.shapes import AnyArray
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """`max_pool` with a window and strides, along time (of videos), height, width."""
+
+    window: Sizes
+    strides: Sizes
+
+    def __call__(self, inputs: Float[AnyArray, "batch ... channels"]) -> Float[Array, "batch ... channels"]:
+        """As `max_pool`."""
+        return max_pool(inputs, self.window, self.strides)
 
 
 @jax.named_scope("max_pool")
