@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
-from i3d_jax.models.batch_norm import Pool
+from i3d_jax.models.batch_norm import Pool, pooled
 from i3d_jax.models.layers import Convolution, ConvolutionUnit, run_block
 from i3d_jax.models.lowering import Sizes, concatenated
 from i3d_jax.models.pooling import MaxPool, average_pool, max_pool
@@ -57,6 +57,10 @@ TRUNK: dict[str, Unit | MaxPool | Mixed] = {
     "Mixed_5c": Mixed(384, (192, 384), (48, 128), 128),
 }
 
+# It sees its block's outputs as they are, where other pools come before normalisation (`layers.ConvolutionUnit`): they
+# are too small to gain by that, and a compiler for TPUs v6e took more than 23 GB over it.
+_POOL_LAST = "MaxPool3d_5a_2x2"
+
 # Where the trunk may end; the last is the paper's.
 LAST_BLOCKS = tuple(name for name, layer in TRUNK.items() if isinstance(layer, Mixed))
 
@@ -100,11 +104,11 @@ def trunk(
       The output of every layer of the table up to that block by its name, in order.
     """
     dimensions = inputs.ndim - 2
-    names = [name if dimensions == 3 else image_name(name) for name in TRUNK]
-    layers = list(zip(names, TRUNK.values(), strict=True))[: names.index(last_block) + 1]
+    layers = list(TRUNK.items())[: list(TRUNK).index(last_block) + 1]
     endpoints: dict[str, Array] = {}
     outputs = jnp.asarray(inputs)
     for (name, layer), (next_name, following) in itertools.zip_longest(layers, layers[1:], fillvalue=("", None)):
+        name = name if dimensions == 3 else image_name(name)
         match layer:
             case Unit(features, window, strides):
                 padding = {"spatial_padding": stem_padding} if not endpoints else {}
@@ -118,9 +122,11 @@ def trunk(
         pool = None
         if isinstance(following, MaxPool):
             pool = MaxPool(following.window[-dimensions:], following.strides[-dimensions:])
-        endpoints[name], outputs = run_block(block, outputs, train, pool, rematerialise=rematerialise)
+        first, last = (None, pool) if next_name == _POOL_LAST else (pool, None)
+        endpoints[name], outputs = run_block(block, outputs, train, first, rematerialise=rematerialise)
+        outputs = pooled(outputs, last)
         if pool is not None:
-            endpoints[next_name] = outputs
+            endpoints[next_name if dimensions == 3 else image_name(next_name)] = outputs
     return endpoints
 
 
