@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
-from i3d_jax.models.batch_norm import Pool, pooled
+from i3d_jax.models.batch_norm import pooled
 from i3d_jax.models.layers import Convolution, ConvolutionUnit, run_block
 from i3d_jax.models.lowering import Sizes, concatenated
 from i3d_jax.models.pooling import MaxPool, average_pool, max_pool
@@ -56,10 +56,6 @@ TRUNK: dict[str, Unit | MaxPool | Mixed] = {
     "Mixed_5b": Mixed(256, (160, 320), (32, 128), 128),
     "Mixed_5c": Mixed(384, (192, 384), (48, 128), 128),
 }
-
-# It sees its block's outputs as they are, where other pools come before normalisation (`layers.ConvolutionUnit`): they
-# are too small to gain by that, and a compiler for TPUs v6e took more than 23 GB over it.
-_POOL_LAST = "MaxPool3d_5a_2x2"
 
 # Where the trunk may end; the last is the paper's.
 LAST_BLOCKS = tuple(name for name, layer in TRUNK.items() if isinstance(layer, Mixed))
@@ -122,7 +118,8 @@ def trunk(
         pool = None
         if isinstance(following, MaxPool):
             pool = MaxPool(following.window[-dimensions:], following.strides[-dimensions:])
-        first, last = (None, pool) if next_name == _POOL_LAST else (pool, None)
+        # A block's four branches, pooled before their normalisation, would take a compiler for TPUs v6e over 23 GB.
+        first, last = (pool, None) if isinstance(layer, Unit) else (None, pool)
         endpoints[name], outputs = run_block(block, outputs, train, first, rematerialise=rematerialise)
         outputs = pooled(outputs, last)
         if pool is not None:
@@ -171,36 +168,29 @@ class MixedBlock(nn.Module):
     width_multiplier: float
     unit: Callable[..., ConvolutionUnit]
 
+    @nn.compact
     def __call__(
         self, inputs: Float[AnyArray, "batch ... channels"], train: bool
     ) -> Float[Array, "batch ... features"]:
         """Maps float [B, ..., C] to [B, ..., sum of the branches' channels]."""
-        outputs, _ = self.with_pool(inputs, train, None)
-        return outputs
-
-    @nn.compact
-    def with_pool(
-        self, inputs: Float[AnyArray, "batch ... channels"], train: bool, pool: Pool | None
-    ) -> tuple[Float[Array, "batch ... features"], Float[Array, "batch ... features"]]:
-        """As a call, and second the same after a max-pool, if there is one, as `layers.ConvolutionUnit` has it."""
         branches = (
             (self.widths.branch_0,),
             self.widths.branch_1,
             self.widths.branch_2,
             (self.widths.branch_3,),
         )
-        of_branches = [
-            _Branch(
-                features=tuple(scaled(width, self.width_multiplier) for width in features),
-                pool=number == 3,
-                last_name=_ODD_NAMES.get(f"{self.name}/Branch_{number}", "0b_3x3"),
-                unit=self.unit,
-                name=f"Branch_{number}",
-            )(inputs, train, pool)
-            for number, features in enumerate(branches)
-        ]
-        outputs = concatenated([whole for whole, _ in of_branches])
-        return outputs, outputs if pool is None else concatenated([left for _, left in of_branches])
+        return concatenated(
+            [
+                _Branch(
+                    features=tuple(scaled(width, self.width_multiplier) for width in features),
+                    pool=number == 3,
+                    last_name=_ODD_NAMES.get(f"{self.name}/Branch_{number}", "0b_3x3"),
+                    unit=self.unit,
+                    name=f"Branch_{number}",
+                )(inputs, train)
+                for number, features in enumerate(branches)
+            ]
+        )
 
 
 class _Branch(nn.Module):
@@ -210,7 +200,7 @@ class _Branch(nn.Module):
     unit: Callable[..., ConvolutionUnit]
 
     @nn.compact
-    def __call__(self, inputs, train, pool):
+    def __call__(self, inputs, train):
         dimensions = inputs.ndim - 2
         ones, threes = (1,) * dimensions, (3,) * dimensions
 
@@ -218,11 +208,11 @@ class _Branch(nn.Module):
             return self.unit(features, window, name=f"Conv{dimensions}d_{name}")
 
         if self.pool:
-            return unit(self.features[0], ones, "0b_1x1").with_pool(max_pool(inputs, threes, ones), train, pool)
-        first = unit(self.features[0], ones, "0a_1x1")
-        if len(self.features) == 1:
-            return first.with_pool(inputs, train, pool)
-        return unit(self.features[1], threes, self.last_name).with_pool(first(inputs, train), train, pool)
+            return unit(self.features[0], ones, "0b_1x1")(max_pool(inputs, threes, ones), train)
+        outputs = unit(self.features[0], ones, "0a_1x1")(inputs, train)
+        if len(self.features) == 2:
+            outputs = unit(self.features[1], threes, self.last_name)(outputs, train)
+        return outputs
 
 
 def last_pool(outputs: Float[AnyArray, "batch ... channels"]) -> Float32[Array, "batch ... channels"]:

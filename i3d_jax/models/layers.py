@@ -160,13 +160,16 @@ def run_block(
     *,
     rematerialise: bool,
 ) -> tuple[Float[Array, "batch ... features"], Float[Array, "batch ... features"]]:
-    """Returns block.with_pool(inputs, train, pool): the outputs, and those after the pool.
+    """Returns block(inputs, train), and second the same after a pool; if there is one, the block is a unit.
 
     With `rematerialise` the backward pass keeps the block's inputs alone, and computes the rest of what it needs again.
     The names of the block's variables are the same.
     """
 
     def run(block, inputs):
-        return block.with_pool(inputs, train, pool)
+        if pool is not None:
+            return block.with_pool(inputs, train, pool)
+        outputs = block(inputs, train)
+        return outputs, outputs
 
     return (nn.remat(run) if rematerialise else run)(block, inputs)
