@@ -160,7 +160,7 @@ def run_block(
     *,
     rematerialise: bool,
 ) -> tuple[Float[Array, "batch ... features"], Float[Array, "batch ... features"]]:
-    """Returns block(inputs, train), and second the same after a pool; if there is one, the block is a unit.
+    """Returns block(inputs, train), and second the same after a pool, which only a unit may have.
 
     With `rematerialise` the backward pass keeps the block's inputs alone, and computes the rest of what it needs again.
     The names of the block's variables are the same.
