@@ -1,8 +1,9 @@
 """Batch normalisation with ReLU, made to move few bytes: on accelerators that is what bounds a training step.
 
-Of a layer only the convolution's output is kept for the backward pass; the normalised values, the ReLU's signs and
-their like are computed again where they are needed, in the pass over memory that needs them. Neither changes the order
-of a channel's numbers, so that a max-pool after them may as well come before: fewer numbers are left to normalise.
+Of a layer the convolution's output is kept for the backward pass, and what a pool leaves of it; the normalised values,
+the ReLU's signs and their like are computed again where they are needed, in the pass over memory that needs them.
+Neither changes the order of a channel's numbers but for gains, so that a max-pool after them may as well come before:
+fewer numbers are left to normalise.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ def batch_statistics_relu(
 ) -> tuple[Float[Array, "*pooled channels"], Float32[Array, " channels"], Float32[Array, " channels"]]:
     """Normalises by the batch's own statistics, multiplies by a gain, adds an offset, takes the ReLU, and pools.
 
-    What is kept for the gradient is the input alone; the rest is computed again from it, which costs less than to write
-    it to memory and to read it.
+    What is kept for the gradient is the input, and what a pool leaves of it; the rest is computed again from them,
+    which costs less than to write it to memory and to read it.
 
     Args:
       inputs: float [..., C].
