@@ -19,6 +19,7 @@ from i3d_jax.models import lowering
     [
         ((2, 9, 21, 24, 3), 8, (7, 7, 7), (2, 2, 2)),
         ((1, 10, 14, 13, 2), 5, (7, 7, 7), (2, 2, 2)),
+        ((1, 6, 7, 15, 3), 4, (3, 4, 5), (2, 2, 2)),
         ((2, 7, 8, 9, 3), 4, (3, 5, 3), (2, 2, 1)),
         ((2, 5, 9, 8, 3), 4, (3, 3, 3), (1, 1, 1)),
         ((1, 4, 6, 7, 1), 4, (2, 3, 3), (1, 2, 1)),
@@ -48,9 +49,22 @@ def test_the_first_layer_on_accelerators_is_the_native_convolution(
         np.testing.assert_allclose(np.float32(own), other, atol=tolerance * float(jnp.abs(other).max()))
 
 
-@pytest.mark.parametrize(
-    ("platform", "seen"), [("cuda", "4x16x16x24"), ("rocm", "1x8x16x16x3"), ("tpu", "1x4x8x16x12")]
-)
+def test_on_tpus_what_is_not_finite_reaches_the_windows_of_its_blocks():
+    strides, window = (2, 2, 2), (3, 3, 3)
+    inputs = np.random.default_rng(0).standard_normal((1, 8, 12, 10, 3)).astype(np.float32)
+    kernel = np.ones((*window, 3, 4), np.float32)
+    padding = lowering.same_padding(inputs.shape[1:-1], window, strides)
+    whole = lowering._tpu_convolution(jnp.asarray(inputs), kernel, strides=strides, padding=padding)
+    inputs[0, 5, 4, 3, 1] = np.inf
+    found = lowering._tpu_convolution(jnp.asarray(inputs), kernel, strides=strides, padding=padding)
+    # Windows begin at every second frame and row, and are four long with their zeros: two hold 4 and 5.
+    reached = np.zeros(found.shape, bool)
+    reached[:, 1:3, 1:3] = True
+    assert not np.isfinite(found[reached]).any()
+    np.testing.assert_allclose(found[~reached], whole[~reached], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "seen"), [("cuda", "4x16x16x24"), ("rocm", "1x8x16x16x3"), ("tpu", "1x4x8x8x24")])
 def test_on_nvidias_gpus_and_tpus_the_first_layer_alone_is_folded(platform, seen):
     def layers(inputs, first, second):
         return lowering.convolution(
@@ -60,5 +74,5 @@ def test_on_nvidias_gpus_and_tpus_the_first_layer_alone_is_folded(platform, seen
     shapes = jnp.ones((1, 8, 16, 16, 3)), jnp.ones((7, 7, 7, 3, 8)), jnp.ones((3, 3, 3, 8, 8))
     program = jax.export.export(jax.jit(layers), platforms=[platform])(*shapes).mlir_module()
     inputs = re.findall(r"stablehlo.convolution.*?: \(tensor<([^>]*)xf32>", program)
-    # Seven taps of three channels, and three zeros; pairs of frames and rows of three channels.
+    # Seven taps of three channels, and three zeros; blocks of 2x2x2 pixels of three channels.
     assert inputs == [seen, "1x4x8x8x8"]

@@ -8,7 +8,7 @@ GPUs it is XLA's native 3D convolution. On CPUs that is several times slower tha
 the taps along time become channels of one 2D convolution, which for 3x3 windows is Winograd's; pointwise convolutions,
 those of few positions (`models.windows`) and other kernels' gradients become matrix products. On NVIDIA's GPUs the
 first layer's taps become channels too, for its matrix units take channels by eights; on TPUs, where channels lie in
-tiles of 128, pairs of frames and rows do. All give the same numbers up to rounding.
+tiles of 128, blocks of 2x2x2 pixels do. All give the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -196,34 +196,48 @@ def _cuda_convolution(inputs, kernel, *, strides, padding):
 
 
 def _tpu_convolution(inputs, kernel, *, strides, padding):
-    """The first layer's over videos whose channels hold pairs of frames and of rows, [B, T / 2, H / 2, W, 4 C].
+    """The first layer's over videos whose channels hold blocks of 2x2x2 pixels.
 
-    What is not finite reaches the windows of the frame and the row beside it, too: kernels get zeros up to whole pairs.
+    What is not finite reaches all windows that hold one of the four rows of its blocks, whichever the column.
     """
-    if inputs.ndim == 4 or kernel.shape[-2] >= LEAST_CHANNELS or strides[:2] != (2, 2):
+    if kernel.shape[-2] >= LEAST_CHANNELS or strides != (2, 2, 2):
         return _native_convolution(inputs, kernel, strides=strides, padding=padding)
-    in_pairs = []
-    for axis, (before, after) in enumerate(padding[:2], start=1):
-        size, taps = inputs.shape[axis], kernel.shape[axis - 1]
-        steps = (size + before + after - taps) // 2 + 1
-        # Windows begin with a pair, so a kernel that begins within one gets a row of zeros before it.
-        inputs = _with_pairs(inputs, axis, (0, size % 2), channels=-1)
-        kernel = _with_pairs(kernel, axis - 1, (before % 2, (before + taps) % 2), channels=-2)
-        pairs_before = (before + 1) // 2
-        pairs = steps - 1 + kernel.shape[axis - 1]
-        in_pairs.append((pairs_before, pairs - inputs.shape[axis] - pairs_before))
-    padding = (*in_pairs, padding[2])
-    return _native_convolution(inputs, kernel, strides=(1, 1, strides[2]), padding=padding)
+    zeros, in_blocks = [], []
+    for size, taps, (before, after) in zip(inputs.shape[1:-1], kernel.shape[:-2], padding, strict=True):
+        # Windows begin with a block, so a kernel that begins within one gets zeros before it.
+        zeros.append((before % 2, (before + taps) % 2))
+        windows_after_first = (before + size + after - taps) // 2
+        blocks = windows_after_first + (taps + sum(zeros[-1])) // 2
+        blocks_before = (before + 1) // 2
+        in_blocks.append((blocks_before, blocks - blocks_before - (size + 1) // 2))
+    kernel = _kernel_in_blocks(kernel, zeros)
+    return _native_convolution(_video_in_blocks(inputs), kernel, strides=(1, 1, 1), padding=in_blocks)
 
 
-def _with_pairs(array, axis, padding, channels):
-    """The array with pairs along an axis, after zeros were put (before, after), in its axis of channels."""
-    array = jnp.pad(array, [padding if number == axis else (0, 0) for number in range(array.ndim)])
-    paired = array.reshape(*array.shape[:axis], -1, 2, *array.shape[axis + 1 :])
-    paired = jnp.moveaxis(paired, axis + 1, channels - 1)
-    shape = list(array.shape)
-    shape[axis], shape[channels] = shape[axis] // 2, 2 * shape[channels]
-    return paired.reshape(shape)
+def _video_in_blocks(videos):
+    """[B, T, H, W, C] as [B, T / 2, H / 2, W / 2, 8 C], sizes rounded up.
+
+    Columns lie next to each other in a TPU's tiles, from which it takes every other one slowly. A product with zeros
+    and ones, which is exact, brings the even ones to the front.
+    """
+    batch, frames, height, width, channels = videos.shape
+    videos = jnp.pad(videos, ((0, 0), (0, frames % 2), (0, height % 2), (0, 0), (0, 0)))
+    half = (width + 1) // 2
+    place = jnp.arange(width)[:, None, None] == jnp.arange(2 * half).reshape(half, 2).T
+    numbers = (((3,), (0,)), ((), ()))
+    apart = lax.dot_general(videos, place.astype(videos.dtype), numbers, precision=lax.Precision.HIGHEST)
+    apart = apart.reshape(batch, (frames + 1) // 2, 2, (height + 1) // 2, 2, channels, 2, half)
+    blocks = apart.transpose(0, 1, 3, 7, 2, 4, 6, 5)
+    return blocks.reshape(*blocks.shape[:4], 8 * channels)
+
+
+def _kernel_in_blocks(kernel, padding):
+    """[t, h, w, C, F] as [t / 2, h / 2, w / 2, 8 C, F], after zeros (before, after) along its axes."""
+    kernel = jnp.pad(kernel, (*padding, (0, 0), (0, 0)))
+    taps, height, width, channels, features = kernel.shape
+    kernel = kernel.reshape(taps // 2, 2, height // 2, 2, width // 2, 2, channels, features)
+    blocks = kernel.transpose(0, 2, 4, 1, 3, 5, 6, 7)
+    return blocks.reshape(*blocks.shape[:3], 8 * channels, features)
 
 
 def _is_pointwise(kernel, strides, padding):
