@@ -36,12 +36,14 @@ CONVOLUTIONS = [
     (2, 3, 4, 5, 50, (3, 3, 3), (1, 1, 1)),
     (1, 4, 5, 7, 41, (1, 3, 3), (1, 1, 1)),
     (3, 2, 2, 60, 24, (3, 2, 1), (1, 1, 1)),
-    # Large enough for Winograd's filtering, at odd and even sizes; taps become channels, features and neither.
+    # Large enough for Winograd's filtering, by tiles of 2x2 and of 4x4 outputs, at odd and even sizes; taps become
+    # channels, features and neither.
     (3, 41, 40, 64, 96, (3, 3, 3), (1, 1, 1)),
     (3, 34, 33, 96, 64, (3, 3, 3), (1, 1, 1)),
     (2, 32, 35, 96, 160, (1, 3, 3), (1, 1, 1)),
-    # Where one step in time follows the other.
-    (5, 48, 33, 64, 80, (3, 3, 3), (1, 1, 1)),
+    (4, 35, 34, 128, 80, (1, 3, 3), (1, 1, 1)),
+    # Where steps in time follow each other, three or two at once.
+    (6, 64, 33, 64, 80, (3, 3, 3), (1, 1, 1)),
 ]
 
 
@@ -96,7 +98,7 @@ def test_convolution_and_its_gradients_in_bfloat16_are_sums_in_float32(case):
 @pytest.mark.parametrize("odd", [np.nan, -np.inf])
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_what_is_not_finite_shows_where_it_does_natively(case, odd):
-    """In outputs and both gradients. Winograd's filtering spreads it over tiles of 2x2, but not beyond, nor away."""
+    """In outputs and both gradients. Winograd's filtering spreads it over tiles, but not beyond, nor away."""
     frames, height, width, channels, features, window, strides = case
     draw = np.random.default_rng(0)
     inputs = draw.standard_normal((1, frames, height, width, channels)).astype(np.float32)
@@ -119,8 +121,8 @@ def test_what_is_not_finite_shows_where_it_does_natively(case, odd):
             assert expected.any() or not found.any()
             assert (found | ~expected).all()
             if filtered and found.ndim == 5 and found.shape[0] == 1:
-                # A tile may reach one pixel further to each side.
-                near = native_max_pool(expected.astype(np.float32), (1, 3, 3), (1, 1, 1)) > 0
+                # A tile of 4x4 may reach three pixels further to each side.
+                near = native_max_pool(expected.astype(np.float32), (1, 7, 7), (1, 1, 1)) > 0
                 assert not (found & ~near.any(-1, keepdims=True)).any()
             elif not filtered:
                 np.testing.assert_array_equal(found, expected)
@@ -235,9 +237,13 @@ def test_release_initializer():
     assert abs(float(kernel.mean())) < 0.01 * deviation
 
 
-@pytest.mark.parametrize("size", [(8, 9), (7, 6)])
+@pytest.mark.parametrize("size", [(8, 9), (7, 6), (3, 12)])
 @pytest.mark.parametrize("jit", [True, False])
-def test_winograds_filtering_is_the_plain_convolution(size, jit):
+@pytest.mark.parametrize(("outputs", "tolerance"), [(2, 2e-6), (4, 1e-5)])
+def test_winograds_filtering_is_the_plain_convolution(size, jit, outputs, tolerance, monkeypatch):
+    """By tiles of 2x2 and of 4x4 outputs, within what each may round."""
+    monkeypatch.setattr(winograd, "_LEAST_TILES", 0 if outputs == 4 else 10**9)
+    monkeypatch.setattr(winograd, "_LEAST_CHANNELS", 0)
     keys = jax.random.split(jax.random.key(0), 3)
     images = jax.random.normal(keys[0], (2, *size, 5))
     kernel = jax.random.normal(keys[1], (3, 3, 5, 4))
@@ -251,11 +257,15 @@ def test_winograds_filtering_is_the_plain_convolution(size, jit):
         (winograd.convolution, (images, kernel), expected),
         (winograd.kernel_gradient, (images, gradient), pull(gradient)[0]),
     ):
-        found = (jax.jit(ours) if jit else ours)(*arguments)
-        assert jnp.abs(found - wanted).max() <= 1e-5 * jnp.abs(wanted).max()
+        # A function of its own: JAX would take a program that it has of the other tiles.
+        own = functools.partial(ours)
+        text = jax.jit(own).lower(*arguments).as_text()
+        assert re.search(rf"stablehlo.dot_general.*-> tensor<{(outputs + 2) ** 2}x", text)
+        found = (jax.jit(own) if jit else own)(*arguments)
+        assert jnp.abs(found - wanted).max() <= tolerance * jnp.abs(wanted).max()
 
 
-@pytest.mark.parametrize(("frames", "height", "loops"), [(5, 48, 1), (5, 16, 0), (1, 240, 0)])
+@pytest.mark.parametrize(("frames", "height", "loops"), [(5, 80, 1), (5, 16, 0), (1, 240, 0)])
 def test_large_videos_go_through_winograds_filtering_step_by_step(frames, height, loops):
     """Small ones, and images, at once."""
     clips, kernel = jnp.ones((1, frames, height, 33, 64)), jnp.ones((3, 3, 3, 64, 80))
@@ -305,10 +315,11 @@ def test_few_positions_are_one_product(size):
         # First layers, whose clips are gone through one after the other.
         ((8, 16, 16, 3), 64, (7, 7, 7), (2, 2, 2), 1),
         ((8, 16, 16, 3), 64, (3, 3, 3), (1, 1, 1), 1),
-        # Winograd's filtering sums its 16 products for 9 taps.
-        ((4, 24, 24, 64), 96, (3, 3, 3), (1, 1, 1), 16 / 9),
+        # Winograd's filtering sums its 16 products for 9 taps, or its 36.
+        ((4, 12, 12, 64), 96, (3, 3, 3), (1, 1, 1), 16 / 9),
+        ((4, 24, 24, 64), 96, (3, 3, 3), (1, 1, 1), 36 / 9),
         # Its loop over time.
-        ((8, 48, 40, 64), 96, (3, 3, 3), (1, 1, 1), 16 / 9),
+        ((8, 48, 40, 64), 96, (3, 3, 3), (1, 1, 1), 36 / 9),
         # Few positions.
         ((2, 3, 3, 24), 96, (3, 3, 3), (1, 1, 1), 1),
     ],

@@ -1,17 +1,18 @@
-"""Winograd's minimal filtering for 3x3 windows at stride 1, on CPUs (Lavin & Gray 2016, F(2x2, 3x3)).
+"""Winograd's minimal filtering for 3x3 windows at stride 1, on CPUs (Lavin & Gray 2016, F(2x2, 3x3) and F(4x4, 3x3)).
 
-A tile of 2x2 outputs is made of 16 products where the plain sum takes 36. The products are those of 16 matrix products,
-of tiles by channels with channels by features, so the machine's fastest routine does the work. The 16 are one batch and
-the transforms around them products with a constant matrix: a program of few steps, since each that XLA writes itself
-takes time to compile. In float32 the results are within a few units in the last place of the plain ones; in narrower
-dtypes they would not be. What is not finite spreads to the whole tile that it is in, and no further.
+A tile of 2x2 outputs is made of 16 products where the plain sum takes 36, one of 4x4 of 36 where that takes 144. The
+products are those of 16 or 36 matrix products, of tiles by channels with channels by features, so the machine's fastest
+routine does the work. They are one batch, and the transforms around them few steps: each that XLA writes itself takes
+time to compile. In float32 the results of 2x2 are within a few units in the last place of the plain ones, those of 4x4
+within some tens (of the largest output 5e-6); in narrower dtypes they would not be. What is not finite spreads to the
+whole tile that it is in, and no further.
 """
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -22,21 +23,62 @@ from i3d_jax.shapes import AnyArray
 # Of the transformed tiles that are made at once: more would leave the processor's cache, for memory that the system has
 # to clear first.
 _MOST_BYTES = 2**24
+# Of tiles of 4x4 outputs and of channels, for which those repay that there are more kernels to read, and larger
+# transforms.
+_LEAST_TILES, _LEAST_CHANNELS = 256, 128
 
-# The three transforms of one axis, a row for each value made: of 4 inputs, of 3 taps, of 4 products (to 2 outputs).
-_OF_INPUTS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-_OF_TAPS = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-_OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
-# Those of both axes, of a grid given row after row.
-_TAPS = np.kron(_OF_TAPS, _OF_TAPS).astype(np.float32)
-_PRODUCTS = np.kron(_OF_PRODUCTS, _OF_PRODUCTS).astype(np.float32)
 
-# Of the 4x4 inputs of a tile each of the 16 values takes four: their places in blocks of 2x2 (a block's row and the row
-# in it, then columns) and their signs.
-_TAKEN = [[(place, sign) for place, sign in enumerate(row) if sign] for row in _OF_INPUTS]
-_ENDS = [list(itertools.product(rows, columns)) for rows, columns in itertools.product(_TAKEN, repeat=2)]
-_PLACES = np.array([[(*divmod(row, 2), *divmod(column, 2)) for (row, _), (column, _) in ends] for ends in _ENDS])
-_SIGNS = np.array([[of_row * of_column for (_, of_row), (_, of_column) in ends] for ends in _ENDS], np.float32)
+class _Filtering(NamedTuple):
+    """The transforms of one axis.
+
+    Attributes:
+      outputs: of a tile.
+      of_inputs: of outputs + 2 inputs, a row for each value made.
+      of_taps: of the 3 taps, to as many.
+      of_products: of as many products, to the outputs.
+    """
+
+    outputs: int
+    of_inputs: Sequence[Sequence[float]]
+    of_taps: Sequence[Sequence[float]]
+    of_products: Sequence[Sequence[float]]
+
+    def taps(self) -> np.ndarray:
+        """`of_taps` for both axes, of a grid given row after row."""
+        return np.kron(self.of_taps, self.of_taps).astype(np.float32)
+
+    def products(self) -> np.ndarray:
+        """`of_products` for both axes, of a grid given row after row."""
+        return np.kron(self.of_products, self.of_products).astype(np.float32)
+
+
+_OF_2 = _Filtering(
+    2,
+    of_inputs=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    of_taps=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    of_products=((1, 1, 1, 0), (0, 1, -1, -1)),
+)
+# By the polynomials' values at 0, 1, -1, 1/2, -2 and infinity, which round less than at 0, 1, -1, 2, -2 and infinity.
+_OF_4 = _Filtering(
+    4,
+    of_inputs=(
+        (1, -3 / 2, -2, 3 / 2, 1, 0),
+        (0, -1, 1 / 2, 5 / 2, 1, 0),
+        (0, 1, -5 / 2, 1 / 2, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 1 / 2, -1, -1 / 2, 1, 0),
+        (0, 1, -3 / 2, -2, 3 / 2, 1),
+    ),
+    of_taps=(
+        (1, 0, 0),
+        (1 / 3, 1 / 3, 1 / 3),
+        (-1 / 3, 1 / 3, -1 / 3),
+        (-16 / 15, -8 / 15, -4 / 15),
+        (1 / 15, -2 / 15, 4 / 15),
+        (0, 0, 1),
+    ),
+    of_products=((1, 1, 1, 1, 1, 0), (0, 1, -1, 1 / 2, -2, 0), (0, 1, 1, 1 / 4, 4, 0), (0, 1, -1, 1 / 8, -8, 1)),
+)
 
 
 def convolution(
@@ -58,24 +100,32 @@ def convolution(
     Returns:
       float32 [N, H - 2, W - 2, features].
     """
-    height, width = _outputs(images)
-    rows, columns = -(-height // 2), -(-width // 2)
-    kernels = _transformed(_TAPS, kernel.reshape(9, *kernel.shape[2:]))
+    height, width = images.shape[1] - 2, images.shape[2] - 2
+    filtering = _filtering(len(images), height, width, images.shape[3])
+    size = filtering.outputs
+    rows, columns = -(-height // size), -(-width // size)
+    kernels = _transformed(filtering.taps(), kernel.reshape(9, *kernel.shape[2:]))
     contracted = (((2,), (2 if turned else 1,)), ((0,), (0,)))
 
     def convolved(images):
-        outputs = _transformed(_PRODUCTS, lax.dot_general(_tiles(images), kernels, contracted))
-        # A tile's 2x2 outputs go back to their places.
-        outputs = outputs.reshape(2, 2, len(images), rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
-        return outputs.reshape(len(images), 2 * rows, 2 * columns, -1)[:, :height, :width]
+        products = lax.dot_general(_tiles(images, filtering), kernels, contracted)
+        outputs = _transformed(filtering.products(), products)
+        # A tile's outputs go back to their places.
+        outputs = outputs.reshape(size, size, len(images), rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
+        return outputs.reshape(len(images), size * rows, size * columns, -1)[:, :height, :width]
 
-    transformed_bytes = 16 * len(images) * rows * columns * images.shape[3] * images.dtype.itemsize
-    if clips is None or clips == len(images) or transformed_bytes <= _MOST_BYTES:
+    clips = clips or len(images)
+    steps = len(images) // clips
+    bytes_of_step = (size + 2) ** 2 * clips * rows * columns * images.shape[3] * images.dtype.itemsize
+    most = max(1, _MOST_BYTES // bytes_of_step)
+    at_once = max(count for count in range(1, steps + 1) if steps % count == 0 and count <= most)
+    if at_once == steps:
         return convolved(images)
     # A loop over the clips would bring those of all devices to each.
-    steps = images.reshape(clips, -1, *images.shape[1:]).swapaxes(0, 1)
-    outputs = lax.map(convolved, steps).swapaxes(0, 1)
-    return outputs.reshape(len(images), *outputs.shape[2:])
+    parts = images.reshape(clips, -1, at_once, *images.shape[1:]).swapaxes(0, 1)
+    outputs = lax.map(convolved, parts.reshape(-1, clips * at_once, *images.shape[1:]))
+    outputs = outputs.reshape(-1, clips, at_once, *outputs.shape[2:]).swapaxes(0, 1)
+    return outputs.reshape(len(images), *outputs.shape[3:])
 
 
 def kernel_gradient(
@@ -92,36 +142,50 @@ def kernel_gradient(
       float32 [3, 3, C, features].
     """
     channels, features = images.shape[3], gradient.shape[3]
-    corners = lax.optimization_barrier(_blocks(gradient).transpose(2, 4, 0, 1, 3, 5)).reshape(4, -1, features)
+    count, height, width = gradient.shape[:3]
+    filtering = _filtering(count, height, width, channels)
+    size = filtering.outputs
+    rows, columns = -(-height // size), -(-width // size)
+    gradient = jnp.pad(gradient, ((0, 0), (0, size * rows - height), (0, size * columns - width), (0, 0)))
+    of_tiles = gradient.reshape(count, rows, size, columns, size, features).transpose(2, 4, 0, 1, 3, 5)
+    of_tiles = lax.optimization_barrier(of_tiles).reshape(size * size, -1, features)
     contracted = (((1,), (1,)), ((0,), (0,)))
-    of_kernels = lax.dot_general(_tiles(images), _transformed(_PRODUCTS.T, corners), contracted)
-    return _transformed(_TAPS.T, of_kernels).reshape(3, 3, channels, features)
+    of_kernels = lax.dot_general(_tiles(images, filtering), _transformed(filtering.products().T, of_tiles), contracted)
+    return _transformed(filtering.taps().T, of_kernels).reshape(3, 3, channels, features)
 
 
-def _outputs(images: AnyArray) -> tuple[int, int]:
-    return images.shape[1] - 2, images.shape[2] - 2
+def _filtering(count: int, height: int, width: int, channels: int) -> _Filtering:
+    """That for outputs [count, height, width, ...] of so many channels."""
+    tiles = count * -(-height // 4) * -(-width // 4)
+    return _OF_4 if tiles >= _LEAST_TILES and channels >= _LEAST_CHANNELS else _OF_2
 
 
-def _blocks(images: AnyArray) -> AnyArray:
-    """[N, H, W, C], with zeros up to even sizes, as [N, H / 2, 2, W / 2, 2, C]."""
+def _tiles(images: AnyArray, filtering: _Filtering) -> AnyArray:
+    """The transformed values of every tile with the two rows and columns after it, [(outputs + 2)^2, tiles, C]."""
+    size = filtering.outputs
     count, height, width, channels = images.shape
-    images = jnp.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
-    return images.reshape(count, (height + 1) // 2, 2, (width + 1) // 2, 2, channels)
+    rows, columns = -(-(height - 2) // size), -(-(width - 2) // size)
+    after = size * (rows + 1) - height, size * (columns + 1) - width
+    # Without the barrier XLA would repeat the padding for each value.
+    images = lax.optimization_barrier(jnp.pad(images, ((0, 0), (0, after[0]), (0, after[1]), (0, 0))))
 
+    def along(axis, blocks, tiles):
+        """Values along an axis of blocks, whose own inputs are the axis after it; they come first."""
+        places = (divmod(place, size) for place in range(size + 2))
+        inputs = [
+            lax.index_in_dim(lax.slice_in_dim(blocks, block, block + tiles, axis=axis), place, axis + 1, keepdims=False)
+            for block, place in places
+        ]
+        values = [
+            sum(factor * values for factor, values in zip(row, inputs, strict=True) if factor)
+            for row in filtering.of_inputs
+        ]
+        # Nor is a value to be summed up again for each number of a product.
+        return lax.optimization_barrier(jnp.stack(values))
 
-def _tiles(images: AnyArray) -> AnyArray:
-    """The 16 transformed values of every overlapping 4x4 tile, [16, tiles, C]."""
-    # Without the barriers XLA would repeat the padding for each value, and the sum for each number of a product.
-    blocks = lax.optimization_barrier(_blocks(images))
-    count, rows, _, columns, _, channels = blocks.shape
-    sizes = (count, rows - 1, 1, columns - 1, 1, channels)
-
-    def value(places, signs):
-        taken = (lax.dynamic_slice(blocks, (0, *place, 0), sizes) for place in places)
-        return sum(sign * inputs for sign, inputs in zip(signs, taken, strict=True))
-
-    # One program for all 16.
-    return lax.optimization_barrier(jax.vmap(value)(_PLACES, _SIGNS)).reshape(16, -1, channels)
+    values = along(2, images.reshape(count, size * (rows + 1), columns + 1, size, channels), columns)
+    values = along(2, values.reshape(-1, count, rows + 1, size, columns, channels), rows)
+    return values.reshape((size + 2) ** 2, -1, channels)
 
 
 def _transformed(matrix: AnyArray, values: AnyArray) -> Array:
